@@ -1,0 +1,116 @@
+"""The job file: everything a training run is told, as frozen dataclasses and as JSON.
+
+This module and `trainer.events` are the contract between the service and the trainer process. Both are
+standard library only, so that the service can import them without torch. Ranges are checked by whoever
+accepts a request; this module checks shape and type.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Technique(StrEnum):
+    """How the base model is adapted."""
+
+    LORA = "lora"
+    QLORA = "qlora"
+
+
+class Schedule(StrEnum):
+    """What the learning rate does after the warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """Settings of a run, complete. Meaning and ranges stand in `protos/hotlora/v1/tuning_service.proto`."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ()
+    """Names of linear modules; empty means every linear layer of the decoder except the output head."""
+    learning_rate: float = 2e-4
+    epochs: int = 3
+    max_steps: int | None = None
+    """Optimizer steps after which training ends; None means that epochs decide."""
+    batch_size: int = 8
+    """Rows per optimizer step."""
+    max_sequence_length: int = 2048
+    warmup_ratio: float = 0.05
+    schedule: Schedule = Schedule.COSINE
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    """0 means that gradients are not clipped."""
+    seed: int = 42
+    validation_fraction: float = 0.1
+    """0 means that no rows are set aside."""
+    eval_every_steps: int | None = None
+    """None means four evaluations in a run."""
+    checkpoint_every_steps: int | None = None
+    """None means as often as evaluations."""
+    log_every_steps: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """Local weights that a run starts from."""
+
+    name: str
+    """What people call it, for example `smollm2-135m-instruct`."""
+    path: Path
+    """Directory with config.json, safetensors weights and the tokenizer."""
+    revision: str
+    """Commit of the hub, or `sha256:` and a digest of local files; changes whenever the weights do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFile:
+    """One training run."""
+
+    job_id: str
+    attempt: int
+    """1 for the first try; a later try resumes from the newest whole checkpoint below `work_path`."""
+    adapter_id: str
+    base_model: BaseModel
+    dataset_path: Path
+    """JSON Lines that `trainer.records` accepts."""
+    dataset_sha256: str
+    technique: Technique
+    hyperparameters: Hyperparameters
+    work_path: Path
+    """Directory of this job alone: checkpoints and half-written files. Whoever gave it removes it."""
+    artifacts_path: Path
+    """Directory below which the adapter is published, named by its digest; same file system as work_path."""
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON to `path`."""
+        path.write_text(json.dumps(dataclasses.asdict(self), default=str, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "JobFile":
+        """Read what `write` wrote. Raises ValueError naming the field that is wrong."""
+        fields: dict[str, Any] = json.loads(path.read_text())
+        try:
+            hyperparameters = dict(fields.pop("hyperparameters"))
+            hyperparameters["target_modules"] = tuple(hyperparameters["target_modules"])
+            hyperparameters["schedule"] = Schedule(hyperparameters["schedule"])
+            base_model = dict(fields.pop("base_model"))
+            base_model["path"] = Path(base_model["path"])
+            for name in ("dataset_path", "work_path", "artifacts_path"):
+                fields[name] = Path(fields[name])
+            fields["technique"] = Technique(fields["technique"])
+            return cls(
+                hyperparameters=Hyperparameters(**hyperparameters),
+                base_model=BaseModel(**base_model),
+                **fields,
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a job file: {error}") from error

@@ -1,0 +1,192 @@
+"""What a training run says, one JSON object a line.
+
+Standard library only: the service reads with this module what the trainer wrote with it. Lines carry a
+`kind` and the fields of one of the dataclasses below; times are seconds since the epoch.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+MAX_LINE_BYTES = 65_536
+"""Longer lines are a fault of the writer, and are refused."""
+
+
+class FailureReason(StrEnum):
+    """Why a run ended without an adapter, as far as the trainer can tell."""
+
+    NAN_LOSS = "NAN_LOSS"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    DATA_ERROR = "DATA_ERROR"
+    BASE_MODEL_ERROR = "BASE_MODEL_ERROR"
+    DISK_FULL = "DISK_FULL"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """The process began; data and model are being loaded."""
+
+    kind: ClassVar[str] = "loading"
+    time: float
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """Training goes on from a checkpoint."""
+
+    kind: ClassVar[str] = "resumed"
+    time: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstForward:
+    """The first forward pass begins."""
+
+    kind: ClassVar[str] = "first_forward"
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStep:
+    """The first optimizer step is done."""
+
+    kind: ClassVar[str] = "first_step"
+    time: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Figures of a logging step. Units stand at `Metrics` in the proto."""
+
+    kind: ClassVar[str] = "metrics"
+    time: float
+    step: int
+    total_steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    eta_seconds: float
+    epoch: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Figures of an evaluation on the rows set aside."""
+
+    kind: ClassVar[str] = "evaluation"
+    time: float
+    step: int
+    eval_loss: float
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """A whole checkpoint was written."""
+
+    kind: ClassVar[str] = "checkpoint_saved"
+    time: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """Training is over; the adapter is being written and its canary measured."""
+
+    kind: ClassVar[str] = "saving"
+    time: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The run ended well: the adapter is at `artifacts_path/digest`, whole. Always the last line."""
+
+    kind: ClassVar[str] = "published"
+    time: float
+    step: int
+    digest: str
+    """SHA-256 of MANIFEST.json, lower-case hexadecimal; also the directory's name."""
+    size_bytes: int
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The run ended badly. Always the last line."""
+
+    kind: ClassVar[str] = "failed"
+    time: float
+    reason: FailureReason
+    message: str
+    """One sentence for a person; never a stack trace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """The run ended because it was asked to. Always the last line."""
+
+    kind: ClassVar[str] = "cancelled"
+    time: float
+
+
+TrainerEvent = (
+    Loading
+    | Resumed
+    | FirstForward
+    | FirstStep
+    | Metrics
+    | Evaluation
+    | CheckpointSaved
+    | Saving
+    | Published
+    | Failed
+    | Cancelled
+)
+
+_KINDS: dict[str, type[TrainerEvent]] = {
+    event.kind: event
+    for event in (
+        Loading,
+        Resumed,
+        FirstForward,
+        FirstStep,
+        Metrics,
+        Evaluation,
+        CheckpointSaved,
+        Saving,
+        Published,
+        Failed,
+        Cancelled,
+    )
+}
+
+
+def encode(event: TrainerEvent) -> bytes:
+    """One line, newline included."""
+    return json.dumps({"kind": event.kind, **dataclasses.asdict(event)}).encode() + b"\n"
+
+
+def decode(line: bytes) -> TrainerEvent:
+    """The event of one line. Raises ValueError on anything that `encode` does not write."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"event line of {len(line)} bytes, at most {MAX_LINE_BYTES} are accepted")
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or fields.get("kind") not in _KINDS:
+        raise ValueError(f"not an event of a training run: {line[:200]!r}")
+    kind = _KINDS[fields.pop("kind")]
+    if kind is Failed:
+        fields["reason"] = FailureReason(fields["reason"])
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(f"event {kind.kind!r}: {error}") from error
