@@ -1,0 +1,43 @@
+# Each target does its own set-up the first time and starts within seconds the next time.
+.PHONY: help run demo test check bench generate lock
+.DEFAULT_GOAL := help
+PYTHON_BIN := .venv/bin/python
+
+help:
+	@echo "make run     bring up engine, service, gateway and page, and print their URLs"
+	@echo "make demo    train, load, prove and compare once, headless; report in runs/demo/report.json"
+	@echo "make test    all tests: unit, contract, end to end, browser"
+	@echo "make check   format, lint, types, arrows, protos, generated code"
+	@echo "make bench   print the speed figures as ratios measured in one run"
+
+run:
+	@deploy/setup.sh
+	@exec .venv/bin/hotlora up
+
+demo:
+	@deploy/setup.sh
+	@exec $(PYTHON_BIN) -m examples.demo
+
+test:
+	@deploy/setup.sh --browser
+	@exec $(PYTHON_BIN) -m pytest
+
+check:
+	@deploy/setup.sh
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	cd protos && ../.venv/bin/buf lint && ../.venv/bin/buf format --diff --exit-code --path hotlora
+	$(PYTHON_BIN) protos/generate.py --check
+
+bench:
+	@deploy/setup.sh
+	@exec $(PYTHON_BIN) -m benchmarks
+
+generate:
+	@deploy/setup.sh
+	$(PYTHON_BIN) protos/generate.py
+
+lock:
+	@deploy/lock.sh
