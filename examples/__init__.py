@@ -1,0 +1,1 @@
+"""Sample data sets, each with the score that says whether a model has learned it."""
