@@ -1,0 +1,20 @@
+"""Training rows out of JSON Lines that a stranger wrote: our own bounds come before any library.
+
+`RecordParser` checks a file while it arrives; `iter_records` and `read_file` check one that is there.
+Standard library only. Memory is bounded by one line, whatever the file. It knows nothing of templates or
+tokens, and it never repairs a row: a row is accepted as it stands, or refused with line, reason and advice.
+"""
+
+from trainer.records.parser import RecordParser, RecordsError, iter_records, read_file
+from trainer.records.rows import Limits, LineProblem, Record, Turn
+
+__all__ = [
+    "Limits",
+    "LineProblem",
+    "Record",
+    "RecordParser",
+    "RecordsError",
+    "Turn",
+    "iter_records",
+    "read_file",
+]
