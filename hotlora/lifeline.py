@@ -1,7 +1,7 @@
 """Ends a child process when its parent is gone: the parent holds a pipe that is the child's stdin.
 
-Standard library only. A parent killed with SIGKILL can say nothing, but the kernel closes its end of the pipe, and
-that is what is waited for. `hotlora up` starts its children so; service and page call `hold` at their start.
+Standard library only. A parent killed with SIGKILL can say nothing, but the kernel closes its end of the pipe,
+and that is what is waited for. `hotlora up` starts its children so; service and page call `hold` at their start.
 """
 
 import os
@@ -22,7 +22,7 @@ def hold(
 ) -> threading.Thread | None:
     """Calls `stop` once, from a thread, when stdin ends. Does nothing unless HOTLORA_STOP_ON_STDIN_EOF=1.
 
-    `stop` must be safe to call from another thread: `lambda: os.kill(os.getpid(), signal.SIGTERM)` for example.
+    `stop` must be safe to call from another thread: `partial(os.kill, os.getpid(), signal.SIGTERM)` for one.
     """
     if environment.get(VARIABLE) != "1":
         return None
@@ -33,7 +33,7 @@ def hold(
 
 
 def _wait(descriptor: int, stop: Callable[[], None]) -> None:
-    # From the descriptor: a thread inside a buffered reader holds a lock that the end of the interpreter needs.
+    # From the descriptor: a thread inside a buffered reader holds a lock that the interpreter's end needs.
     while os.read(descriptor, 4096):
         pass
     stop()
