@@ -1,0 +1,117 @@
+"""Every setting of the service: defined once, validated once, read from `HOTLORA_*` environment variables.
+
+Knows nothing of what the settings are used for beyond their meaning. Secrets never appear in its repr.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().resolve()
+
+
+def _loopback_address(address: str) -> str:
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not HOST:PORT, for example 127.0.0.1:50051 (port 0: a free one)")
+    bare_host = host.strip("[]")
+    try:
+        is_loopback = bare_host == "localhost" or ipaddress.ip_address(bare_host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(f"{host!r} is not a loopback host; accepted: 127.0.0.1, [::1], localhost")
+    return address
+
+
+Directory = Annotated[Path, AfterValidator(_absolute)]
+LoopbackAddress = Annotated[str, AfterValidator(_loopback_address)]
+
+
+def _models_dir(fields: dict[str, Any]) -> Path:
+    return Path(fields["home"]) / "models"
+
+
+def _database_url(fields: dict[str, Any]) -> str:
+    return f"sqlite+aiosqlite:///{fields['home']}/registry.db"
+
+
+class Settings(BaseSettings):
+    """Settings of one service. Immutable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HOTLORA_", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    home: Directory = Path(".hotlora")
+    """Directory of everything durable."""
+    models_dir: Directory = Field(default_factory=_models_dir)
+    """Prepared base models; may be shared by several homes."""
+    database_url: str = Field(default_factory=_database_url, repr=False)
+    """SQLAlchemy URL with an async driver. May carry a password: never printed."""
+
+    base_model: str = Field(default="smollm2-135m-instruct", min_length=1, max_length=256)
+    """The embedded default, a Hugging Face id, or a local directory."""
+    trainer_threads: int = Field(default=0, ge=0)
+    """CPU threads of a training process; 0 means all."""
+    max_queued_jobs: int = Field(default=100, ge=1)
+    """Jobs that may wait; one more is refused."""
+    max_running_jobs: int = Field(default=1, ge=1, le=64)
+    """Training processes at the same time."""
+    min_free_disk_bytes: int = Field(default=1 << 30, ge=0)
+    """Below this no job is created or begun and no upload is taken; 0 means off."""
+
+    grpc_address: LoopbackAddress = "127.0.0.1:50051"
+    gateway_address: LoopbackAddress = "127.0.0.1:8080"
+
+    engine_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    """A running engine to attach to; None means that the service starts and supervises its own."""
+    engine_api_key: SecretStr | None = None
+    """Bearer key of an attached engine; None means that it wants none."""
+    engine_port: int = Field(default=8000, ge=0, le=65535)
+    """Loopback port of the own engine; 0 means a free one."""
+    engine_max_loras: int = Field(default=4, ge=1)
+    """Adapters in one batch."""
+    engine_max_rank: int = Field(default=64, ge=1, le=512)
+    """Highest rank of an adapter; vLLM accepts 1, 8, 16, 32, 64, 128, 256, 320 and 512."""
+    engine_max_cpu_loras: int = Field(default=64, ge=1)
+    """Adapters kept in memory."""
+    engine_max_model_len: int = Field(default=2048, ge=16)
+    """Tokens of prompt and answer together."""
+    engine_max_num_seqs: int = Field(default=64, ge=1)
+    """Answers generated at the same time."""
+    engine_start_timeout_seconds: float = Field(default=300.0, gt=0)
+    """How long an engine may take from start to its first token."""
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Uploaded files, `<id>.jsonl`, published by rename."""
+        return self.home / "datasets"
+
+    @property
+    def work_dir(self) -> Path:
+        """One directory a running job; same file system as `artifacts_dir`."""
+        return self.home / "work"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Published adapters, one immutable directory a digest."""
+        return self.home / "artifacts"
+
+    @property
+    def logs_dir(self) -> Path:
+        """engine.log and trainer.log."""
+        return self.home / "logs"
+
+    def make_directories(self) -> None:
+        """Create what is missing below `home`, readable by this user alone."""
+        directories = (self.datasets_dir, self.work_dir, self.artifacts_dir, self.logs_dir)
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.models_dir.mkdir(parents=True, exist_ok=True)
+        for directory in directories:
+            directory.mkdir(mode=0o700, exist_ok=True)
