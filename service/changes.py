@@ -1,8 +1,8 @@
 """Tells waiting tasks of this process that something changed; says never what.
 
-Topics: `jobs`, `job/{id}`, `versions`, `version/{adapter}@{number}`, `engine`. A waiter reads the truth (the
-registry, the engine) after each wake-up. Wake-ups may be spurious; they are never lost. Changes made by another
-process on the same database are not heard here, so waiters pass a timeout and look again.
+Topics: `jobs`, `job/{id}`, `versions`, `version/{adapter}@{number}`, `engine`. A waiter reads the truth
+(the registry, the engine) after each wake-up. Wake-ups may be spurious; they are never lost. Changes made by
+another process on the same database are not heard here, so waiters pass a timeout and look again.
 
 Use:
     seen = changes.seen(topic)          # before reading
@@ -14,7 +14,7 @@ import asyncio
 from collections import OrderedDict
 
 _MAX_TOPICS = 4096
-"""Counters kept. A forgotten topic counts as just changed, so fewer would only cause more spurious wake-ups."""
+"""Counters kept. A forgotten topic counts as just changed: fewer would cause more spurious wake-ups."""
 
 
 class Changes:

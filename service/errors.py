@@ -1,8 +1,9 @@
+# ruff: noqa: N818 - the names say what happened; the suffix Error would add nothing
 """What can go wrong inside the service, as types that a caller may branch on.
 
-One table maps these to gRPC codes (`service.rpc.errors`) and one to HTTP (`service.gateway`); this module knows
-neither. Every message may reach a caller: it says what was wrong, where, and what would be accepted, and carries
-nothing private.
+One table maps these to gRPC codes (`service.rpc.errors`) and one to HTTP (`service.gateway`); this module
+knows neither. Every message may reach a caller: it says what was wrong, where, and what would be accepted,
+and carries nothing private.
 
 HotloraError
  ├─ NotFound          the thing does not exist, or no longer

@@ -1,0 +1,336 @@
+"""The registry: the only durable truth about datasets, jobs, events, adapters and versions.
+
+All SQL of the service is in this package. Each method is one transaction; each change of state is one guarded
+write with its event in the same transaction, and is announced on `Changes` after the commit. The registry
+knows nothing of files, processes, engines or the wire.
+
+Any method may raise Unavailable (database locked for long), Exhausted (disk full) or DataLoss (database
+damaged).
+"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+
+from service.changes import Changes
+from service.registry import adapters, datasets, events, jobs, versions
+from service.registry.database import Database
+from service.registry.jobs import NewJob
+from service.registry.rows import (
+    AdapterRow,
+    DatasetRow,
+    EventRow,
+    JobRow,
+    Page,
+    ProgressEvent,
+    StateChanged,
+    Verification,
+    VersionChange,
+    VersionRow,
+)
+from service.registry.states import JOB_TRANSITIONS, VERSION_TRANSITIONS, JobState, VersionState
+from trainer.events import Published
+
+__all__ = [
+    "JOB_TRANSITIONS",
+    "VERSION_TRANSITIONS",
+    "AdapterRow",
+    "DatasetRow",
+    "EventRow",
+    "JobRow",
+    "JobState",
+    "NewJob",
+    "Page",
+    "ProgressEvent",
+    "Registry",
+    "StateChanged",
+    "Verification",
+    "VersionChange",
+    "VersionRow",
+    "VersionState",
+]
+
+
+def _random_id() -> str:
+    return secrets.token_hex(8)
+
+
+class Registry:
+    """See the module. Made by `Registry.open`."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        changes: Changes,
+        clock: Callable[[], float],
+        ids: Callable[[], str],
+        max_queued_jobs: int,
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._clock = clock
+        self._ids = ids
+        self._max_queued_jobs = max_queued_jobs
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        database_url: str,
+        *,
+        changes: Changes,
+        clock: Callable[[], float] = time.time,
+        ids: Callable[[], str] = _random_id,
+        max_queued_jobs: int = 100,
+    ) -> AsyncIterator["Registry"]:
+        """Open the database, bring its schema up to date, and close it at the end.
+
+        `clock` gives seconds since the epoch, `ids` never the same text twice. Raises WrongState
+        (SCHEMA_TOO_NEW) if a newer release wrote the database.
+        """
+        async with Database.open(database_url) as database:
+            yield cls(
+                database=database, changes=changes, clock=clock, ids=ids, max_queued_jobs=max_queued_jobs
+            )
+
+    # Datasets
+
+    async def create_dataset(self, row: DatasetRow) -> DatasetRow:
+        """Record a published file. Raises AlreadyExists (the id is or was taken)."""
+        async with self._database.write() as connection:
+            await datasets.insert(connection, row)
+        return row
+
+    async def dataset_id_taken(self, dataset_id: str) -> bool:
+        """Whether the id is or was in use."""
+        async with self._database.read() as connection:
+            return await datasets.id_taken(connection, dataset_id)
+
+    async def get_dataset(self, dataset_id: str) -> DatasetRow:
+        """Raises NotFound."""
+        async with self._database.read() as connection:
+            return await datasets.get(connection, dataset_id)
+
+    async def list_datasets(self, *, limit: int = 50, cursor: str = "") -> Page[DatasetRow]:
+        """Newest first. Raises InvalidRequest (field page_token: a cursor that is not ours)."""
+        async with self._database.read() as connection:
+            return await datasets.listing(connection, limit, cursor)
+
+    async def delete_dataset(self, dataset_id: str) -> None:
+        """Forget a dataset; its id stays taken and its file is the caller's to remove.
+
+        Raises NotFound, WrongState (DATASET_IN_USE: a job that has not ended needs it).
+        """
+        async with self._database.write() as connection:
+            await datasets.delete(connection, dataset_id, self._clock())
+
+    # Jobs
+
+    async def create_job(self, new: NewJob) -> JobRow:
+        """Queue a job, and make its adapter if there is none.
+
+        Idempotent by `new.request_id`: the same digest again returns the same job. Raises AlreadyExists
+        (REQUEST_ID_USED, ADAPTER_ID_USED, NAME_OF_BASE_MODEL, OTHER_BASE_MODEL), NotFound (dataset),
+        Exhausted (QUEUE_FULL).
+        """
+        async with self._database.write() as connection:
+            job = await jobs.create(connection, new, self._ids(), self._clock(), self._max_queued_jobs)
+        return self._job_changed(job)
+
+    async def get_job(self, job_id: str) -> JobRow:
+        """Raises NotFound."""
+        async with self._database.read() as connection:
+            return await jobs.get(connection, job_id)
+
+    async def list_jobs(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str = "",
+        states: Collection[JobState] = (),
+        adapter_id: str = "",
+    ) -> Page[JobRow]:
+        """Newest first; no states and no adapter mean all. Raises InvalidRequest (field page_token)."""
+        async with self._database.read() as connection:
+            return await jobs.listing(connection, limit, cursor, states, adapter_id)
+
+    async def request_cancel(self, job_id: str) -> JobRow:
+        """QUEUED becomes CANCELLED, RUNNING becomes CANCELLING; CANCELLING and CANCELLED stay as they are.
+
+        Raises NotFound, WrongState (SUCCEEDED or FAILED).
+        """
+        async with self._database.write() as connection:
+            job = await jobs.request_cancel(connection, job_id, self._clock())
+        return self._job_changed(job)
+
+    async def events_after(self, job_id: str, sequence: int, limit: int = 500) -> list[EventRow]:
+        """Events with a higher sequence than `sequence`, in order, at most `limit`. Raises NotFound."""
+        async with self._database.read() as connection:
+            await jobs.get(connection, job_id)
+            return await events.after(connection, job_id, sequence, limit)
+
+    # Jobs, for their owner
+
+    async def claim_next_job(self, owner: str) -> JobRow | None:
+        """Make the oldest QUEUED job RUNNING for `owner`, with the next attempt and epoch; None: no job."""
+        async with self._database.write() as connection:
+            job = await jobs.claim(connection, owner, self._clock())
+        return None if job is None else self._job_changed(job)
+
+    async def heartbeat(self, job_id: str, owner: str, epoch: int) -> JobRow:
+        """Say that the owner lives, and read the job. Raises NotFound, Conflict (fenced off), WrongState."""
+        async with self._database.write() as connection:
+            return await jobs.heartbeat(connection, job_id, owner, epoch, self._clock())
+
+    async def append_event(self, job_id: str, epoch: int, event: ProgressEvent) -> EventRow:
+        """Record what the trainer said. Raises NotFound, Conflict (fenced off), WrongState (not owned)."""
+        async with self._database.write() as connection:
+            row = await jobs.append_event(connection, job_id, epoch, event)
+        self._changes.notify(f"job/{job_id}")
+        return row
+
+    async def succeed_job(self, job_id: str, epoch: int, published: Published) -> VersionRow:
+        """End a job well: its artifact becomes the adapter's next version, PENDING, in the same transaction.
+
+        Raises NotFound, Conflict (fenced off), WrongState (not RUNNING or CANCELLING).
+        """
+        async with self._database.write() as connection:
+            job, version = await jobs.succeed(connection, job_id, epoch, published, self._clock())
+        self._job_changed(job)
+        return self._version_changed(version)
+
+    async def fail_job(self, job_id: str, epoch: int, reason: str, message: str) -> JobRow:
+        """End a job badly, with a reason and a sentence. Raises as `succeed_job`."""
+        async with self._database.write() as connection:
+            job = await jobs.fail(connection, job_id, epoch, reason, message, self._clock())
+        return self._job_changed(job)
+
+    async def cancel_job(self, job_id: str, epoch: int) -> JobRow:
+        """CANCELLING becomes CANCELLED: trainer gone, nothing published. Raises as `succeed_job`."""
+        async with self._database.write() as connection:
+            job = await jobs.cancel(connection, job_id, epoch, self._clock())
+        return self._job_changed(job)
+
+    async def requeue_job(self, job_id: str, epoch: int, *, crash: tuple[str, str] | None = None) -> JobRow:
+        """RUNNING becomes QUEUED with the next epoch. `crash` (reason, message) counts against the job.
+
+        Raises as `succeed_job`.
+        """
+        async with self._database.write() as connection:
+            job = await jobs.requeue(connection, job_id, epoch, crash, self._clock())
+        return self._job_changed(job)
+
+    async def owned_jobs(self) -> list[JobRow]:
+        """All RUNNING and CANCELLING jobs, whoever owns them: candidates for a rescue."""
+        async with self._database.read() as connection:
+            return await jobs.owned(connection)
+
+    async def unfinished_job_ids(self) -> frozenset[str]:
+        """Jobs that have not ended: their files must stay."""
+        async with self._database.read() as connection:
+            return await jobs.unfinished_ids(connection)
+
+    async def registered_digests(self) -> frozenset[str]:
+        """Artifacts that some version, retired ones included, stands on."""
+        async with self._database.read() as connection:
+            return await versions.digests(connection)
+
+    # Adapters and versions
+
+    async def get_adapter(self, adapter_id: str) -> AdapterRow:
+        """Raises NotFound."""
+        async with self._database.read() as connection:
+            return await adapters.get(connection, adapter_id)
+
+    async def list_adapters(self, *, limit: int = 50, cursor: str = "") -> Page[AdapterRow]:
+        """By name. Raises InvalidRequest (field page_token)."""
+        async with self._database.read() as connection:
+            return await adapters.listing(connection, limit, cursor)
+
+    async def delete_adapter(self, adapter_id: str) -> None:
+        """Retire all versions and forget the adapter; its id stays taken.
+
+        Raises NotFound, WrongState (ADAPTER_IN_USE: a job that has not ended is training it).
+        """
+        async with self._database.write() as connection:
+            retiring = await adapters.delete(connection, adapter_id, self._clock())
+        for version in retiring:
+            self._version_changed(version)
+        self._changes.notify("versions")
+
+    async def get_version(self, adapter_id: str, number: int) -> VersionRow:
+        """Raises NotFound, also when the adapter is deleted."""
+        async with self._database.read() as connection:
+            return await versions.get(connection, adapter_id, number)
+
+    async def list_versions(self, adapter_id: str, *, limit: int = 50, cursor: str = "") -> Page[VersionRow]:
+        """Newest first. Raises NotFound (adapter), InvalidRequest (field page_token)."""
+        async with self._database.read() as connection:
+            await adapters.get(connection, adapter_id)
+            return await versions.listing(connection, adapter_id, limit, cursor)
+
+    async def all_versions(self, states: Collection[VersionState]) -> list[VersionRow]:
+        """Versions in these states, those of deleted adapters included, by adapter and number."""
+        async with self._database.read() as connection:
+            return await versions.in_states(connection, states)
+
+    async def deleted_versions(self) -> list[VersionRow]:
+        """RETIRED and FAILED versions of deleted adapters: files may go once no live engine knows them."""
+        async with self._database.read() as connection:
+            return await versions.of_deleted_adapters(connection)
+
+    async def version_changes(self, adapter_id: str, number: int) -> list[VersionChange]:
+        """Every state a version was in, oldest first."""
+        async with self._database.read() as connection:
+            return await versions.history(connection, adapter_id, number)
+
+    async def move_version(
+        self,
+        row: VersionRow,
+        to: VersionState,
+        *,
+        failure: tuple[str, str] | None = None,
+        verification: Verification | None = None,
+    ) -> VersionRow:
+        """Move a version from the state in `row` to `to`; `failure` is (reason, message), only with FAILED.
+
+        A verification that is None leaves the latest one. Raises Conflict (somebody moved it since `row` was
+        read), WrongState (no such transition).
+        """
+        async with self._database.write() as connection:
+            version = await versions.move(
+                connection, row, to, self._clock(), failure=failure, verification=verification
+            )
+        return self._version_changed(version)
+
+    async def request_load(self, adapter_id: str, number: int) -> VersionRow:
+        """RETIRED, FAILED become PENDING; PENDING, VERIFYING, ACTIVE stay. Raises NotFound, WrongState."""
+        async with self._database.write() as connection:
+            version = await versions.request_load(connection, adapter_id, number, self._clock())
+        return self._version_changed(version)
+
+    async def request_unload(self, adapter_id: str, number: int) -> VersionRow:
+        """ACTIVE becomes RETIRING; RETIRING and RETIRED stay. Raises NotFound, WrongState."""
+        async with self._database.write() as connection:
+            version = await versions.request_unload(connection, adapter_id, number, self._clock())
+        return self._version_changed(version)
+
+    async def resolve_model(self, name: str) -> VersionRow:
+        """The ACTIVE version that `adapter` (its newest ACTIVE one) or `adapter@number` means.
+
+        Raises NotFound, WrongState (VERSION_NOT_ACTIVE, NO_ACTIVE_VERSION). Base models are not known here.
+        """
+        async with self._database.read() as connection:
+            return await versions.resolve(connection, name)
+
+    def _job_changed(self, job: JobRow) -> JobRow:
+        self._changes.notify("jobs")
+        self._changes.notify(f"job/{job.id}")
+        return job
+
+    def _version_changed(self, version: VersionRow) -> VersionRow:
+        self._changes.notify("versions")
+        self._changes.notify(f"version/{version.model}")
+        return version

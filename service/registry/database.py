@@ -1,0 +1,105 @@
+"""The connection to the database: transactions, pragmas, schema, and what driver errors mean.
+
+Knows no table.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.errors import DataLoss, Exhausted, Unavailable
+from service.registry.schema import upgrade
+
+_BUSY_TIMEOUT_MILLISECONDS = 10_000
+"""How long a statement waits for another process's write; transactions here take milliseconds."""
+
+
+class Database:
+    """An open database with the newest schema. Made by `Database.open`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+        # SQLite has one writer: queueing here is fair and instant, its own busy wait is neither.
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator["Database"]:
+        """Connect, migrate, and disconnect at the end."""
+        engine = create_async_engine(url)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        try:
+            database = cls(engine)
+            async with database.write() as connection:
+                await connection.run_sync(upgrade)
+            yield database
+        finally:
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one moment and changes nothing."""
+        with _translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that holds the write lock from its first moment; commits at the end."""
+        with _translated():
+            async with self._turn, self._writer.begin() as connection:
+                yield connection
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # The driver's own way to begin is deferred, and would fail under two writers; see _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # Read-then-update under a deferred BEGIN claims jobs twice or ends in SQLITE_BUSY.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Give driver errors that a caller can do something about our own types."""
+    try:
+        yield
+    except DBAPIError as error:
+        code = error.orig.sqlite_errorcode & 0xFF if isinstance(error.orig, sqlite3.Error) else None
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Unavailable(
+                "DATABASE_BUSY", "the registry is busy with another process; try again", retry_seconds=1.0
+            ) from error
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise Exhausted(
+                "DISK_FULL", "the registry cannot be written: free space on its disk, then try again"
+            ) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise DataLoss("REGISTRY_DAMAGED", "the registry's database file is damaged") from error
+        if isinstance(error, DatabaseError) and error.connection_invalidated:
+            raise Unavailable(
+                "DATABASE_AWAY", "the registry's database does not answer; try again", retry_seconds=2.0
+            ) from error
+        raise

@@ -1,0 +1,357 @@
+"""SQL for tuning jobs: creation, the guarded moves between states, and reading.
+
+Every move is one UPDATE whose WHERE names the states that `JOB_TRANSITIONS` allows and, for owners, the
+epoch.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.errors import AlreadyExists, Conflict, Exhausted, HotloraError, NotFound, WrongState
+from service.registry import adapters, cursors, datasets, events, versions
+from service.registry.rows import EventBody, EventRow, JobRow, Page, ProgressEvent, StateChanged, VersionRow
+from service.registry.states import JOB_ENDED, JOB_OWNED, JobState, before
+from service.registry.tables import jobs
+from trainer import events as trainer_events
+from trainer.config import Hyperparameters, Schedule, Technique
+
+_FIELDS = tuple(JobRow.__dataclass_fields__)
+_COLUMNS = [jobs.c[name] for name in _FIELDS]
+_QUEUE_RETRY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """What is asked for, checked and with every default filled in."""
+
+    request_id: str
+    """Empty: not idempotent."""
+    request_digest: str
+    """SHA-256 of the request as it was sent."""
+    base_model: str
+    dataset_id: str
+    adapter_id: str
+    technique: Technique
+    hyperparameters: Hyperparameters
+
+
+async def create(
+    connection: AsyncConnection, new: NewJob, job_id: str, now: float, max_queued_jobs: int
+) -> JobRow:
+    known = await _known_request(connection, new)
+    if known is not None:
+        return known
+    await datasets.get(connection, new.dataset_id)
+    await _refuse_full_queue(connection, max_queued_jobs)
+    await adapters.ensure(connection, new.adapter_id, new.base_model, now)
+    await connection.execute(
+        insert(jobs).values(
+            id=job_id,
+            request_id=new.request_id or None,
+            request_digest=new.request_digest,
+            base_model=new.base_model,
+            dataset_id=new.dataset_id,
+            adapter_id=new.adapter_id,
+            technique=new.technique,
+            hyperparameters=json.dumps(dataclasses.asdict(new.hyperparameters)),
+            state=JobState.QUEUED,
+            attempt=0,
+            crashes=0,
+            epoch=0,
+            last_sequence=1,
+            create_time=now,
+        )
+    )
+    await events.append(connection, job_id, 1, StateChanged(time=now, state=JobState.QUEUED, attempt=0))
+    return await get(connection, job_id)
+
+
+async def _known_request(connection: AsyncConnection, new: NewJob) -> JobRow | None:
+    if not new.request_id:
+        return None
+    found = await connection.execute(select(*_COLUMNS).where(jobs.c.request_id == new.request_id))
+    row = found.one_or_none()
+    if row is None:
+        return None
+    if row.request_digest != new.request_digest:
+        raise AlreadyExists(
+            "REQUEST_ID_USED",
+            f"request_id {new.request_id!r} made job {row.id!r} from another request; use a new request_id",
+        )
+    return _job(row)
+
+
+async def _refuse_full_queue(connection: AsyncConnection, max_queued_jobs: int) -> None:
+    found = await connection.execute(
+        select(func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED)
+    )
+    if found.scalar_one() >= max_queued_jobs:
+        raise Exhausted(
+            "QUEUE_FULL",
+            f"{max_queued_jobs} jobs are waiting, which is the limit; try again when one has begun",
+            retry_seconds=_QUEUE_RETRY_SECONDS,
+        )
+
+
+async def get(connection: AsyncConnection, job_id: str) -> JobRow:
+    found = await connection.execute(select(*_COLUMNS).where(jobs.c.id == job_id))
+    row = found.one_or_none()
+    if row is None:
+        raise NotFound("JOB_NOT_FOUND", f"there is no tuning job {job_id!r}")
+    return _job(row)
+
+
+async def listing(
+    connection: AsyncConnection, limit: int, cursor: str, states: Collection[JobState], adapter_id: str
+) -> Page[JobRow]:
+    scope = f"jobs states={','.join(sorted(set(states)))} adapter={adapter_id}"
+    query = select(jobs.c.ordinal, *_COLUMNS)
+    if states:
+        query = query.where(jobs.c.state.in_(states))
+    if adapter_id:
+        query = query.where(jobs.c.adapter_id == adapter_id)
+    last_seen = cursors.decode_number(scope, cursor)
+    if last_seen is not None:
+        query = query.where(jobs.c.ordinal < last_seen)
+    found = (await connection.execute(query.order_by(jobs.c.ordinal.desc()).limit(limit + 1))).all()
+    shown = found[:limit]
+    return Page(
+        rows=tuple(_job(row) for row in shown),
+        next_cursor=cursors.encode(scope, shown[-1].ordinal) if len(found) > limit else "",
+    )
+
+
+async def owned(connection: AsyncConnection) -> list[JobRow]:
+    found = await connection.execute(
+        select(*_COLUMNS).where(jobs.c.state.in_(JOB_OWNED)).order_by(jobs.c.ordinal)
+    )
+    return [_job(row) for row in found]
+
+
+async def unfinished_ids(connection: AsyncConnection) -> frozenset[str]:
+    found = await connection.execute(select(jobs.c.id).where(jobs.c.state.not_in(JOB_ENDED)))
+    return frozenset(found.scalars())
+
+
+async def claim(connection: AsyncConnection, owner: str, now: float) -> JobRow | None:
+    oldest = await connection.execute(
+        select(jobs.c.id)
+        .where(jobs.c.state == JobState.QUEUED)
+        .order_by(jobs.c.ordinal)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    job_id = oldest.scalar_one_or_none()
+    if job_id is None:
+        return None
+    return await _move(
+        connection,
+        job_id,
+        StateChanged(time=now, state=JobState.RUNNING, attempt=0),
+        attempt=jobs.c.attempt + 1,
+        epoch=jobs.c.epoch + 1,
+        owner=owner,
+        heartbeat_time=now,
+        start_time=func.coalesce(jobs.c.start_time, now),
+    )
+
+
+async def heartbeat(connection: AsyncConnection, job_id: str, owner: str, epoch: int, now: float) -> JobRow:
+    changed = await connection.execute(
+        update(jobs)
+        .where(*_held(job_id, epoch), jobs.c.owner == owner)
+        .values(heartbeat_time=now)
+        .returning(*_COLUMNS)
+    )
+    row = changed.one_or_none()
+    if row is None:
+        raise await _refusal(connection, job_id, JOB_OWNED, epoch, "take a heartbeat")
+    return _job(row)
+
+
+async def append_event(
+    connection: AsyncConnection, job_id: str, epoch: int, event: ProgressEvent
+) -> EventRow:
+    values: dict[str, object] = {}
+    match event:
+        case trainer_events.Metrics():
+            values["latest_metrics"] = trainer_events.encode(event).decode()
+        case trainer_events.FirstForward():
+            values["first_forward_time"] = func.coalesce(jobs.c.first_forward_time, event.time)
+        case trainer_events.FirstStep():
+            values["first_step_time"] = func.coalesce(jobs.c.first_step_time, event.time)
+        case _:
+            pass
+    return await _append(connection, job_id, epoch, event, values)
+
+
+async def succeed(
+    connection: AsyncConnection, job_id: str, epoch: int, published: trainer_events.Published, now: float
+) -> tuple[JobRow, VersionRow]:
+    await _append(connection, job_id, epoch, published, {})
+    job = await get(connection, job_id)
+    version = await versions.create(connection, job, published, now)
+    ended = await _move(
+        connection,
+        job_id,
+        StateChanged(time=now, state=JobState.SUCCEEDED, attempt=job.attempt),
+        expected_epoch=epoch,
+        version_number=version.number,
+        owner=None,
+        end_time=now,
+    )
+    return ended, version
+
+
+async def fail(
+    connection: AsyncConnection, job_id: str, epoch: int, reason: str, message: str, now: float
+) -> JobRow:
+    return await _move(
+        connection,
+        job_id,
+        StateChanged(time=now, state=JobState.FAILED, attempt=0, reason=reason, message=message),
+        expected_epoch=epoch,
+        failure_reason=reason,
+        failure_message=message,
+        owner=None,
+        end_time=now,
+    )
+
+
+async def cancel(connection: AsyncConnection, job_id: str, epoch: int, now: float) -> JobRow:
+    """For the owner: from CANCELLING alone. A QUEUED job has no owner; see `request_cancel`."""
+    return await _move(
+        connection,
+        job_id,
+        StateChanged(time=now, state=JobState.CANCELLED, attempt=0),
+        sources=frozenset({JobState.CANCELLING}),
+        expected_epoch=epoch,
+        owner=None,
+        end_time=now,
+    )
+
+
+async def requeue(
+    connection: AsyncConnection, job_id: str, epoch: int, crash: tuple[str, str] | None, now: float
+) -> JobRow:
+    reason, message = crash or (None, None)
+    return await _move(
+        connection,
+        job_id,
+        StateChanged(time=now, state=JobState.QUEUED, attempt=0, reason=reason, message=message),
+        expected_epoch=epoch,
+        epoch=jobs.c.epoch + 1,
+        crashes=jobs.c.crashes + (0 if crash is None else 1),
+        owner=None,
+    )
+
+
+async def request_cancel(connection: AsyncConnection, job_id: str, now: float) -> JobRow:
+    job = await get(connection, job_id)
+    if job.state == JobState.QUEUED:
+        return await _move(
+            connection,
+            job_id,
+            StateChanged(time=now, state=JobState.CANCELLED, attempt=job.attempt),
+            sources=frozenset({JobState.QUEUED}),
+            end_time=now,
+        )
+    if job.state == JobState.RUNNING:
+        return await _move(
+            connection, job_id, StateChanged(time=now, state=JobState.CANCELLING, attempt=job.attempt)
+        )
+    if job.state in (JobState.CANCELLING, JobState.CANCELLED):
+        return job
+    raise _wrong_state(job, frozenset(JobState) - {JobState.SUCCEEDED, JobState.FAILED}, "be cancelled")
+
+
+async def _move(
+    connection: AsyncConnection,
+    job_id: str,
+    change: StateChanged,
+    *,
+    sources: frozenset[JobState] | None = None,
+    expected_epoch: int | None = None,
+    **values: object,
+) -> JobRow:
+    """The guarded write of a state change with its event. `sources` narrows what the table allows."""
+    allowed = before(change.state) if sources is None else sources & before(change.state)
+    conditions: list[ColumnElement[bool]] = [jobs.c.id == job_id, jobs.c.state.in_(allowed)]
+    if expected_epoch is not None:
+        conditions.append(jobs.c.epoch == expected_epoch)
+    changed = await connection.execute(
+        update(jobs)
+        .where(*conditions)
+        .values(state=change.state, last_sequence=jobs.c.last_sequence + 1, **values)
+        .returning(*_COLUMNS)
+    )
+    row = changed.one_or_none()
+    if row is None:
+        raise await _refusal(connection, job_id, allowed, expected_epoch, f"become {change.state}")
+    job = _job(row)
+    await events.append(
+        connection, job_id, job.last_sequence, dataclasses.replace(change, attempt=job.attempt)
+    )
+    return job
+
+
+async def _append(
+    connection: AsyncConnection, job_id: str, epoch: int, body: EventBody, values: dict[str, object]
+) -> EventRow:
+    changed = await connection.execute(
+        update(jobs)
+        .where(*_held(job_id, epoch))
+        .values(last_sequence=jobs.c.last_sequence + 1, **values)
+        .returning(jobs.c.last_sequence)
+    )
+    sequence = changed.scalar_one_or_none()
+    if sequence is None:
+        raise await _refusal(connection, job_id, JOB_OWNED, epoch, f"take a {body.kind} event")
+    return await events.append(connection, job_id, sequence, body)
+
+
+def _held(job_id: str, epoch: int) -> tuple[ColumnElement[bool], ...]:
+    return (jobs.c.id == job_id, jobs.c.epoch == epoch, jobs.c.state.in_(JOB_OWNED))
+
+
+async def _refusal(
+    connection: AsyncConnection, job_id: str, allowed: frozenset[JobState], epoch: int | None, action: str
+) -> HotloraError:
+    """Why a guarded write changed no row."""
+    job = await get(connection, job_id)
+    if epoch is not None and job.epoch != epoch and job.state not in JOB_ENDED:
+        return Conflict(
+            "FENCED_OFF",
+            f"job {job_id!r} is at epoch {job.epoch} ({job.state}); epoch {epoch} may not write any more",
+        )
+    return _wrong_state(job, allowed, action)
+
+
+def _wrong_state(job: JobRow, allowed: frozenset[JobState], action: str) -> WrongState:
+    names = sorted(allowed)
+    return WrongState(
+        f"job {job.id!r} is {job.state}; to {action} it must be {' or '.join(names)}",
+        state=job.state,
+        allowed=names,
+        reason="JOB_STATE",
+    )
+
+
+def _job(row: Row[tuple[object, ...]]) -> JobRow:
+    fields = {name: row._mapping[name] for name in _FIELDS}
+    hyperparameters = json.loads(fields["hyperparameters"])
+    hyperparameters["target_modules"] = tuple(hyperparameters["target_modules"])
+    hyperparameters["schedule"] = Schedule(hyperparameters["schedule"])
+    fields["hyperparameters"] = Hyperparameters(**hyperparameters)
+    if fields["latest_metrics"] is not None:
+        fields["latest_metrics"] = trainer_events.decode(fields["latest_metrics"].encode())
+    fields["technique"] = Technique(fields["technique"])
+    fields["state"] = JobState(fields["state"])
+    fields["request_id"] = fields["request_id"] or ""
+    return JobRow(**fields)

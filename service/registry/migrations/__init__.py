@@ -1,0 +1,1 @@
+"""Every schema there ever was, in order. A migration is never edited once released."""

@@ -1,0 +1,177 @@
+"""What the registry gives out: frozen rows. Times are seconds since the epoch; None means "not yet".
+
+Knows nothing of SQL and nothing of the wire.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from service.registry.states import JobState, VersionState
+from trainer import events
+from trainer.config import Hyperparameters, Technique
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Generic[Row]):
+    """Part of a list."""
+
+    rows: tuple[Row, ...]
+    next_cursor: str
+    """Gets the next page with the same filters; empty on the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow:
+    """An uploaded file."""
+
+    id: str
+    display_name: str
+    size_bytes: int
+    sha256: str
+    rows: int
+    tokens: int
+    longest_row_tokens: int
+    create_time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """A tuning job."""
+
+    id: str
+    request_id: str
+    """Empty where the caller gave none."""
+    request_digest: str
+    base_model: str
+    dataset_id: str
+    adapter_id: str
+    technique: Technique
+    hyperparameters: Hyperparameters
+    state: JobState
+    attempt: int
+    """How many times a trainer began it."""
+    crashes: int
+    """How many of the attempts died or hung."""
+    epoch: int
+    """Raised by each claim and each requeue: whoever knows a smaller one is fenced off."""
+    owner: str | None
+    heartbeat_time: float | None
+    failure_reason: str | None
+    failure_message: str | None
+    latest_metrics: events.Metrics | None
+    version_number: int | None
+    last_sequence: int
+    create_time: float
+    start_time: float | None
+    first_forward_time: float | None
+    first_step_time: float | None
+    end_time: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateChanged:
+    """A job moved to another state."""
+
+    kind: ClassVar[str] = "state_changed"
+    time: float
+    state: JobState
+    attempt: int
+    """0 before the first."""
+    reason: str | None = None
+    """Set when FAILED, and when QUEUED again after a crash."""
+    message: str | None = None
+
+
+ProgressEvent = (
+    events.Loading
+    | events.Resumed
+    | events.FirstForward
+    | events.FirstStep
+    | events.Metrics
+    | events.Evaluation
+    | events.CheckpointSaved
+    | events.Saving
+)
+"""What a trainer says before its last line."""
+
+EventBody = ProgressEvent | events.Published | StateChanged
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRow:
+    """Something that happened to a job."""
+
+    job_id: str
+    sequence: int
+    """1, 2, 3, ... within a job, no gaps."""
+    time: float
+    kind: str
+    body: EventBody
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRow:
+    """A named line of versions."""
+
+    id: str
+    base_model: str
+    latest_version: int
+    """0 when there is none yet."""
+    active_version: int
+    """Newest ACTIVE one; 0 when there is none."""
+    create_time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """How the served adapter compares with the trained one; meanings stand at `Verification` in the proto."""
+
+    tokens: int
+    adapter_difference: float
+    effect: float
+    trained_effect: float
+    noise: float
+    tolerance: float
+    seconds: float
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRow:
+    """One trained, immutable set of weights."""
+
+    adapter_id: str
+    number: int
+    state: VersionState
+    failure_reason: str | None
+    failure_message: str | None
+    job_id: str
+    technique: Technique
+    rank: int
+    digest: str
+    """Name of its directory below `artifacts_dir`."""
+    size_bytes: int
+    verification: Verification | None
+    create_time: float
+    active_time: float | None
+    """When it first became ACTIVE."""
+    epoch: int
+    """Raised by each change of state."""
+
+    @property
+    def model(self) -> str:
+        """Its name in the engine, never reused."""
+        return f"{self.adapter_id}@{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionChange:
+    """A version moved to another state."""
+
+    epoch: int
+    time: float
+    state: VersionState
+    reason: str | None
+    message: str | None

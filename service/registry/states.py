@@ -1,0 +1,83 @@
+"""States of jobs and adapter versions, and which moves between them are legal.
+
+The tables are data: guards in this package use them, tests walk them, documents are checked against them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a tuning job stands."""
+
+    QUEUED = "QUEUED"
+    """Entered by creation, or again when a trainer died, the service stopped, or its owner vanished.
+    A runner claims it; nothing needs repair after a crash."""
+    RUNNING = "RUNNING"
+    """Entered by a claim, with an owner, an epoch and a heartbeat. Its owner moves it on. If the owner is
+    gone, any runner puts it back to QUEUED with the next epoch."""
+    CANCELLING = "CANCELLING"
+    """Entered on request while RUNNING. Its owner ends it. If the owner is gone, any runner makes it
+    CANCELLED."""
+    SUCCEEDED = "SUCCEEDED"
+    """Entered by its owner, in the transaction that makes the adapter version."""
+    FAILED = "FAILED"
+    """Entered by its owner, with a reason."""
+    CANCELLED = "CANCELLED"
+    """Entered on request; nothing was published."""
+
+
+class VersionState(StrEnum):
+    """Where an adapter version stands."""
+
+    PENDING = "PENDING"
+    """Entered when a job succeeds, on a load request, or when the engine went away during a proof.
+    The reconciler loads it."""
+    VERIFYING = "VERIFYING"
+    """Entered when the engine has loaded it. The reconciler proves it; after a crash it begins again."""
+    ACTIVE = "ACTIVE"
+    """Entered with a proof. Leaves on request, or when a later proof fails."""
+    FAILED = "FAILED"
+    """Entered with a reason. A load request makes it PENDING."""
+    RETIRING = "RETIRING"
+    """Entered on request. The reconciler drains and unloads it; after a crash it does so again."""
+    RETIRED = "RETIRED"
+    """Entered when no engine has it. A load request makes it PENDING."""
+
+
+JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING, JobState.QUEUED}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+VERSION_TRANSITIONS: Mapping[VersionState, frozenset[VersionState]] = {
+    VersionState.PENDING: frozenset({VersionState.VERIFYING, VersionState.FAILED, VersionState.RETIRING}),
+    VersionState.VERIFYING: frozenset(
+        {VersionState.ACTIVE, VersionState.FAILED, VersionState.PENDING, VersionState.RETIRING}
+    ),
+    VersionState.ACTIVE: frozenset(
+        {VersionState.RETIRING, VersionState.FAILED, VersionState.PENDING, VersionState.VERIFYING}
+    ),
+    VersionState.FAILED: frozenset({VersionState.PENDING}),
+    VersionState.RETIRING: frozenset({VersionState.RETIRED}),
+    VersionState.RETIRED: frozenset({VersionState.PENDING}),
+}
+
+JOB_ENDED = frozenset(state for state, following in JOB_TRANSITIONS.items() if not following)
+"""States that a job never leaves."""
+JOB_OWNED = frozenset({JobState.RUNNING, JobState.CANCELLING})
+"""States in which a job has an owner."""
+
+
+def before(to: JobState) -> frozenset[JobState]:
+    """States from which a job may move to `to`."""
+    return frozenset(state for state, following in JOB_TRANSITIONS.items() if to in following)
+
+
+def versions_before(to: VersionState) -> frozenset[VersionState]:
+    """States from which a version may move to `to`."""
+    return frozenset(state for state, following in VERSION_TRANSITIONS.items() if to in following)
