@@ -1,0 +1,19 @@
+"""The engine: a vLLM server, started and supervised here or attached to by URL, and the client for it."""
+
+from service.engine.attached import AttachedEngine
+from service.engine.client import EngineClient
+from service.engine.face import Engine, EngineState
+from service.engine.supervisor import Supervisor
+from service.engine.wire import Chunk, EngineModel, EngineRefused, Sampling
+
+__all__ = [
+    "AttachedEngine",
+    "Chunk",
+    "Engine",
+    "EngineClient",
+    "EngineModel",
+    "EngineRefused",
+    "EngineState",
+    "Sampling",
+    "Supervisor",
+]

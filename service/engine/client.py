@@ -1,0 +1,253 @@
+"""Client of one vLLM server: models, load, unload, log-probabilities of a prompt, streamed answers.
+
+Speaks the OpenAI-compatible HTTP of vLLM 0.32 over TCP or a UNIX socket, always with token ids: the
+engine's own template is never used. Knows nothing of versions, artifacts, or whether an engine should be
+restarted.
+
+Two kinds of failure: `EngineRefused` (the engine answered, and said no) and `Unavailable` (no whole answer came,
+so what happened there is unknown). After an unknown outcome look again with `models`.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import monotonic
+from typing import Final
+
+import aiohttp
+
+from service.engine.sse import SseError, SseParser
+from service.engine.wire import (
+    Answer,
+    Chunk,
+    EngineModel,
+    EngineRefused,
+    Json,
+    Sampling,
+    completion_request,
+    read_error,
+    read_models,
+    read_object,
+    read_prompt_logprobs,
+    unavailable,
+)
+from service.errors import Unavailable
+
+MAX_BODY_BYTES: Final = 16 << 20
+"""Bound of an answer that is not a stream; 2,048 log-probabilities are some 200 KB."""
+_MISSED: Final = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long the engine may take, in seconds."""
+
+    connect_seconds: float = 5.0
+    """Per try, until the connection stands."""
+    call_seconds: float = 30.0
+    """Whole of `models` and `unload_adapter`."""
+    load_seconds: float = 120.0
+    """Whole of `load_adapter`; the engine decodes for nobody meanwhile."""
+    measure_seconds: float = 120.0
+    """Whole of `prompt_logprobs`."""
+    stream_idle_seconds: float = 120.0
+    """Between two pieces of a stream; the first one waits for its place in the batch."""
+    stream_seconds: float = 3600.0
+    """Whole of a stream."""
+
+
+class EngineClient:
+    """One connection pool to one engine. Close it when the engine is gone."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        api_key: str | None = None,
+        unix_socket: str | None = None,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`url` without a path, for example http://127.0.0.1:8000; with `unix_socket` its host is only a
+        name."""
+        self._url = url.rstrip("/")
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._unix_socket = unix_socket
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._loaded: set[str] = set()
+        self.last_token_time = -math.inf
+        """Monotonic seconds when this client last saw a token or a measured prompt."""
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Adapters loaded and not unloaded through this client; serves only to notice that an engine
+        forgot."""
+        return frozenset(self._loaded)
+
+    def forget_loaded(self) -> None:
+        """The engine forgot every adapter; stop expecting them."""
+        self._loaded.clear()
+
+    async def close(self) -> None:
+        """Close all connections; streams in flight end with Unavailable."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def models(self) -> tuple[EngineModel, ...]:
+        """What is loaded now. Raises Unavailable when the engine cannot be asked; never an empty guess."""
+        async with self._call("GET", "/v1/models", None, self._limits.call_seconds) as response:
+            return read_models(await _json(response))
+
+    async def load_adapter(self, *, name: str, path: str) -> None:
+        """Have the engine read the adapter at `path` and serve it as `name`; loaded already from there is
+        success.
+
+        The state observed afterwards decides, not the answer. Raises EngineRefused when the engine lives
+        and does not have it, Unavailable when that cannot be told.
+        """
+        refused: EngineRefused | None = None
+        try:
+            await self._post(
+                "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path}, self._limits.load_seconds
+            )
+        except EngineRefused as error:
+            refused = error
+        except Unavailable:
+            pass
+        else:
+            self._loaded.add(name)
+            return
+        seen = {model.name: model for model in await self.models()}
+        if name in seen and seen[name].path == path:
+            self._loaded.add(name)
+            return
+        if name in seen:
+            raise EngineRefused(HTTPStatus.CONFLICT, f"{name} is loaded from another directory")
+        raise refused or unavailable(
+            f"the engine gave no answer to loading {name}, and has not loaded it yet"
+        )
+
+    async def unload_adapter(self, name: str) -> None:
+        """Have the engine forget `name`; not there is success. Raises EngineRefused and Unavailable as
+        above."""
+        refused: EngineRefused | None = None
+        try:
+            await self._post("/v1/unload_lora_adapter", {"lora_name": name}, self._limits.call_seconds)
+        except EngineRefused as error:
+            refused = error
+        except Unavailable:
+            pass
+        else:
+            self._loaded.discard(name)
+            return
+        if any(model.name == name for model in await self.models()):
+            raise refused or unavailable(f"the engine gave no answer to unloading {name}, and still has it")
+        self._loaded.discard(name)
+
+    async def prompt_logprobs(self, *, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability (nats) of each token but the first, given those before it: `len(token_ids) - 1`
+        numbers.
+
+        Raises EngineRefused when the engine would not or could not compute them, Unavailable otherwise.
+        """
+        ids = list(token_ids)
+        request = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        body = await self._post("/v1/completions", request, self._limits.measure_seconds)
+        logprobs = read_prompt_logprobs(body, ids)
+        self.last_token_time = self._clock()
+        return logprobs
+
+    async def produce_token(self, model: str) -> None:
+        """Have the engine generate one token: the only proof that it lives. Raises as `prompt_logprobs`."""
+        request = {"model": model, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
+        await self._post("/v1/completions", request, self._limits.measure_seconds)
+        self.last_token_time = self._clock()
+
+    async def stream(
+        self, *, model: str, token_ids: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[Chunk]:
+        """Stream an answer. The last chunk, and only that, has a finish_reason.
+
+        Raises EngineRefused before the first chunk, Unavailable at any time: an answer that is cut
+        anywhere, ends without a reason, is aborted or carries an error is not an answer. Closing the
+        iterator frees the engine.
+        """
+        request = completion_request(model, token_ids, sampling)
+        parser, answer = SseParser(), Answer()
+        limit = self._limits.stream_seconds
+        async with self._call(
+            "POST", "/v1/completions", request, limit, self._limits.stream_idle_seconds
+        ) as response:
+            async for piece in response.content.iter_any():
+                try:
+                    chunk = answer.take(parser.feed(piece))
+                except (SseError, KeyError, TypeError) as error:
+                    raise unavailable("the engine's stream could not be read") from error
+                if chunk is not None:
+                    self.last_token_time = self._clock()
+                    yield chunk
+                if answer.done:
+                    break
+            if not answer.done or parser.rest:
+                raise unavailable("the engine's answer was cut short")
+
+    async def _post(self, path: str, request: Json, limit_seconds: float) -> Json:
+        async with self._call("POST", path, request, limit_seconds) as response:
+            if response.content_type != "application/json":
+                await response.content.read(MAX_BODY_BYTES)
+                return {}
+            return await _json(response)
+
+    @asynccontextmanager
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        request: Json | None,
+        limit_seconds: float,
+        idle_seconds: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        timeout = aiohttp.ClientTimeout(
+            total=limit_seconds, sock_connect=self._limits.connect_seconds, sock_read=idle_seconds
+        )
+        try:
+            response = await self._open().request(method, self._url + path, json=request, timeout=timeout)
+        except _MISSED as error:
+            raise unavailable(f"the engine does not answer ({type(error).__name__})") from error
+        try:
+            if response.status != HTTPStatus.OK:
+                raise EngineRefused(response.status, read_error(await response.content.read(65_536)))
+            yield response
+        except _MISSED as error:
+            raise unavailable(f"the engine's answer broke off ({type(error).__name__})") from error
+        finally:
+            # Not release: an answer that was not read to its end must end at the engine too, at once.
+            response.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # limit=0: Chat bounds the number of answers; a pool bound would queue health probes behind them.
+            connector = (
+                aiohttp.TCPConnector(limit=0)
+                if self._unix_socket is None
+                else aiohttp.UnixConnector(self._unix_socket, limit=0)
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._headers, auto_decompress=False
+            )
+        elif self._session.closed:
+            raise unavailable("the engine is being restarted")
+        return self._session
+
+
+async def _json(response: aiohttp.ClientResponse) -> Json:
+    content = bytearray()
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > MAX_BODY_BYTES:
+            raise unavailable(f"the engine's answer is longer than {MAX_BODY_BYTES} bytes")
+    return read_object(content)

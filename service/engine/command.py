@@ -1,0 +1,123 @@
+"""How vLLM is started: arguments, environment, and what must be there first.
+
+Facts about vLLM 0.32 stand here and nowhere else. The process itself is `service.engine.process`'s.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from service.settings import Settings
+from trainer.config import BaseModel
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What --max-lora-rank accepts; buffers are sized by it, so a larger one costs memory and time."""
+PLUGIN_DISTRIBUTION = "hotlora-vllm-cpu-lora"
+PLUGIN_GROUP = "vllm.general_plugins"
+INSIDE = Path(__file__).parent / "inside"
+"""Modules that run within the engine's process."""
+_CPU_CACHE_GIB = "1"
+"""Keys and values of answers in flight; 64 answers of 2,048 tokens of the default model are 2.8 GiB at
+worst, and vLLM queues what does not fit."""
+
+
+class EngineCannotStartError(Exception):
+    """Something is missing that another try will not bring; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCommand:
+    """A process to start."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def allowed_rank(rank: int) -> int:
+    """The smallest rank that vLLM accepts as a limit and that admits `rank`. Raises ValueError above 512."""
+    for allowed in RANKS:
+        if rank <= allowed:
+            return allowed
+    raise ValueError(f"rank {rank} is above {RANKS[-1]}, the highest that vLLM serves")
+
+
+def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str) -> EngineCommand:
+    """vLLM's API server for `base` on 127.0.0.1:`port`. Raises EngineCannotStartError."""
+    return EngineCommand(
+        arguments=(
+            *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
+            *("--model", str(base.path), "--served-model-name", base.name),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            "--enable-lora",
+            *("--max-loras", str(settings.engine_max_loras)),
+            *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
+            *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
+            *("--max-model-len", str(settings.engine_max_model_len)),
+            *("--max-num-seqs", str(settings.engine_max_num_seqs)),
+            # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
+            *("--generation-config", "vllm"),
+            *("--middleware", "hotlora_engine_guard.Guard"),
+            "--disable-uvicorn-access-log",
+        ),
+        environment={**os.environ, **_environment(api_key)},
+    )
+
+
+def _environment(api_key: str) -> dict[str, str]:
+    search_path = [str(INSIDE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    common = {
+        "PYTHONPATH": os.pathsep.join(search_path),
+        "VLLM_API_KEY": api_key,
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+    if not _is_cpu_build():
+        return common
+    threads = str(len(os.sched_getaffinity(0)))
+    return {
+        **common,
+        "VLLM_PLUGINS": ",".join(dict.fromkeys([*_chosen_plugins(), _cpu_plugin()])),
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
+        # Left to itself vLLM pins its threads to cores and leaves one core unused; the trainer wants to
+        # share.
+        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        # Threads that wait for work sleep instead of spinning against a training run on the same cores.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
+
+
+def _is_cpu_build() -> bool:
+    """Whether the vLLM beside us runs on the CPU. Raises EngineCannotStartError where there is no vLLM."""
+    names = {distribution.name for distribution in metadata.distributions()}
+    if "vllm-cpu" in names:
+        return True
+    if "vllm" in names:
+        return "cpu" in metadata.version("vllm")
+    raise EngineCannotStartError(
+        "vLLM is not installed here: run make install, or set HOTLORA_ENGINE_URL to a running engine"
+    )
+
+
+def _cpu_plugin() -> str:
+    """Name of our plugin's entry point. Raises EngineCannotStartError where it is not installed.
+
+    Without it the CPU build answers requests for the base with an adapter's weights when both share a batch.
+    """
+    for entry in metadata.entry_points(group=PLUGIN_GROUP):
+        if entry.dist is not None and entry.dist.name.replace("_", "-") == PLUGIN_DISTRIBUTION:
+            return entry.name
+    raise EngineCannotStartError(
+        f"vLLM's CPU build mixes up base and adapters without the plugin {PLUGIN_DISTRIBUTION}, which is not "
+        "installed: run make install, or pip install deploy/vllm_plugin"
+    )
+
+
+def _chosen_plugins() -> list[str]:
+    """Plugins that the operator asked for; ours are added to them."""
+    return [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]

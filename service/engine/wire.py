@@ -1,0 +1,213 @@
+"""The JSON of vLLM 0.32's OpenAI-compatible server, read strictly and written sparingly.
+
+Everything that knows a field name of vLLM stands here. No network: `service.engine.client` moves the bytes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from service.errors import Unavailable
+
+Json = Mapping[str, object]
+
+RETRY_SECONDS = 2.0
+"""After this another try may find the engine well; a restart takes longer, and asking again is cheap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineModel:
+    """Something the engine says it serves."""
+
+    name: str
+    path: str | None
+    """Directory it was loaded from."""
+    base_model: str | None
+    """Name of the base model; None for a base model itself."""
+    max_model_length: int | None
+    """Tokens of prompt and answer; None for adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. Ranges stand at ChatRequest in the proto."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    """None means random."""
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A piece of an answer: everything that arrived together, so that a slow reader gets fewer, larger
+    pieces."""
+
+    text: str
+    token_count: int
+    """Tokens of the answer so far, this piece included."""
+    finish_reason: str | None
+    """stop or length in the last chunk, else None."""
+
+
+class EngineRefused(Exception):
+    """The engine answered, and would not do it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.status = status
+        self.message = message
+
+
+def unavailable(what: str) -> Unavailable:
+    """No whole answer came; what happened at the engine is unknown."""
+    return Unavailable("ENGINE_UNAVAILABLE", what, retry_seconds=RETRY_SECONDS)
+
+
+def read_object(content: bytes | bytearray) -> Json:
+    """A JSON object. Raises Unavailable on anything else."""
+    try:
+        return _mapping(json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise unavailable("the engine's answer is not a JSON object") from error
+
+
+def read_models(body: Json) -> tuple[EngineModel, ...]:
+    """What `GET /v1/models` says. Raises Unavailable on any other shape: an unreadable list is not an empty
+    one."""
+    try:
+        return tuple(_engine_model(card) for card in _list(body["data"]))
+    except (KeyError, TypeError) as error:
+        raise unavailable("the engine's list of models is not one") from error
+
+
+def read_prompt_logprobs(body: Json, token_ids: Sequence[int]) -> tuple[float, ...]:
+    """`len(token_ids) - 1` log-probabilities, not necessarily finite. Raises EngineRefused on any other
+    shape."""
+    try:
+        (choice,) = _list(body["choices"])
+        _, *entries = _list(_mapping(choice)["prompt_logprobs"])
+        return tuple(
+            _number(_mapping(_mapping(entry)[str(token)])["logprob"])
+            for token, entry in zip(token_ids[1:], entries, strict=True)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineRefused(200, "the log-probabilities have an unknown shape") from error
+
+
+def read_error(content: bytes) -> str:
+    """The sentence of an error answer, or its first bytes."""
+    try:
+        return _text(_mapping(_mapping(json.loads(content))["error"])["message"])[:2000]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return content[:200].decode(errors="replace")
+
+
+def completion_request(model: str, token_ids: Sequence[int], sampling: Sampling) -> Json:
+    """Body of a streamed completion that counts its tokens in every event."""
+    request: dict[str, object] = {
+        "model": model,
+        "prompt": list(token_ids),
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+    if sampling.seed is not None:
+        request["seed"] = sampling.seed
+    if sampling.stop:
+        request["stop"] = list(sampling.stop)
+    if sampling.stop_token_ids:
+        request["stop_token_ids"] = list(sampling.stop_token_ids)
+    return request
+
+
+class Answer:
+    """Folds the events of one streamed completion into chunks."""
+
+    def __init__(self) -> None:
+        self.done = False
+        """[DONE] came after a finish_reason."""
+        self._tokens = 0
+        self._finished = False
+
+    def take(self, payloads: list[bytes]) -> Chunk | None:
+        """Fold what arrived together into at most one chunk. Raises Unavailable on an error within the
+        stream."""
+        texts: list[str] = []
+        tokens_before, finish_reason = self._tokens, None
+        for payload in payloads:
+            if payload == b"[DONE]":
+                if not self._finished:
+                    raise unavailable("the engine's answer ended without a reason")
+                self.done = True
+                break
+            event = read_object(payload)
+            if "error" in event:
+                raise unavailable("the engine failed while answering")
+            choices = _list(event["choices"])
+            if not choices:
+                continue
+            if self._finished:
+                raise unavailable("the engine's answer went on after its end")
+            choice = _mapping(choices[0])
+            texts.append(_text(choice["text"]))
+            self._tokens = _count(_mapping(event["usage"])["completion_tokens"])
+            if choice.get("finish_reason") is not None:
+                finish_reason = _finish_reason(choice["finish_reason"])
+                self._finished = True
+        if self._tokens == tokens_before and finish_reason is None and not any(texts):
+            return None
+        return Chunk(text="".join(texts), token_count=self._tokens, finish_reason=finish_reason)
+
+
+def _engine_model(card: object) -> EngineModel:
+    fields = _mapping(card)
+    length = fields.get("max_model_len")
+    root, parent = fields.get("root"), fields.get("parent")
+    return EngineModel(
+        name=_text(fields["id"]),
+        path=None if root is None else _text(root),
+        base_model=None if parent is None else _text(parent),
+        max_model_length=None if length is None else _count(length),
+    )
+
+
+def _mapping(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where an object was expected")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} where a list was expected")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text was expected")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} where a count was expected")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} where a number was expected")
+    return float(value)
+
+
+def _finish_reason(value: object) -> str:
+    if value not in {"stop", "length"}:
+        raise unavailable(f"the engine ended the answer with {value!r}")
+    return str(value)
