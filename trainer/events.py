@@ -61,6 +61,14 @@ class FirstStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """Nothing else was said for a while; the run is alive."""
+
+    kind: ClassVar[str] = "heartbeat"
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Figures of a logging step. Units stand at `Metrics` in the proto."""
 
@@ -144,6 +152,7 @@ TrainerEvent = (
     | Resumed
     | FirstForward
     | FirstStep
+    | Heartbeat
     | Metrics
     | Evaluation
     | CheckpointSaved
@@ -160,6 +169,7 @@ _KINDS: dict[str, type[TrainerEvent]] = {
         Resumed,
         FirstForward,
         FirstStep,
+        Heartbeat,
         Metrics,
         Evaluation,
         CheckpointSaved,
