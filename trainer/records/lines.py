@@ -60,13 +60,7 @@ def parse_line(line: bytes, limits: Limits, *, ended: bool) -> object:
     text = _decoded(line, ended)
     unclosed = _check_bounds(text, limits)
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         if unclosed and not ended:
             raise RowError("the last line is cut off", "Upload the file again, whole.") from error
@@ -166,3 +160,8 @@ def _advice(text: str, error: json.JSONDecodeError) -> str:
     if start.startswith("{'"):
         return "Use double quotes around keys and texts; single quotes are not JSON."
     return _JSON_ADVICE
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
+)

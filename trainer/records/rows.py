@@ -197,7 +197,7 @@ def _text(value: object, where: str) -> str:
         raise RowError(f"{where} is empty", "Write some text there, or remove the row.")
     if "\0" in value:
         raise RowError(f"{where} contains the character NUL", "Remove \\u0000 from the text.")
-    if _LONE_SURROGATE.search(value):
+    if not value.isascii() and _LONE_SURROGATE.search(value):
         raise RowError(
             f"{where} contains half of a surrogate pair",
             "Write the character as itself, or as both halves, such as \\ud83d\\ude00.",
