@@ -139,6 +139,11 @@ class Registry:
             job = await jobs.create(connection, new, self._ids(), self._clock(), self._max_queued_jobs)
         return self._job_changed(job)
 
+    async def job_of_request(self, request_id: str, request_digest: str) -> JobRow | None:
+        """The job that this request made; None if it made none yet, or has no id. Raises AlreadyExists."""
+        async with self._database.read() as connection:
+            return await jobs.of_request(connection, request_id, request_digest)
+
     async def get_job(self, job_id: str) -> JobRow:
         """Raises NotFound."""
         async with self._database.read() as connection:

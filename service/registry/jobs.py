@@ -44,7 +44,7 @@ class NewJob:
 async def create(
     connection: AsyncConnection, new: NewJob, job_id: str, now: float, max_queued_jobs: int
 ) -> JobRow:
-    known = await _known_request(connection, new)
+    known = await of_request(connection, new.request_id, new.request_digest)
     if known is not None:
         return known
     await datasets.get(connection, new.dataset_id)
@@ -72,17 +72,17 @@ async def create(
     return await get(connection, job_id)
 
 
-async def _known_request(connection: AsyncConnection, new: NewJob) -> JobRow | None:
-    if not new.request_id:
+async def of_request(connection: AsyncConnection, request_id: str, request_digest: str) -> JobRow | None:
+    if not request_id:
         return None
-    found = await connection.execute(select(*_COLUMNS).where(jobs.c.request_id == new.request_id))
+    found = await connection.execute(select(*_COLUMNS).where(jobs.c.request_id == request_id))
     row = found.one_or_none()
     if row is None:
         return None
-    if row.request_digest != new.request_digest:
+    if row.request_digest != request_digest:
         raise AlreadyExists(
             "REQUEST_ID_USED",
-            f"request_id {new.request_id!r} made job {row.id!r} from another request; use a new request_id",
+            f"request_id {request_id!r} made job {row.id!r} from another request; use a new request_id",
         )
     return _job(row)
 
