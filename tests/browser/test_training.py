@@ -1,0 +1,63 @@
+"""The Training tab, in a real browser."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Evaluation, Metrics, TuningEvent
+from tests.browser.stage import Stage
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    path = tmp_path / "examples.jsonl"
+    path.write_text('{"messages": []}\n' * 3)
+    return path
+
+
+def start(page: Page, examples: Path, adapter: str) -> None:
+    page.get_by_role("tab", name="Training").click()
+    page.set_input_files("#examples input[type=file]", str(examples))
+    expect(page.locator("#examples")).to_contain_text("examples")
+    page.fill("#adapter input, #adapter textarea", adapter)
+    page.get_by_label("QLoRA").check()
+    page.click("button#start-training")
+
+
+def test_an_uploaded_file_starts_a_training_whose_progress_and_loss_are_shown(
+    page: Page, stage: Stage, examples: Path
+) -> None:
+    stage.events = [
+        TuningEvent(sequence=1, metrics=Metrics(step=1, total_steps=10, loss=2.0)),
+        TuningEvent(sequence=2, metrics=Metrics(step=2, total_steps=10, loss=1.5)),
+        TuningEvent(sequence=3, evaluation=Evaluation(step=2, eval_loss=1.7, rows=4)),
+    ]
+    start(page, examples, "support")
+    expect(page.locator("#jobs")).to_contain_text("step 5 of 10")
+    expect(page.locator("#jobs")).to_contain_text("1 min 5 s left")
+    expect(page.locator("#jobs .bar div")).to_have_attribute("style", "width:50.0%")
+    expect(page.locator("#loss canvas, #loss svg").first).to_be_visible()
+    expect(page.locator("#loss")).to_contain_text("validation")
+    assert stage.uploads == [examples.read_bytes()]
+    (request,) = stage.created
+    assert (request.adapter_id, request.dataset) == ("support", "datasets/uploaded")
+    assert request.technique == TECHNIQUE_QLORA
+    assert not request.hyperparameters.HasField("rank")
+
+
+def test_a_refused_file_is_a_toast_that_names_the_line(page: Page, stage: Stage, examples: Path) -> None:
+    stage.refuse_line = 2
+    start(page, examples, "support")
+    expect(page.locator(".toast-body")).to_contain_text("line 2: not JSON; write one object a line")
+    assert stage.created == []
+
+
+def test_a_job_can_be_cancelled(page: Page, stage: Stage, examples: Path) -> None:
+    start(page, examples, "support")
+    expect(page.locator("#job input")).to_have_value("support · running · job-1")
+    page.click("button#cancel-job")
+    expect(page.locator("#jobs .state")).to_have_text("cancelled")
+    assert stage.cancelled == ["tuningJobs/job-1"]

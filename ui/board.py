@@ -1,0 +1,88 @@
+"""What the Training tab knows of jobs: the newest ones, and the curve of each one that somebody looks at.
+
+The service's events are the truth; this keeps a bounded copy that is rebuilt from the first event on, so
+that a plot costs the service one stream however many people look at it.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from hotlora.aio import AsyncClient
+from hotlora.errors import HotloraError
+from hotlora.v1.tuning_service_pb2 import TuningJob, WatchTuningJobResponse
+
+MAX_JOBS = 50
+MAX_POINTS = 500
+"""Points of a curve that are sent to a browser; longer curves are thinned."""
+
+FINISHED = frozenset({TuningJob.STATE_SUCCEEDED, TuningJob.STATE_FAILED, TuningJob.STATE_CANCELLED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One figure of a curve."""
+
+    step: int
+    loss: float
+    kind: str
+    """`training` or `validation`."""
+
+
+@dataclass
+class Curve:
+    """The figures of one job so far."""
+
+    points: list[Point] = field(default_factory=list)
+    last_sequence: int = 0
+
+    def take(self, update: WatchTuningJobResponse) -> None:
+        """Add what a message of a watch brings."""
+        if update.WhichOneof("update") != "event":
+            return
+        event = update.event
+        self.last_sequence = event.sequence
+        match event.WhichOneof("event"):
+            case "metrics":
+                self._add(Point(step=event.metrics.step, loss=event.metrics.loss, kind="training"))
+            case "evaluation":
+                self._add(
+                    Point(step=event.evaluation.step, loss=event.evaluation.eval_loss, kind="validation")
+                )
+
+    def _add(self, point: Point) -> None:
+        # A resumed run repeats the steps after its checkpoint: what comes later replaces what stood there.
+        kept = [old for old in self.points if old.kind != point.kind or old.step < point.step]
+        self.points = [*kept, point]
+
+    def thinned(self) -> list[Point]:
+        """At most MAX_POINTS points, evenly taken, the last one always."""
+        stride = max(1, -(-len(self.points) // MAX_POINTS))
+        return self.points[::-1][::stride][::-1]
+
+
+class Board:
+    """The newest jobs, and curves of watched ones. Belongs to one event loop."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._curves: dict[str, Curve] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    async def jobs(self) -> list[TuningJob]:
+        """The newest jobs, newest first. Raises HotloraError when the service does not answer."""
+        return list((await self._client.list_tuning_jobs(page_size=MAX_JOBS)).tuning_jobs)
+
+    def curve(self, name: str) -> list[Point]:
+        """The curve of a job so far; from the first call on it is followed until the job ends."""
+        curve = self._curves.setdefault(name, Curve())
+        if name not in self._watches:
+            self._watches[name] = asyncio.create_task(self._follow(name, curve))
+        return curve.thinned()
+
+    async def _follow(self, name: str, curve: Curve) -> None:
+        try:
+            async for update in self._client.watch_tuning_job(name, after_sequence=curve.last_sequence):
+                curve.take(update)
+        except HotloraError:
+            # The service was away for longer than the client retries: the next look goes on at the cursor.
+            self._watches.pop(name, None)

@@ -1,0 +1,68 @@
+"""Jobs as cards: state, progress and figures, as HTML in which every foreign word is escaped."""
+
+from collections.abc import Sequence
+from html import escape
+
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, TuningJob
+
+_STATES = {
+    TuningJob.STATE_QUEUED: "queued",
+    TuningJob.STATE_RUNNING: "running",
+    TuningJob.STATE_CANCELLING: "cancelling",
+    TuningJob.STATE_SUCCEEDED: "succeeded",
+    TuningJob.STATE_FAILED: "failed",
+    TuningJob.STATE_CANCELLED: "cancelled",
+}
+
+
+def state_word(job: TuningJob) -> str:
+    """The job's state in lower case."""
+    return _STATES.get(job.state, "unknown")
+
+
+def title(job: TuningJob) -> str:
+    """What a picker calls the job."""
+    adapter, number = job.adapter.removeprefix("adapters/"), job.name.removeprefix("tuningJobs/")
+    return f"{adapter} · {state_word(job)} · {number}"
+
+
+def cards(jobs: Sequence[TuningJob]) -> str:
+    """All jobs, or what to do when there is none."""
+    if not jobs:
+        return '<p class="empty">No jobs yet. Upload a file of examples and start a training.</p>'
+    return '<div class="jobs">' + "".join(_card(job) for job in jobs) + "</div>"
+
+
+def _card(job: TuningJob) -> str:
+    metrics = job.latest_metrics
+    done = metrics.step / metrics.total_steps if metrics.total_steps else 0.0
+    if job.state == TuningJob.STATE_SUCCEEDED:
+        done = 1.0
+    technique = "QLoRA" if job.technique == TECHNIQUE_QLORA else "LoRA"
+    return (
+        f'<div class="job {state_word(job)}" data-job="{escape(job.name)}">'
+        f'<div class="head"><b>{escape(job.adapter.removeprefix("adapters/"))}</b>'
+        f'<span class="state">{state_word(job)}</span>'
+        f'<span class="muted">{technique} on {escape(job.dataset.removeprefix("datasets/"))}</span></div>'
+        f'<div class="bar"><div style="width:{done:.1%}"></div></div>'
+        f'<div class="muted">{escape(_line(job))}</div></div>'
+    )
+
+
+def _line(job: TuningJob) -> str:
+    metrics = job.latest_metrics
+    if job.state == TuningJob.STATE_FAILED:
+        return job.failure.message
+    if job.state == TuningJob.STATE_SUCCEEDED:
+        return f"loss {metrics.loss:.3f} · {job.adapter_version}"
+    if not metrics.total_steps:
+        return "waiting for the first step" if job.state == TuningJob.STATE_RUNNING else ""
+    return (
+        f"step {metrics.step} of {metrics.total_steps} · loss {metrics.loss:.3f} · "
+        f"{metrics.tokens_per_second:.0f} tok/s · {_duration(metrics.eta_seconds)} left"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,74 @@
+"""What the pickers offer: every served model with its state, and a sensible first choice for each side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
+from hotlora.v1.chat_service_pb2 import Engine, ListModelsResponse, Model
+
+_STATES = {
+    AdapterVersion.STATE_PENDING: "waiting to load",
+    AdapterVersion.STATE_VERIFYING: "being verified",
+    AdapterVersion.STATE_ACTIVE: "active",
+    AdapterVersion.STATE_FAILED: "failed",
+    AdapterVersion.STATE_RETIRING: "retiring",
+    AdapterVersion.STATE_RETIRED: "retired",
+}
+
+_ENGINE = {
+    Engine.STATE_STARTING: "starting",
+    Engine.STATE_READY: "ready",
+    Engine.STATE_DOWN: "down",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What can be picked now. Equal offers need no redraw."""
+
+    choices: tuple[tuple[str, str], ...]
+    """(label, model id), base models first."""
+    base: str
+    """The first base model's id; empty while nothing is known."""
+    newest_active: str
+    """The most recently listed ACTIVE adapter version's id; empty when there is none."""
+    engine: str
+    """One line on the engine."""
+
+
+def offer(response: ListModelsResponse) -> Offer:
+    """The offer of what the service lists."""
+    bases = [model.id for model in response.models if not model.adapter_version]
+    return Offer(
+        choices=tuple((label(model), model.id) for model in response.models),
+        base=bases[0] if bases else "",
+        newest_active=_newest_active(response.models),
+        engine=_engine_line(response.engine),
+    )
+
+
+def unreachable(reason: str) -> Offer:
+    """The offer while the service does not answer."""
+    return Offer(choices=(), base="", newest_active="", engine=f"Service: {reason}")
+
+
+def label(model: Model) -> str:
+    """A model's name with its state, as the picker shows it."""
+    if not model.adapter_version:
+        return f"{model.id} · base" if model.available else f"{model.id} · base, engine not ready"
+    state = _STATES.get(model.state, "unknown")
+    if model.state == AdapterVersion.STATE_ACTIVE and not model.available:
+        state = "active, being loaded again"
+    return f"{model.id} · {state}"
+
+
+def _newest_active(models: Sequence[Model]) -> str:
+    active = [m.id for m in models if m.adapter_version and m.available]
+    return active[0] if active else ""
+
+
+def _engine_line(engine: Engine) -> str:
+    line = f"Engine {_ENGINE.get(engine.state, 'unknown')}"
+    if engine.state != Engine.STATE_READY and engine.message:
+        line += f": {engine.message}"
+    return line if not engine.restarts else f"{line} · restarted {engine.restarts} times"
