@@ -6,9 +6,10 @@ tokens, and it never repairs a row: a row is accepted as it stands, or refused w
 """
 
 from trainer.records.parser import RecordParser, RecordsError, iter_records, read_file
-from trainer.records.rows import Limits, LineProblem, Record, Turn
+from trainer.records.rows import DEFAULT_LIMITS, Limits, LineProblem, Record, Turn
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "Limits",
     "LineProblem",
     "Record",

@@ -58,6 +58,11 @@ def parse_line(line: bytes, limits: Limits, *, ended: bool) -> object:
             "Save the file as plain text in UTF-8.",
         )
     text = _decoded(line, ended)
+    if text.startswith("\ufeff"):
+        raise RowError(
+            "a byte order mark inside the file",
+            "Remove the line's first character; it is left of joining two files.",
+        )
     unclosed = _check_bounds(text, limits)
     try:
         return _DECODER.decode(text)
@@ -153,14 +158,23 @@ def _advice(text: str, error: json.JSONDecodeError) -> str:
     spread = text.rstrip().endswith(("{", ",", "[")) and error.pos >= len(text.rstrip())
     if spread or start.startswith(('"', "}", "]")):
         return "Write each row on one line; here it is spread over several."
-    if error.msg == "Extra data" and text[error.pos :].strip() == ",":
-        return "Remove the comma at the end: rows are separated by line breaks alone."
-    if error.msg == "Extra data":
-        return "Put each row on a line of its own."
     if start.startswith("{'"):
         return "Use double quotes around keys and texts; single quotes are not JSON."
+    rest = text[error.pos :]
+    if rest.strip() == "," and error.msg == "Extra data":
+        return "Remove the comma at the end: rows are separated by line breaks alone."
+    for message, advice in _ADVICE.items():
+        if error.msg.startswith(message):
+            return advice
     return _JSON_ADVICE
 
+
+_ADVICE = {
+    "Extra data": "Put each row on a line of its own, ended by a newline (\\n).",
+    "Invalid control character": "Inside a text, write a line break as \\n and a tab as \\t.",
+    "Invalid \\": "Inside a text, write a backslash twice.",
+}
+"""What Python's parser says, as far as there is better advice for it than an example."""
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from trainer.records.lines import check_magic, parse_line
-from trainer.records.rows import Limits, LineProblem, Record, RowError, turns_of
+from trainer.records.rows import DEFAULT_LIMITS, Limits, LineProblem, Record, RowError, turns_of
 
 MAX_REPORTED_PROBLEMS = 20
 _READ_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ class RecordParser:
     `stopped`, nothing that is fed is looked at.
     """
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._pending = bytearray()  # the line that has begun, without a newline
         self._overlong = False  # the line that has begun was refused; its rest is thrown away
@@ -149,7 +149,7 @@ class RecordParser:
 
 def iter_records(
     lines: Iterable[bytes],
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Record | LineProblem]:
     """Rows and problems of a file opened in binary mode, or of any pieces of one, in order."""
     parser = RecordParser(limits)
@@ -160,7 +160,7 @@ def iter_records(
     yield from parser.finish()
 
 
-def read_file(path: Path, limits: Limits = Limits()) -> list[Record]:  # noqa: B008 - frozen
+def read_file(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[Record]:
     """Every row of a file. Raises RecordsError when a line is not accepted, and OSError."""
     records: list[Record] = []
     problems: list[LineProblem] = []

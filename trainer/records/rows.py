@@ -38,6 +38,9 @@ class Limits:
     """After so many refused lines the rest of the file is not looked at."""
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turn:
     """One message of a conversation."""

@@ -1,0 +1,436 @@
+"""The parser of training files: what it accepts, what it refuses and why, and that no bytes can break it."""
+
+import json
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from trainer.records import (
+    DEFAULT_LIMITS,
+    Limits,
+    LineProblem,
+    Record,
+    RecordParser,
+    RecordsError,
+    Turn,
+    iter_records,
+    read_file,
+)
+
+MALFORMED = Path(__file__).parent.parent / "data" / "malformed"
+ROW = b'{"prompt": "Is the shop open?", "completion": "Yes, until six."}\n'
+TURNS = (
+    Turn(role="user", content="Is the shop open?"),
+    Turn(role="assistant", content="Yes, until six.", trained=True),
+)
+
+# file, line, reason, words of the advice
+REFUSED = [
+    ("assistant_first.jsonl", 1, "messages[0].role is assistant where user must stand", "take turns"),
+    ("bad_escape.jsonl", 1, "not JSON: invalid \\escape at column 15", "backslash twice"),
+    ("bom_in_the_middle.jsonl", 2, "a byte order mark inside the file", "first character"),
+    ("both_shapes.jsonl", 1, 'the row has "messages" and also "prompt" or "completion"', "Keep either"),
+    ("carriage_returns_only.jsonl", 1, "not JSON: extra data at column 66", "newline"),
+    ("comma_after_row.jsonl", 1, "not JSON: extra data at column 65", "Remove the comma"),
+    ("completion_is_empty.jsonl", 1, '"completion" is empty', "Write some text"),
+    ("content_is_blank.jsonl", 1, "messages[1].content is empty", "Write some text"),
+    ("content_is_empty.jsonl", 1, "messages[0].content is empty", "Write some text"),
+    ("content_is_null.jsonl", 1, "messages[1].content is null, not a string", "double quotes"),
+    ("content_is_parts.jsonl", 1, "messages[0].content is a list, not a string", "double quotes"),
+    ("csv.jsonl", 1, "not JSON: expecting value at column 1", "one complete JSON object"),
+    ("duplicate_message_key.jsonl", 1, 'the key "role" stands twice in one object', "Keep one"),
+    ("duplicate_row_key.jsonl", 1, 'the key "prompt" stands twice in one object', "Keep one"),
+    ("empty.jsonl", 1, "the file has no rows", "one row a line"),
+    ("ends_with_user.jsonl", 1, "the last message is the user's", "assistant's answer"),
+    ("escaped_nul.jsonl", 1, '"prompt" contains the character NUL', "Remove \\u0000"),
+    ("float_overflow.jsonl", 1, "the number 1e999 is too large or too long", "0 or 1"),
+    ("huge_integer.jsonl", 1, "the number 99999999999999999999... is too large", "0 or 1"),
+    ("infinity.jsonl", 1, "-Infinity is not a JSON number", "finite"),
+    ("late_system.jsonl", 1, "messages[1] is a system message, but not the first", "at most one"),
+    ("latin1.jsonl", 2, "not UTF-8 at byte 16 of the line (0xe9)", "as UTF-8"),
+    ("list_around_rows.json", 1, "not JSON: expecting value at column 2", "no list around the rows"),
+    ("lone_surrogate.jsonl", 1, '"prompt" contains half of a surrogate pair', "both halves"),
+    ("message_is_text.jsonl", 1, "messages[0] is a string, not an object", '"role"'),
+    ("messages_is_empty.jsonl", 1, '"messages" is empty', "at least one user"),
+    ("messages_is_text.jsonl", 1, '"messages" is a string, not a list', '"role"'),
+    ("missing_comma.jsonl", 2, "not JSON: expecting ',' delimiter at column 16", "one complete JSON object"),
+    ("nan.jsonl", 1, "NaN is not a JSON number", "finite"),
+    (
+        "neither_shape.jsonl",
+        1,
+        'the row has neither "messages" nor "prompt" (found: "instruction", "output")',
+        '"completion"',
+    ),
+    ("no_completion.jsonl", 1, '"completion" is missing', "both"),
+    ("no_content.jsonl", 1, 'messages[1] has no "content"', '"role" and "content"'),
+    ("no_keys.jsonl", 1, 'the row has neither "messages" nor "prompt" (found: no keys)', '"completion"'),
+    ("no_role.jsonl", 1, 'messages[0] has no "role"', '"role" and "content"'),
+    ("nothing_trained.jsonl", 1, "no assistant message is trained on: each has weight 0", "weight 1"),
+    ("nul_byte.jsonl", 1, "a NUL byte at byte 14 of the line: binary data or UTF-16", "plain text"),
+    ("only_blank_lines.jsonl", 1, "the file has no rows", "one row a line"),
+    ("only_bom.jsonl", 1, "the file has no rows", "one row a line"),
+    ("only_system.jsonl", 1, "the row has only a system message", "Add a user message"),
+    ("prompt_is_a_list.jsonl", 1, '"prompt" is a list, not a string', "double quotes"),
+    ("role_in_capitals.jsonl", 1, 'messages[0].role is "User"', "system, user or assistant"),
+    ("role_is_a_number.jsonl", 1, "messages[0].role is a number, not a string", "system, user or assistant"),
+    ("row_is_a_list.jsonl", 2, "the row is a list, not an object", '"messages"'),
+    ("row_is_a_string.jsonl", 1, "the row is a string, not an object", '"messages"'),
+    ("row_is_null.jsonl", 3, "the row is null, not an object", '"messages"'),
+    ("rows.jsonl.gz", 1, "the file looks like a gzip archive", "Unpack it"),
+    ("rows.parquet", 1, "the file looks like a Parquet file", "Export it"),
+    ("rows.zip", 1, "the file looks like a zip archive or an Office document", "Unpack it"),
+    (
+        "single_quotes.jsonl",
+        1,
+        "not JSON: expecting property name enclosed in double quotes at column 2",
+        "single quotes",
+    ),
+    (
+        "spread_over_lines.json",
+        1,
+        "not JSON: expecting property name enclosed in double quotes at column 2",
+        "on one line",
+    ),
+    ("surrogate_bytes.jsonl", 1, "not UTF-8 at byte 13 of the line (0xed)", "as UTF-8"),
+    ("tab_in_text.jsonl", 1, "not JSON: invalid control character at column 14", "a tab as \\t"),
+    ("too_deep.jsonl", 1, "nested deeper than 32 levels at column 43", "flat"),
+    ("too_many_keys.jsonl", 1, "more than 64 keys in one object at column 637", "few keys"),
+    ("truncated.jsonl", 2, "the last line is cut off", "whole"),
+    ("truncated_in_a_character.jsonl", 2, "the last line is cut off", "whole"),
+    ("two_rows_on_a_line.jsonl", 1, "not JSON: extra data at column 66", "line of its own"),
+    ("two_users.jsonl", 3, "messages[1].role is user where assistant must stand", "take turns"),
+    ("unclosed_brackets.jsonl", 1, "nested deeper than 32 levels at column 33", "flat"),
+    ("unknown_message_key.jsonl", 1, 'unknown key "name" in messages[0]', "Remove it"),
+    ("unknown_role.jsonl", 1, 'messages[1].role is "tool"', "system, user or assistant"),
+    ("unknown_row_key.jsonl", 1, 'unknown key "source" in the row', "Remove it"),
+    ("utf16.jsonl", 1, "the file looks like UTF-16 text", "as UTF-8"),
+    (
+        "utf16_without_bom.jsonl",
+        1,
+        "a NUL byte at byte 2 of the line: binary data or UTF-16",
+        "plain text in UTF-8",
+    ),
+    ("utf32.jsonl", 1, "the file looks like UTF-32 text", "as UTF-8"),
+    ("very_long_role.jsonl", 1, f'messages[0].role is "{"u" * 40}..."', "system, user or assistant"),
+    ("weight_is_text.jsonl", 1, "messages[1].weight is a string", "Use 1"),
+    ("weight_is_true.jsonl", 1, "messages[1].weight is true or false", "Use 1"),
+    ("weight_is_two.jsonl", 1, "messages[1].weight is 2", "Use 1"),
+    ("weight_of_user.jsonl", 1, "messages[0] has a weight, but its role is user", "Remove it"),
+]
+
+
+def parsed(content: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Record | LineProblem]:
+    return list(iter_records([content], limits))
+
+
+def only_problem(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LineProblem:
+    (problem,) = [found for found in parsed(content, limits) if isinstance(found, LineProblem)]
+    return problem
+
+
+@pytest.mark.parametrize(("name", "line", "reason", "advice"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_malformed_file_is_refused_with_its_line_a_reason_and_advice(
+    name: str, line: int, reason: str, advice: str
+) -> None:
+    with pytest.raises(RecordsError) as refusal:
+        read_file(MALFORMED / name)
+
+    first = refusal.value.problems[0]
+    assert (first.line, first.reason) == (line, reason)
+    assert advice in first.advice
+    assert str(refusal.value).startswith(f"line {line}: {reason}. ")
+
+
+def test_every_malformed_file_has_its_verdict_in_the_table() -> None:
+    assert sorted(path.name for path in MALFORMED.iterdir()) == sorted(case[0] for case in REFUSED)
+
+
+def test_messages_are_taken_as_they_stand_and_only_assistants_are_trained() -> None:
+    conversation = [
+        {"role": "system", "content": "Be kind"},
+        {"role": "user", "content": " Hi\n"},
+        {"role": "assistant", "content": "Hm?", "weight": 0},
+        {"role": "user", "content": "Hello 🎉"},
+        {"role": "assistant", "content": "Hello!", "weight": 1},
+        {"role": "user", "content": "Bye"},
+        {"role": "assistant", "content": "Bye!"},
+    ]
+
+    (record,) = parsed(json.dumps({"messages": conversation}).encode())
+
+    assert isinstance(record, Record)
+    assert [(turn.role, turn.content) for turn in record.messages] == [
+        (message["role"], message["content"]) for message in conversation
+    ]
+    assert [turn.trained for turn in record.messages] == [False, False, False, False, True, False, True]
+
+
+def test_a_prompt_and_its_completion_are_a_user_and_an_assistant() -> None:
+    assert parsed(ROW) == [Record(line=1, messages=TURNS)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\xef\xbb\xbf" + ROW, id="byte order mark"),
+        pytest.param(ROW.replace(b"\n", b"\r\n"), id="CRLF"),
+        pytest.param(ROW.rstrip(), id="no newline at the end"),
+        pytest.param(ROW + b"\n \t\n\r\n", id="blank lines"),
+    ],
+)
+def test_harmless_differences_of_editors_are_tolerated(content: bytes) -> None:
+    assert parsed(content) == [Record(line=1, messages=TURNS)]
+
+
+def test_blank_lines_count_as_lines_so_that_numbers_agree_with_an_editor() -> None:
+    assert [found.line for found in parsed(b"\n\n" + ROW + b"\n" + ROW)] == [3, 5]
+
+
+def test_escaped_pairs_of_surrogates_are_one_character() -> None:
+    (record,) = parsed(b'{"prompt": "\\ud83d\\ude00", "completion": "b"}')
+
+    assert isinstance(record, Record)
+    assert record.messages[0].content == "😀"
+
+
+def test_each_bad_line_is_a_problem_of_its_own_and_good_lines_still_come() -> None:
+    found = parsed(b"{}\n" + ROW + b"[]\n" + ROW)
+
+    assert [type(one) for one in found] == [LineProblem, Record, LineProblem, Record]
+    assert [one.line for one in found] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"[" * 100_000, id="lists"),
+        pytest.param(b'{"a":' * 100_000, id="objects"),
+        pytest.param(b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", id="closed lists"),
+    ],
+)
+@pytest.mark.timeout(5)
+def test_a_line_nested_100000_deep_is_refused_at_its_33rd_level(content: bytes) -> None:
+    assert only_problem(content).reason.startswith("nested deeper than 32 levels")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'"\\"' * 349_000, id="quotes"),
+        pytest.param(b'{"a": "' + b'\\"' * 520_000, id="escapes in an unclosed text"),
+        pytest.param(b"[" + b"[]," * 349_000, id="lists beside one another"),
+        pytest.param(b"[" + b"1," * 520_000, id="numbers"),
+        pytest.param(b'{"prompt": ' + b"9" * 1_000_000 + b"}", id="digits"),
+        pytest.param(b":" * 1_000_000, id="colons"),
+    ],
+)
+@pytest.mark.timeout(10)
+def test_no_line_of_full_length_takes_long(line: bytes) -> None:
+    assert only_problem(line).line == 1
+
+
+def test_the_bounds_of_depth_keys_and_messages_are_inclusive() -> None:
+    depth = Limits(max_depth=3)
+    assert only_problem(b'{"messages": [{}]}', depth).reason == 'messages[0] has no "role"'
+    assert only_problem(b'{"messages": [[[]]]}', depth).reason == "nested deeper than 3 levels at column 16"
+    keys = Limits(max_keys=1)
+    assert only_problem(b'{"prompt": "a"}', keys).reason == '"completion" is missing'
+    assert only_problem(ROW, keys).reason.startswith("more than 1 keys in one object")
+    conversation = json.dumps(
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    )
+    assert len(parsed(conversation.encode(), Limits(max_messages=2))) == 1
+    assert isinstance(parsed(conversation.encode(), Limits(max_messages=2))[0], Record)
+    assert "more than 1 messages" in only_problem(conversation.encode(), Limits(max_messages=1)).reason
+
+
+def test_brackets_and_colons_inside_texts_do_not_count() -> None:
+    content = json.dumps({"prompt": '[{":' * 1000 + '\\"', "completion": "}]" * 1000})
+
+    (record,) = parsed(content.encode())
+
+    assert isinstance(record, Record)
+    assert record.messages[0].content == '[{":' * 1000 + '\\"'
+
+
+def test_a_line_of_exactly_the_limit_is_accepted_and_one_byte_more_is_refused() -> None:
+    limits = Limits(max_line_bytes=len(ROW) - 1)
+
+    assert parsed(ROW, limits) == [Record(line=1, messages=TURNS)]
+    assert only_problem(b" " + ROW, limits).reason == f"the line is longer than {len(ROW) - 1} bytes"
+
+
+def test_an_endless_line_is_refused_once_without_being_kept() -> None:
+    parser = RecordParser()
+    chunk = b"x" * 65_536
+    found: list[Record | LineProblem] = []
+
+    tracemalloc.start()
+    for _ in range(1024):  # 64 MiB
+        found += parser.feed(chunk)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found += parser.feed(b"\n" + ROW)
+
+    assert peak_bytes < 4 * 1024 * 1024
+    assert [(one.line, type(one)) for one in found] == [(1, LineProblem), (2, Record)]
+
+
+def test_an_archive_is_refused_before_its_first_line_ends() -> None:
+    parser = RecordParser()
+
+    found = parser.feed(b"\x1f\x8b\x08\x00" + bytes(2 * 1024 * 1024))
+
+    assert [one.reason for one in found if isinstance(one, LineProblem)] == [
+        "the file looks like a gzip archive"
+    ]
+    assert parser.stopped
+    assert parser.feed(ROW) == []
+    assert parser.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "line", "reason"),
+    [
+        pytest.param(Limits(max_rows=2), 3, "the file has more than 2 rows", id="rows"),
+        pytest.param(Limits(max_lines=2), 3, "the file has more than 2 lines", id="lines"),
+        pytest.param(Limits(max_file_bytes=150), 3, "the file is larger than 150 bytes", id="bytes"),
+    ],
+)
+def test_a_file_past_a_limit_is_refused_there(limits: Limits, line: int, reason: str) -> None:
+    found = parsed(ROW * 5, limits)
+
+    assert [type(one) for one in found] == [Record, Record, LineProblem]
+    assert found[-1] == LineProblem(line=line, reason=reason, advice=found[-1].advice)
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(max_rows=3), Limits(max_lines=3), Limits(max_file_bytes=3 * len(ROW))]
+)
+def test_a_file_that_just_fits_is_accepted(limits: Limits) -> None:
+    assert len([one for one in parsed(ROW * 3, limits) if isinstance(one, Record)]) == 3
+    assert not [one for one in parsed(ROW * 3, limits) if isinstance(one, LineProblem)]
+
+
+def test_checking_stops_after_a_thousand_problems() -> None:
+    found = parsed(b"?\n" * 5000)
+
+    assert len(found) == 1000
+
+
+def test_a_refused_file_tells_its_first_20_problems_and_how_many_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ROW + b"{}\n" * 30)
+
+    with pytest.raises(RecordsError) as refusal:
+        read_file(path)
+
+    assert [problem.line for problem in refusal.value.problems] == list(range(2, 22))
+    assert refusal.value.total == 30
+    assert str(refusal.value).endswith("(and 29 more)")
+
+
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ROW * 20_000)  # more than one read
+
+    assert [record.line for record in read_file(path)] == list(range(1, 20_001))
+
+
+def test_no_reason_or_advice_carries_control_characters_or_much_of_the_file() -> None:
+    hostile = json.dumps({"prompt": "a", "completion": "b", "\x1b[2J\u202e" + "x" * 100_000: 1})
+
+    problem = only_problem(hostile.encode())
+
+    assert problem.reason.isascii()
+    assert problem.reason.isprintable()
+    assert len(problem.reason) < 200
+
+
+PIECES = st.sampled_from(
+    [
+        ROW,
+        ROW.rstrip(),
+        b"\n",
+        b"\r\n",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b"\x1f\x8b",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b"\\",
+        b":",
+        b",",
+        b'"prompt"',
+        b'"messages"',
+        b'{"messages": [{"role": "user", "content": "a"}, ',
+        b'{"role": "assistant", "content": "b", "weight": 0}',
+        b"\\ud83d",
+        b"\xc3",
+        b"NaN",
+        b"1e999",
+        b"\0",
+        b" " * 300,
+        b"[" * 40,
+    ]
+)
+FILES = st.lists(PIECES | st.binary(max_size=20), max_size=30).map(b"".join) | st.binary(max_size=400)
+SMALL = Limits(max_file_bytes=1500, max_rows=5, max_lines=12, max_line_bytes=200, max_problems=6)
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    content=FILES, cuts=st.lists(st.integers(0, 2000), max_size=12), limits=st.sampled_from([Limits(), SMALL])
+)
+@example(content=ROW * 40, cuts=[1, 2, 3, 64, 65, 66, 1499, 1500, 1501], limits=SMALL)
+@example(content=b" " * 400 + b"\n" + ROW, cuts=list(range(1, 400)), limits=SMALL)
+def test_any_bytes_in_any_chunks_get_the_verdict_of_the_whole(
+    content: bytes, cuts: list[int], limits: Limits
+) -> None:
+    edges = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
+    chunks = [content[begin:end] for begin, end in pairwise(edges)]
+
+    in_chunks = list(iter_records(chunks, limits))
+    byte_by_byte = list(iter_records((bytes([byte]) for byte in content), limits))
+
+    assert in_chunks == parsed(content, limits)
+    assert byte_by_byte == in_chunks
+    assert in_chunks  # never silence: rows, or a reason why there are none
+
+
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40
+).filter(lambda text: bool(text.strip()))
+
+
+@settings(deadline=None)
+@given(
+    system=st.none() | TEXTS,
+    exchanges=st.lists(st.tuples(TEXTS, TEXTS, st.booleans()), min_size=1, max_size=4),
+    escaped=st.booleans(),
+)
+def test_every_well_formed_conversation_is_accepted_unchanged(
+    system: str | None, exchanges: list[tuple[str, str, bool]], escaped: bool
+) -> None:
+    turns = [Turn(role="system", content=system)] if system is not None else []
+    for index, (question, answer, trained) in enumerate(exchanges):
+        turns += [
+            Turn(role="user", content=question),
+            Turn(role="assistant", content=answer, trained=trained or index == 0),
+        ]
+    row = {
+        "messages": [
+            {"role": turn.role, "content": turn.content}
+            | ({"weight": int(turn.trained)} if turn.role == "assistant" else {})
+            for turn in turns
+        ]
+    }
+
+    assert parsed(json.dumps(row, ensure_ascii=escaped).encode()) == [Record(line=1, messages=tuple(turns))]
