@@ -1,0 +1,200 @@
+"""What every call passes on its way in and out: decoding, validation, draining, and the table of errors.
+
+Servicers behind it raise `service.errors`, and need to think of nothing else. Whatever leaves has a code on
+purpose: never UNKNOWN, never the text of an exception that we did not raise for callers. No method is known
+by name; health and reflection pass here too.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from service.errors import FieldViolation, HotloraError, InvalidRequest, Unavailable
+from service.rpc import validation
+from service.rpc.errors import Outcome, internal_outcome, outcome_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # generic in its stubs alone
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+
+DRAIN_RETRY_SECONDS = 5.0
+"""What a caller that is refused while the service drains is told to wait: about a restart."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Drain:
+    """Whether the server is ending, and whether calls still run."""
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._calls = 0
+
+    def begin(self) -> None:
+        """Refuse new calls and end the ones that only watch."""
+        self._begun.set()
+
+    def refuse_if_begun(self) -> None:
+        """Raise Unavailable once the server is ending."""
+        if self._begun.is_set():
+            raise Unavailable(
+                "DRAINING", "The service is ending; try again.", retry_seconds=DRAIN_RETRY_SECONDS
+            )
+
+    async def begun(self) -> None:
+        """Return when the server begins to end."""
+        await self._begun.wait()
+
+    async def idle(self) -> None:
+        """Return when no call runs."""
+        await self._idle.wait()
+
+    def enter(self) -> None:
+        """Count a call that begins."""
+        self._calls += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """Count a call that ended."""
+        self._calls -= 1
+        if not self._calls:
+            self._idle.set()
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands for a message that could not be decoded: gRPC itself would answer UNKNOWN."""
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server."""
+
+    def __init__(self, *, drain: Drain, new_id: Callable[[], str]) -> None:
+        self._drain = drain
+        self._new_id = new_id
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        """Wrap the method's handler; None, for a method that nobody has, stays None."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        behaviour, make = _parts(handler)
+        method = handler_call_details.method
+        wrapped = (
+            self._stream(method, behaviour) if handler.response_streaming else self._single(method, behaviour)
+        )
+        guarded: _Handler = make(
+            wrapped,
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+        return guarded
+
+    def _single(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(request: Any, context: Context) -> Any:
+            async with self._call(method, context):
+                return await behaviour(_checked(request), context)
+
+        return call
+
+    def _stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        # Messages are written here instead of letting gRPC drive the generator: it would leave the generator
+        # of a cancelled call suspended until it is garbage, and the engine would be held till then.
+        async def call(request: Any, context: Context) -> None:
+            async with self._call(method, context):
+                answer = behaviour(_checked(request), context)
+                if inspect.isawaitable(answer):  # Health.Watch writes by itself
+                    await answer
+                    return
+                async with aclosing(answer) as messages:
+                    async for message in messages:
+                        await context.write(message)
+
+        return call
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+        is_ours = not method.startswith("/grpc.")
+        if is_ours:
+            self._drain.enter()
+        try:
+            if is_ours:
+                self._drain.refuse_if_begun()
+            yield
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            if context.done():  # the caller is gone, and nobody is left to tell
+                raise asyncio.CancelledError from error
+            await _abort(context, self._outcome(method, error))
+        finally:
+            if is_ours:
+                self._drain.leave()
+
+    def _outcome(self, method: str, error: Exception) -> Outcome:
+        if isinstance(error, HotloraError):
+            return outcome_of(error)
+        error_id = self._new_id()
+        _log.error("call failed", method=method, error_id=error_id, exc_info=error)
+        return internal_outcome(error_id)
+
+
+async def _abort(context: Context, outcome: Outcome) -> None:
+    await context.abort(outcome.code, outcome.message, outcome.trailers)
+
+
+def _parts(handler: "_Handler") -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The function that answers, and what makes a handler of its kind."""
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            behaviour, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
+        case False, True:
+            behaviour, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
+        case True, False:
+            behaviour, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
+        case _:
+            behaviour, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
+    assert behaviour is not None
+    return behaviour, make
+
+
+def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    assert decode is not None
+
+    def tolerant(encoded: bytes) -> Any:
+        try:
+            return decode(encoded)
+        except DecodeError:
+            return _Unreadable()
+
+    return tolerant
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Unreadable):
+        raise InvalidRequest(
+            [FieldViolation(field="request", description="the bytes are not a message of this method")],
+            reason="UNREADABLE_MESSAGE",
+        )
+    if isinstance(request, Message):
+        validation.check(request)
+        return request
+    return _checked_stream(request)
+
+
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)

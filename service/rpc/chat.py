@@ -1,0 +1,32 @@
+"""ChatService: passes turns to the chat and its deltas back. Models and templates are the chat's."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from hotlora.v1 import chat_service_pb2 as pb
+from hotlora.v1 import chat_service_pb2_grpc as pb_grpc
+from service.engine import Engine
+from service.rpc import conversion
+from service.rpc.boundary import Context
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from service.serving import Chat
+
+
+class ChatServicer(pb_grpc.ChatServiceServicer):
+    """See the proto."""
+
+    def __init__(self, *, chat: "Chat", engine: Engine) -> None:
+        self._chat = chat
+        self._engine = engine
+
+    async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
+        async with aclosing(self._chat.stream(conversion.chat_turn_of(request))) as deltas:
+            async for delta in deltas:
+                yield conversion.chat_message(delta)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        models = await self._chat.models()
+        return pb.ListModelsResponse(
+            models=map(conversion.model_message, models), engine=conversion.engine_message(self._engine)
+        )

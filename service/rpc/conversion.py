@@ -1,0 +1,275 @@
+"""The only place that knows both the wire and the domain: rows become messages, messages become settings.
+
+Decides nothing: requests arrive here checked, and defaults stand in the protos.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, assert_never
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from hotlora.v1 import adapter_service_pb2 as adapters_pb
+from hotlora.v1 import dataset_service_pb2 as datasets_pb
+from hotlora.v1 import resources_pb2 as resources_pb
+from hotlora.v1 import tuning_service_pb2 as tuning_pb
+from service.datasets import PreviewRow
+from service.registry.rows import (
+    AdapterRow,
+    DatasetRow,
+    EventBody,
+    EventRow,
+    JobRow,
+    StateChanged,
+    Verification,
+    VersionRow,
+)
+from service.registry.states import JobState, VersionState
+from trainer import events
+from trainer.config import Hyperparameters, Schedule, Technique
+
+DEFAULT_MAX_SEQUENCE_LENGTH = 2048
+"""Of `Hyperparameters.max_sequence_length`, where the base model's context is not smaller."""
+DEFAULT_ALPHA_PER_RANK = 2.0
+DEFAULT_PAGE_SIZE = 50
+
+_TECHNIQUES: Mapping[int, Technique] = {
+    tuning_pb.TECHNIQUE_UNSPECIFIED: Technique.LORA,
+    tuning_pb.TECHNIQUE_LORA: Technique.LORA,
+    tuning_pb.TECHNIQUE_QLORA: Technique.QLORA,
+}
+_TECHNIQUES_SENT = {
+    Technique.LORA: tuning_pb.TECHNIQUE_LORA,
+    Technique.QLORA: tuning_pb.TECHNIQUE_QLORA,
+}
+_SCHEDULES: Mapping[int, Schedule] = {
+    tuning_pb.SCHEDULE_UNSPECIFIED: Schedule.COSINE,
+    tuning_pb.SCHEDULE_COSINE: Schedule.COSINE,
+    tuning_pb.SCHEDULE_LINEAR: Schedule.LINEAR,
+    tuning_pb.SCHEDULE_CONSTANT: Schedule.CONSTANT,
+}
+_SCHEDULES_SENT = {
+    Schedule.COSINE: tuning_pb.SCHEDULE_COSINE,
+    Schedule.LINEAR: tuning_pb.SCHEDULE_LINEAR,
+    Schedule.CONSTANT: tuning_pb.SCHEDULE_CONSTANT,
+}
+
+
+def id_of(name: str) -> str:
+    """The id in a resource name of one level: `datasets/{id}`, `tuningJobs/{id}`, `adapters/{id}`."""
+    return name.split("/")[1]
+
+
+def version_of(name: str) -> tuple[str, int]:
+    """Adapter id and number in `adapters/{id}/versions/{n}`."""
+    _, adapter_id, _, number = name.split("/")
+    return adapter_id, int(number)
+
+
+def dataset_name(dataset_id: str) -> str:
+    """The resource name of a dataset."""
+    return f"datasets/{dataset_id}"
+
+
+def job_name(job_id: str) -> str:
+    """The resource name of a tuning job."""
+    return f"tuningJobs/{job_id}"
+
+
+def adapter_name(adapter_id: str) -> str:
+    """The resource name of an adapter."""
+    return f"adapters/{adapter_id}"
+
+
+def version_name(adapter_id: str, number: int) -> str:
+    """The resource name of an adapter version."""
+    return f"adapters/{adapter_id}/versions/{number}"
+
+
+def limit_of(page_size: int) -> int:
+    """How many rows a page has."""
+    return page_size or DEFAULT_PAGE_SIZE
+
+
+def technique_of(technique: int) -> Technique:
+    """The technique that a request asks for."""
+    return _TECHNIQUES[technique]
+
+
+def job_states_of(states: Iterable[tuning_pb.TuningJob.State]) -> frozenset[JobState]:
+    """The states that a filter asks for. STATE_UNSPECIFIED, which no job is in, asks for nothing."""
+    names = {tuning_pb.TuningJob.State.Name(state).removeprefix("STATE_") for state in states}
+    return frozenset(state for state in JobState if state.value in names)
+
+
+def hyperparameters_of(message: tuning_pb.Hyperparameters, *, context_length: int) -> Hyperparameters:
+    """Settings with every default filled in. `context_length` is the base model's, in tokens."""
+    # Wire and domain name these fields alike; ListFields gives those that were set.
+    given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
+    given["target_modules"] = tuple(message.target_modules)
+    given["schedule"] = _SCHEDULES[message.schedule]
+    given.setdefault("alpha", DEFAULT_ALPHA_PER_RANK * given.get("rank", Hyperparameters.rank))
+    given.setdefault("max_sequence_length", min(DEFAULT_MAX_SEQUENCE_LENGTH, context_length))
+    return Hyperparameters(**given)
+
+
+def hyperparameters_message(settings: Hyperparameters) -> tuning_pb.Hyperparameters:
+    """What was decided; a setting that is None stays unset."""
+    sent = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
+    return tuning_pb.Hyperparameters(**{**sent, "schedule": _SCHEDULES_SENT[settings.schedule]})
+
+
+def dataset_message(row: DatasetRow) -> datasets_pb.Dataset:
+    """A dataset."""
+    return datasets_pb.Dataset(
+        name=dataset_name(row.id),
+        display_name=row.display_name,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        rows=row.rows,
+        tokens=row.tokens,
+        longest_row_tokens=row.longest_row_tokens,
+        create_time=_timestamp(row.create_time),
+    )
+
+
+def job_message(row: JobRow) -> tuning_pb.TuningJob:
+    """A tuning job."""
+    version = row.version_number
+    return tuning_pb.TuningJob(
+        name=job_name(row.id),
+        state=_job_state(row.state),
+        base_model=row.base_model,
+        dataset=dataset_name(row.dataset_id),
+        adapter=adapter_name(row.adapter_id),
+        technique=_TECHNIQUES_SENT[row.technique],
+        hyperparameters=hyperparameters_message(row.hyperparameters),
+        failure=_failure(row.failure_reason, row.failure_message),
+        latest_metrics=None if row.latest_metrics is None else _metrics(row.latest_metrics),
+        adapter_version="" if version is None else version_name(row.adapter_id, version),
+        attempt=row.attempt,
+        last_sequence=row.last_sequence,
+        create_time=_timestamp(row.create_time),
+        start_time=_timestamp(row.start_time),
+        first_forward_time=_timestamp(row.first_forward_time),
+        first_step_time=_timestamp(row.first_step_time),
+        end_time=_timestamp(row.end_time),
+        request_id=row.request_id,
+    )
+
+
+def event_message(row: EventRow) -> tuning_pb.TuningEvent:
+    """Something that happened to a job."""
+    message = tuning_pb.TuningEvent(sequence=row.sequence, time=_timestamp(row.time))
+    _fill_event(message, row.body)
+    return message
+
+
+def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
+    milestone = tuning_pb.Milestone
+    match body:
+        case StateChanged():
+            message.state_change.CopyFrom(_state_change(body))
+        case events.Metrics():
+            message.metrics.CopyFrom(_metrics(body))
+        case events.Evaluation():
+            message.evaluation.CopyFrom(
+                tuning_pb.Evaluation(step=body.step, eval_loss=body.eval_loss, rows=body.rows)
+            )
+        case events.CheckpointSaved():
+            message.checkpoint_saved.CopyFrom(tuning_pb.CheckpointSaved(step=body.step))
+        case events.Loading():
+            message.milestone.CopyFrom(milestone(kind=milestone.KIND_LOADING))
+        case events.Resumed():
+            message.milestone.CopyFrom(milestone(kind=milestone.KIND_RESUMED, step=body.step))
+        case events.FirstForward():
+            message.milestone.CopyFrom(milestone(kind=milestone.KIND_FIRST_FORWARD))
+        case events.FirstStep():
+            message.milestone.CopyFrom(milestone(kind=milestone.KIND_FIRST_STEP, step=body.step))
+        case events.Saving():
+            message.milestone.CopyFrom(milestone(kind=milestone.KIND_SAVING, step=body.step))
+        case events.Published():
+            message.milestone.CopyFrom(milestone(kind=milestone.KIND_PUBLISHED, step=body.step))
+        case _:
+            assert_never(body)
+
+
+def adapter_message(row: AdapterRow) -> adapters_pb.Adapter:
+    """An adapter."""
+    return adapters_pb.Adapter(
+        name=adapter_name(row.id),
+        base_model=row.base_model,
+        latest_version=row.latest_version,
+        active_version=row.active_version,
+        create_time=_timestamp(row.create_time),
+    )
+
+
+def version_message(row: VersionRow) -> adapters_pb.AdapterVersion:
+    """An adapter version."""
+    return adapters_pb.AdapterVersion(
+        name=version_name(row.adapter_id, row.number),
+        model=row.model,
+        state=version_state(row.state),
+        failure=_failure(row.failure_reason, row.failure_message),
+        tuning_job=job_name(row.job_id),
+        technique=_TECHNIQUES_SENT[row.technique],
+        rank=row.rank,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        verification=None if row.verification is None else _verification(row.verification),
+        create_time=_timestamp(row.create_time),
+        active_time=_timestamp(row.active_time),
+    )
+
+
+def version_state(state: VersionState) -> str:
+    """A version's state, by its name on the wire."""
+    return f"STATE_{state.value}"
+
+
+def preview_row_message(row: PreviewRow) -> datasets_pb.PreviewRow:
+    """A row as the base model will see it."""
+    return datasets_pb.PreviewRow(
+        line=row.line,
+        messages=[resources_pb.Message(role=turn.role, content=turn.content) for turn in row.messages],
+        segments=[
+            datasets_pb.RenderedSegment(text=segment.text, trained=segment.trained)
+            for segment in row.segments
+        ],
+        tokens=row.tokens,
+        trained_tokens=row.trained_tokens,
+    )
+
+
+def _state_change(body: StateChanged) -> tuning_pb.StateChange:
+    return tuning_pb.StateChange(
+        state=_job_state(body.state), attempt=body.attempt, failure=_failure(body.reason, body.message)
+    )
+
+
+def _job_state(state: JobState) -> str:
+    return f"STATE_{state.value}"
+
+
+def _metrics(body: events.Metrics) -> tuning_pb.Metrics:
+    fields = dataclasses.asdict(body)
+    del fields["time"]  # the event's own
+    return tuning_pb.Metrics(**fields)
+
+
+def _verification(proof: Verification) -> adapters_pb.Verification:
+    fields = dataclasses.asdict(proof)
+    return adapters_pb.Verification(verify_time=_timestamp(fields.pop("time")), **fields)
+
+
+def _failure(reason: str | None, message: str | None) -> resources_pb.Failure | None:
+    return None if reason is None else resources_pb.Failure(reason=reason, message=message or "")
+
+
+def _timestamp(seconds: float | None) -> Timestamp | None:
+    if seconds is None:
+        return None
+    message = Timestamp()
+    message.FromNanoseconds(round(seconds * 1e6) * 1000)
+    return message

@@ -1,0 +1,172 @@
+"""The gRPC server: our services, health and reflection behind one boundary, and a graceful end.
+
+What a method does is its servicer's; what every call passes is `service.rpc.boundary`.
+"""
+
+import asyncio
+import errno
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hotlora.v1 import (
+    adapter_service_pb2,
+    adapter_service_pb2_grpc,
+    chat_service_pb2,
+    chat_service_pb2_grpc,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    tuning_service_pb2,
+    tuning_service_pb2_grpc,
+)
+from service.changes import Changes
+from service.datasets import DatasetStore
+from service.disk import Disk
+from service.engine import Engine
+from service.registry import Registry
+from service.rpc.adapters import AdapterServicer
+from service.rpc.boundary import Boundary, Drain
+from service.rpc.chat import ChatServicer
+from service.rpc.datasets import DatasetServicer
+from service.rpc.following import Following
+from service.rpc.tuning import TuningServicer
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from service.serving import Chat
+
+_END_SECONDS = 0.5
+"""What is left for health watchers, which never end by themselves, to hear NOT_SERVING."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    """What callers may take."""
+
+    concurrent_calls: int = 512
+    """Calls at the same time, watches included; one more gets RESOURCE_EXHAUSTED."""
+    message_bytes: int = 4 * 1024 * 1024
+    """Largest request; a larger one gets RESOURCE_EXHAUSTED."""
+    drain_seconds: float = 10.0
+    """What running calls get to end by themselves."""
+
+
+class Server:
+    """See the module. Made and used on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        registry: Registry,
+        datasets: DatasetStore,
+        chat: "Chat",
+        engine: Engine,
+        changes: Changes,
+        disk: Disk,
+        base_model: str,
+        context_length: int,
+        engine_max_rank: int,
+        limits: ServerLimits | None = None,
+        new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
+    ) -> None:
+        """`context_length` is the base model's, in tokens. `engine_max_rank` counts while the engine's own
+        highest rank is unknown."""
+        self._address = address
+        self._limits = limits or ServerLimits()
+        self._drain = Drain()
+        self._health = health.aio.HealthServicer()
+        self._port = 0
+        self._server = grpc.aio.server(
+            interceptors=[Boundary(drain=self._drain, new_id=new_error_id)],
+            maximum_concurrent_rpcs=self._limits.concurrent_calls,
+            options=[
+                ("grpc.max_receive_message_length", self._limits.message_bytes),
+                ("grpc.so_reuseport", 0),  # two services on one port would each get half of the calls
+                ("grpc.keepalive_time_ms", 60_000),  # finds callers that vanished without a word
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        following = Following(changes=changes, drain=self._drain)
+        tuning = TuningServicer(
+            registry=registry,
+            following=following,
+            disk=disk,
+            base_model=base_model,
+            context_length=context_length,
+            max_rank=lambda: engine.max_rank or engine_max_rank,
+        )
+        self._names: list[str] = []
+        """Of the services, for health and reflection."""
+        self._add(tuning_service_pb2_grpc.add_TuningServiceServicer_to_server, tuning, tuning_service_pb2)
+        self._add(
+            dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,
+            DatasetServicer(registry=registry, store=datasets),
+            dataset_service_pb2,
+        )
+        self._add(
+            adapter_service_pb2_grpc.add_AdapterServiceServicer_to_server,
+            AdapterServicer(registry=registry, following=following),
+            adapter_service_pb2,
+        )
+        self._add(
+            chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
+            ChatServicer(chat=chat, engine=engine),
+            chat_service_pb2,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        own = (health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection([*self._names, *own], self._server)
+
+    @property
+    def port(self) -> int:
+        """The bound port; 0 before `start`."""
+        return self._port
+
+    async def start(self) -> None:
+        """Bind and begin to answer. Raises OSError when the address is taken."""
+        try:
+            self._port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(
+                errno.EADDRINUSE,
+                f"cannot listen at {self._address} for gRPC: is another service running there?",
+            ) from error
+        await self._server.start()
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("gRPC server listens", address=self._address, port=self._port)
+
+    async def run(self) -> None:
+        """Start unless that was done, answer until cancelled, then drain."""
+        if not self._port:
+            await self.start()
+        try:
+            await self._server.wait_for_termination()
+        finally:
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Refuse new calls, end watches, let the other calls end, then stop. Harmless when done twice."""
+        self._drain.begin()
+        await self._health.enter_graceful_shutdown()
+        try:
+            async with asyncio.timeout(self._limits.drain_seconds):
+                await self._drain.idle()
+        except TimeoutError:
+            _log.warning("calls did not end in time and are cut", seconds=self._limits.drain_seconds)
+        await self._server.stop(_END_SECONDS)
+
+    def _add(
+        self, add: Callable[[object, grpc.aio.Server], None], servicer: object, module: ModuleType
+    ) -> None:
+        """Add a servicer, and its names to those that health and reflection know."""
+        add(servicer, self._server)
+        self._names.extend(service.full_name for service in module.DESCRIPTOR.services_by_name.values())

@@ -1,0 +1,153 @@
+"""TuningService: checks a job as far as can be done early, and shows jobs.
+
+Which moves a job may make is the registry's, who makes them is the runner's.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+
+from hotlora.v1 import tuning_service_pb2 as pb
+from hotlora.v1 import tuning_service_pb2_grpc as pb_grpc
+from service.disk import Disk
+from service.errors import AlreadyExists, FieldViolation, InvalidRequest
+from service.registry import DatasetRow, NewJob, Registry
+from service.registry.states import JOB_ENDED
+from service.rpc import conversion
+from service.rpc.boundary import Context
+from service.rpc.following import Following
+from trainer.config import Hyperparameters
+
+_EVENTS_AT_ONCE = 500
+
+
+class TuningServicer(pb_grpc.TuningServiceServicer):
+    """See the proto."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        following: Following,
+        disk: Disk,
+        base_model: str,
+        context_length: int,
+        max_rank: Callable[[], int],
+    ) -> None:
+        self._registry = registry
+        self._following = following
+        self._disk = disk
+        self._base_model = base_model
+        self._context_length = context_length
+        self._max_rank = max_rank
+
+    async def CreateTuningJob(self, request: pb.CreateTuningJobRequest, context: Context) -> pb.TuningJob:
+        new = self._new_job(request)
+        known = await self._registry.job_of_request(new.request_id, new.request_digest)
+        if known is None:
+            dataset = await self._registry.get_dataset(new.dataset_id)
+            self._check(new, dataset)
+            self._disk.refuse_if_full()
+        return conversion.job_message(known or await self._registry.create_job(new))
+
+    async def GetTuningJob(self, request: pb.GetTuningJobRequest, context: Context) -> pb.TuningJob:
+        return conversion.job_message(await self._registry.get_job(conversion.id_of(request.name)))
+
+    async def ListTuningJobs(
+        self, request: pb.ListTuningJobsRequest, context: Context
+    ) -> pb.ListTuningJobsResponse:
+        page = await self._registry.list_jobs(
+            limit=conversion.limit_of(request.page_size),
+            cursor=request.page_token,
+            states=conversion.job_states_of(request.states),
+            adapter_id=conversion.id_of(request.adapter) if request.adapter else "",
+        )
+        return pb.ListTuningJobsResponse(
+            tuning_jobs=map(conversion.job_message, page.rows), next_page_token=page.next_cursor
+        )
+
+    async def CancelTuningJob(self, request: pb.CancelTuningJobRequest, context: Context) -> pb.TuningJob:
+        return conversion.job_message(await self._registry.request_cancel(conversion.id_of(request.name)))
+
+    async def WatchTuningJob(
+        self, request: pb.WatchTuningJobRequest, context: Context
+    ) -> AsyncIterator[pb.WatchTuningJobResponse]:
+        job_id, cursor = conversion.id_of(request.name), request.after_sequence
+        topic = f"job/{job_id}"
+        seen = self._following.seen(topic)
+        job = await self._registry.get_job(job_id)
+        yield pb.WatchTuningJobResponse(tuning_job=conversion.job_message(job))
+        while True:
+            events = await self._registry.events_after(job_id, cursor, _EVENTS_AT_ONCE)
+            for event in events:
+                cursor = event.sequence
+                yield pb.WatchTuningJobResponse(event=conversion.event_message(event))
+            if len(events) == _EVENTS_AT_ONCE:
+                continue
+            # The job that was read before these events says whether there can be later ones.
+            if job.state in JOB_ENDED:
+                return
+            seen = await self._following.changed(topic, seen)
+            job = await self._registry.get_job(job_id)
+
+    def _new_job(self, request: pb.CreateTuningJobRequest) -> NewJob:
+        return NewJob(
+            request_id=request.request_id,
+            request_digest=hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest(),
+            base_model=request.base_model or self._base_model,
+            dataset_id=conversion.id_of(request.dataset),
+            adapter_id=request.adapter_id,
+            technique=conversion.technique_of(request.technique),
+            hyperparameters=conversion.hyperparameters_of(
+                request.hyperparameters, context_length=self._context_length
+            ),
+        )
+
+    def _check(self, new: NewJob, dataset: DatasetRow) -> None:
+        """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name."""
+        violations = []
+        if new.base_model != self._base_model:
+            violations.append(
+                FieldViolation(
+                    field="base_model",
+                    description=f"this service trains and serves {self._base_model!r} only, "
+                    f"got {new.base_model[:60]!r}",
+                )
+            )
+        violations.extend(self._beyond_limits(new.hyperparameters, dataset))
+        if violations:
+            raise InvalidRequest(violations)
+        if new.adapter_id == self._base_model:
+            raise AlreadyExists(
+                "NAME_OF_BASE_MODEL",
+                f"{new.adapter_id!r} is the base model's name; choose another adapter_id",
+            )
+
+    def _beyond_limits(self, settings: Hyperparameters, dataset: DatasetRow) -> list[FieldViolation]:
+        violations = []
+        max_rank = self._max_rank()
+        if settings.rank > max_rank:
+            violations.append(
+                FieldViolation(
+                    field="hyperparameters.rank",
+                    description=f"must be at most {max_rank}, the highest rank that the engine serves, "
+                    f"got {settings.rank}",
+                )
+            )
+        length = settings.max_sequence_length
+        if length > self._context_length:
+            violations.append(
+                FieldViolation(
+                    field="hyperparameters.max_sequence_length",
+                    description=f"must be at most {self._context_length}, the base model's context, "
+                    f"got {length}",
+                )
+            )
+        elif dataset.longest_row_tokens > length:
+            violations.append(
+                FieldViolation(
+                    field="hyperparameters.max_sequence_length",
+                    description=f"the longest row of dataset {dataset.id!r} has {dataset.longest_row_tokens} "
+                    f"tokens, more than {length}; raise it (up to {self._context_length}) or shorten the row",
+                )
+            )
+        return violations

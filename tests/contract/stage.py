@@ -1,0 +1,205 @@
+"""A whole gRPC service in this process: real server, registry and dataset store on a free loopback port.
+
+What stands in for the engine and the chat is as small as their faces. Nothing trains: jobs stay queued, and tests
+write the trainer's events into the registry.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from hotlora.v1 import adapter_service_pb2_grpc as adapters_grpc
+from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
+from hotlora.v1 import dataset_service_pb2 as datasets_pb
+from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
+from hotlora.v1 import tuning_service_pb2 as tuning_pb
+from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
+from service.changes import Changes
+from service.datasets import DatasetStore, UploadLimits
+from service.disk import Disk
+from service.registry import Registry
+from service.rpc import Server, ServerLimits
+from trainer.rendering import Renderer
+
+BASE = "tiny-base"
+CONTEXT_LENGTH = 512
+ENGINE_MAX_RANK = 64
+GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny_renderer(directory: Path) -> Renderer:
+    """A renderer whose tokens are bytes, so that tests can count them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<|im_start|>"), AddedToken("<|im_end|>")])
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    (directory / "chat_template.jinja").write_text(CHATML)
+    return Renderer.from_directory(directory)
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ids(prefix: str) -> Callable[[], str]:
+    """Ids that a test can foresee: prefix-1, prefix-2, ..."""
+    numbers = count(1)
+    return lambda: f"{prefix}-{next(numbers)}"
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """The running service and stubs for it."""
+
+    server: Server
+    registry: Registry
+    changes: Changes
+    store: DatasetStore
+    channel: grpc.aio.Channel
+    home: Path
+    clock: Clock
+    tuning: tuning_grpc.TuningServiceStub = field(init=False)
+    datasets: datasets_grpc.DatasetServiceStub = field(init=False)
+    adapters: adapters_grpc.AdapterServiceStub = field(init=False)
+    chat: chat_grpc.ChatServiceStub = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tuning = tuning_grpc.TuningServiceStub(self.channel)
+        self.datasets = datasets_grpc.DatasetServiceStub(self.channel)
+        self.adapters = adapters_grpc.AdapterServiceStub(self.channel)
+        self.chat = chat_grpc.ChatServiceStub(self.channel)
+
+    async def upload(self, content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536) -> datasets_pb.Dataset:
+        """Upload a file the ordinary way."""
+        return await self.datasets.UploadDataset(parts(content, dataset_id, chunk_bytes))
+
+    async def job(self, **fields: object) -> tuning_pb.TuningJob:
+        """Create a job on dataset `rows` for adapter `support`."""
+        request = {"dataset": "datasets/rows", "adapter_id": "support", **fields}
+        return await self.tuning.CreateTuningJob(tuning_pb.CreateTuningJobRequest(**request))
+
+    def files(self) -> list[str]:
+        """What lies in the directory of datasets."""
+        return sorted(path.name for path in (self.home / "datasets").iterdir())
+
+
+def parts(content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536) -> Iterator[datasets_pb.UploadDatasetRequest]:
+    """The messages of an upload."""
+    yield datasets_pb.UploadDatasetRequest(header=datasets_pb.UploadHeader(dataset_id=dataset_id))
+    for begin in range(0, len(content), chunk_bytes):
+        yield datasets_pb.UploadDatasetRequest(chunk=content[begin : begin + chunk_bytes])
+
+
+@asynccontextmanager
+async def running(
+    home: Path,
+    *,
+    chat: object,
+    engine: object,
+    upload_limits: UploadLimits | None = None,
+    server_limits: ServerLimits | None = None,
+    min_free_disk_bytes: int = 0,
+) -> AsyncIterator[Stage]:
+    """A service that answers until the block ends."""
+    (home / "datasets").mkdir(parents=True, exist_ok=True)
+    changes, clock = Changes(), Clock()
+    url = f"sqlite+aiosqlite:///{home}/registry.db"
+    async with Registry.open(url, changes=changes, clock=clock, ids=ids("job")) as registry:
+        disk = Disk(directory=home, min_free_bytes=min_free_disk_bytes)
+        store = DatasetStore(
+            directory=home / "datasets",
+            registry=registry,
+            renderer=tiny_renderer(home / "base"),
+            disk=disk,
+            clock=clock,
+            new_id=ids("dataset"),
+            limits=upload_limits,
+        )
+        await store.sweep()
+        server = Server(
+            address="127.0.0.1:0",
+            registry=registry,
+            datasets=store,
+            chat=chat,
+            engine=engine,
+            changes=changes,
+            disk=disk,
+            base_model=BASE,
+            context_length=CONTEXT_LENGTH,
+            engine_max_rank=ENGINE_MAX_RANK,
+            limits=server_limits or ServerLimits(drain_seconds=5),
+            new_error_id=ids("error"),
+        )
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield Stage(
+                server=server, registry=registry, changes=changes, store=store, channel=channel, home=home, clock=clock
+            )
+        await server.drain()
+        store.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """What a failed call told its caller."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    violations: dict[str, str]
+    """Field to description."""
+    retry_seconds: float | None
+    trailer_bytes: int
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    """Unpack the error of a call to one of our services; every one carries google.rpc.Status and ErrorInfo."""
+    encoded = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    status = status_pb2.Status.FromString(encoded)
+    info, bad, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
+    for detail in status.details:
+        for kind in (info, bad, retry):
+            detail.Unpack(kind)
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    assert info.domain == "hotlora"
+    return Refusal(
+        code=error.code(),
+        message=status.message,
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        violations={one.field: one.description for one in bad.field_violations},
+        retry_seconds=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        trailer_bytes=len(encoded),
+    )
+
+
+def small(limits: UploadLimits | None = None, **records: int) -> UploadLimits:
+    """Upload limits with some of the file's bounds replaced."""
+    limits = limits or UploadLimits()
+    return replace(limits, records=replace(limits.records, **records))
