@@ -1,0 +1,6 @@
+"""Runs tuning jobs in trainer processes. `Runner` is the way in."""
+
+from service.runner.limits import Limits
+from service.runner.runner import Runner
+
+__all__ = ["Limits", "Runner"]

@@ -1,0 +1,123 @@
+"""How jobs end, or go back to the queue, once their trainer is gone.
+
+Registry and files change in such an order that a crash at any point between is repaired by the next start:
+success is recorded before the work directory goes, a cancel after everything has gone. Knows nothing of processes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from service.errors import Conflict, WrongState
+from service.registry import JobRow, JobState, Registry
+from service.registry.states import JOB_OWNED
+from service.runner.attempt import Crash
+from service.runner.files import JobFiles
+from trainer.events import Published
+
+_LOG = logging.getLogger(__name__)
+_MAX_MESSAGE_CHARACTERS = 1000
+
+
+class Endings:
+    """Ends jobs that this service owns, at the epoch in the row that it is given."""
+
+    def __init__(
+        self, *, registry: Registry, files: JobFiles, clock: Callable[[], float], max_crashes: int
+    ) -> None:
+        self._registry = registry
+        self._files = files
+        self._clock = clock
+        self._max_crashes = max_crashes
+
+    async def succeed(self, job: JobRow, published: Published) -> None:
+        """Make the version. Raises Conflict, WrongState."""
+        version = await self._registry.succeed_job(job.id, job.epoch, published)
+        _LOG.info("job %s made %s", job.id, version.model)
+
+    async def adopt(self, job: JobRow) -> bool:
+        """Succeed with an artifact that an earlier attempt published and nobody recorded, if there is one."""
+        registered = await self._registry.registered_digests()
+        artifact = await asyncio.to_thread(self._files.find_published, job.id, registered)
+        if artifact is None:
+            return False
+        step = 0 if job.latest_metrics is None else job.latest_metrics.step
+        published = Published(
+            time=self._clock(),
+            step=step,
+            digest=artifact.digest,
+            size_bytes=artifact.size_bytes,
+            rank=artifact.rank,
+        )
+        await self.succeed(job, published)
+        await self.remove_work(job)
+        return True
+
+    async def fail(self, job: JobRow, reason: str, message: str) -> None:
+        """End badly; leave no file. Raises Conflict, WrongState."""
+        await self._registry.fail_job(job.id, job.epoch, reason, message[:_MAX_MESSAGE_CHARACTERS])
+        _LOG.warning("job %s failed: %s: %s", job.id, reason, message)
+        await self._remove_all(job)
+
+    async def stopped(self, job: JobRow, crash: Crash) -> None:
+        """The trainer ended without a result: cancelled, to be tried again, or tried often enough.
+
+        Raises Conflict when another owner took the job over.
+        """
+        while True:
+            present = await self._present(job)
+            try:
+                if present.state == JobState.CANCELLING:
+                    await self._cancel(job)
+                elif await self.adopt(present):
+                    pass
+                elif present.crashes + 1 >= self._max_crashes:
+                    tries = f" It was attempt {present.attempt}, and {self._max_crashes} of them ended so."
+                    await self.fail(job, crash.reason, crash.message + tries)
+                else:
+                    await self._registry.requeue_job(job.id, job.epoch, crash=(crash.reason, crash.message))
+                    _LOG.warning("job %s is tried again: %s", job.id, crash.message)
+                return
+            except WrongState:
+                # A cancel came between the look and the write; look again.
+                continue
+
+    async def put_back(self, job: JobRow) -> None:
+        """The service stops, or its owner vanished: back to the queue, or to the end of a cancel.
+
+        Raises Conflict when another owner was faster.
+        """
+        while True:
+            present = await self._present(job)
+            try:
+                if present.state == JobState.CANCELLING:
+                    await self._cancel(job)
+                else:
+                    await self._registry.requeue_job(job.id, job.epoch)
+                    _LOG.info("job %s goes back to the queue", job.id)
+                return
+            except WrongState:
+                continue
+
+    async def remove_work(self, job: JobRow) -> None:
+        """Remove the job's work directory."""
+        await asyncio.to_thread(self._files.remove_work, job.id)
+
+    async def _cancel(self, job: JobRow) -> None:
+        await self._remove_all(job)
+        await self._registry.cancel_job(job.id, job.epoch)
+        _LOG.info("job %s is cancelled", job.id)
+
+    async def _remove_all(self, job: JobRow) -> None:
+        registered = await self._registry.registered_digests()
+        await asyncio.to_thread(self._files.remove_artifacts_of, job.id, registered)
+        await self.remove_work(job)
+
+    async def _present(self, job: JobRow) -> JobRow:
+        present = await self._registry.get_job(job.id)
+        if present.epoch != job.epoch or present.state not in JOB_OWNED:
+            raise Conflict(
+                "FENCED_OFF",
+                f"job {job.id!r} is {present.state} at epoch {present.epoch}; epoch {job.epoch} is over",
+            )
+        return present

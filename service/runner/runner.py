@@ -1,0 +1,274 @@
+"""Runs queued jobs: claims them, gives each to a trainer process, ends them, rescues those without an owner.
+
+The registry decides who owns a job; this module owns the fork server and the work directories. It knows
+nothing of engines, and of training only the job file and the event lines.
+"""
+
+import asyncio
+import errno
+import logging
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from service.changes import Changes
+from service.disk import Disk
+from service.errors import Conflict, HotloraError, NotFound, WrongState
+from service.registry import JobRow, Registry
+from service.runner.attempt import Attempt, Crash, NotStarted, Outcome
+from service.runner.endings import Endings
+from service.runner.files import JobFiles
+from service.runner.forkserver import ForkServer
+from service.runner.limits import Limits
+from service.runner.owners import Owner, Owners
+from service.runner.processes import ProcessMark
+from service.settings import Settings
+from trainer import events
+from trainer.config import BaseModel, JobFile
+
+COMMAND = (sys.executable, "-m", "trainer.forkserver")
+_LOG = logging.getLogger(__name__)
+_MAX_SOCKET_DIR = 60
+"""A Unix socket's path has about 100 bytes; a job's socket takes up to 40 of them."""
+
+
+class Runner:
+    """See the module. One in each service; several services may share a registry."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        changes: Changes,
+        settings: Settings,
+        base_model: BaseModel,
+        command: Sequence[str] = COMMAND,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+        ids: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        """`command` starts a fork server; its arguments are added. `clock` gives seconds since the epoch."""
+        self._registry = registry
+        self._changes = changes
+        self._settings = settings
+        self._base_model = base_model
+        self._limits = limits or Limits()
+        self._owner_name = ids()
+        self._files = JobFiles(work_dir=settings.work_dir, artifacts_dir=settings.artifacts_dir)
+        self._disk = Disk(directory=settings.home, min_free_bytes=settings.min_free_disk_bytes)
+        self._owners_dir = settings.home / "owners"
+        self._owners = Owners(self._owners_dir, self._limits.owner_gone_seconds)
+        self._endings = Endings(
+            registry=registry, files=self._files, clock=clock, max_crashes=self._limits.max_crashes
+        )
+        self._socket_dir = _private_directory()
+        threads = ("--threads", str(settings.trainer_threads))
+        self._server = ForkServer(
+            command=(*command, str(self._socket_dir), *threads, "--preload", str(base_model.path)),
+            log_path=settings.logs_dir / "trainer.log",
+            limits=self._limits,
+        )
+        self._running: set[str] = set()
+        self._claims = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Run jobs until cancelled. Then running jobs go back to the queue, and no process is left."""
+        self._settings.make_directories()
+        owner = Owner(self._owners_dir, self._owner_name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._server.run())
+                await self._rescue()
+                await self._sweep()
+                group.create_task(self._rescue_again_and_again())
+                for _ in range(self._settings.max_running_jobs):
+                    group.create_task(self._work())
+        finally:
+            owner.release()
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+
+    async def ready(self) -> None:
+        """Wait until a job could begin at once."""
+        await self._server.ready()
+
+    @property
+    def trainer_pid(self) -> int | None:
+        """Process id of the present fork server."""
+        return self._server.pid
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self._server.ready()
+                seen = self._changes.seen("jobs")
+                self._disk.refuse_if_full()
+                async with self._claimed() as job:
+                    if job is not None:
+                        await self._run_job(job)
+                if job is None:
+                    await self._changes.wait("jobs", seen, self._limits.poll_seconds)
+            except HotloraError as error:
+                _LOG.warning("the job runner waits: %s", error.message)
+                await asyncio.sleep(self._limits.retry_seconds)
+
+    @asynccontextmanager
+    async def _claimed(self) -> AsyncIterator[JobRow | None]:
+        # Under the lock, a rescue never sees a job that is ours and not yet known to run.
+        async with self._claims:
+            job = await self._registry.claim_next_job(self._owner_name)
+            if job is not None:
+                self._running.add(job.id)
+        try:
+            yield job
+        finally:
+            if job is not None:
+                self._running.discard(job.id)
+
+    async def _run_job(self, job: JobRow) -> None:
+        try:
+            await self._attempt(job)
+        except asyncio.CancelledError:
+            await self._put_back(job)
+            raise
+        except (Conflict, NotFound, WrongState) as error:
+            _LOG.warning("job %s is somebody else's by now: %s", job.id, error.message)
+        except HotloraError:
+            # The registry is busy or full. The job is ours without a trainer: the next rescue finds it.
+            raise
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            await self._endings.fail(job, "DISK_FULL", "The service's disk is full; free some space.")
+        except Exception:
+            _LOG.exception("job %s met a fault of the runner", job.id)
+            await self._endings.stopped(
+                job, Crash(reason="INTERNAL", message="The job runner had a fault; its log has the rest.")
+            )
+
+    async def _attempt(self, job: JobRow) -> None:
+        if job.base_model != self._base_model.name:
+            message = f"The job is for base model {job.base_model!r}; the service now has "
+            await self._endings.fail(job, "BASE_MODEL_ERROR", f"{message}{self._base_model.name!r}.")
+            return
+        if await self._endings.adopt(job):
+            return
+        job_path = await self._write_job_file(job)
+        async with Attempt(
+            job=job,
+            job_path=job_path,
+            mark_path=self._files.mark_path(job.id),
+            socket_path=self._socket_dir / f"{job.id[:16]}-{job.epoch}.sock",
+            server=self._server,
+            registry=self._registry,
+            changes=self._changes,
+            limits=self._limits,
+        ) as attempt:
+            await self._settle(job, attempt, await attempt.outcome())
+
+    async def _write_job_file(self, job: JobRow) -> Path:
+        dataset = await self._registry.get_dataset(job.dataset_id)
+        work_path = self._files.work_path(job.id)
+        job_file = JobFile(
+            job_id=job.id,
+            attempt=job.attempt,
+            adapter_id=job.adapter_id,
+            base_model=self._base_model,
+            dataset_path=self._settings.datasets_dir / f"{job.dataset_id}.jsonl",
+            dataset_sha256=dataset.sha256,
+            technique=job.technique,
+            hyperparameters=job.hyperparameters,
+            work_path=work_path,
+            artifacts_path=self._settings.artifacts_dir,
+        )
+        await asyncio.to_thread(work_path.mkdir, mode=0o700, exist_ok=True)
+        job_path = self._files.job_path(job.id, job.epoch)
+        await asyncio.to_thread(job_file.write, job_path)
+        return job_path
+
+    async def _settle(self, job: JobRow, attempt: Attempt, outcome: Outcome) -> None:
+        match outcome:
+            case events.Published():
+                if await asyncio.to_thread(self._files.is_published, outcome.digest, job.id):
+                    await self._endings.succeed(job, outcome)
+                    await attempt.gone()
+                    await self._endings.remove_work(job)
+                    return
+                crash = Crash(
+                    reason="TRAINER_CRASHED", message="The trainer announced an adapter that is not there."
+                )
+            case events.Failed():
+                await attempt.gone()
+                await self._endings.fail(job, outcome.reason, outcome.message)
+                return
+            case events.Cancelled():
+                crash = Crash(reason="TRAINER_CRASHED", message="The trainer was stopped from outside.")
+            case NotStarted():
+                await self._endings.put_back(job)
+                return
+            case Crash():
+                crash = outcome
+        await attempt.gone()
+        await self._endings.stopped(job, crash)
+
+    async def _put_back(self, job: JobRow) -> None:
+        try:
+            await self._endings.put_back(job)
+        except HotloraError as error:
+            _LOG.warning("job %s stays for the next start to rescue: %s", job.id, error.message)
+
+    async def _rescue_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.rescue_seconds)
+            try:
+                await self._rescue()
+            except HotloraError as error:
+                _LOG.warning("no rescue this time: %s", error.message)
+
+    async def _rescue(self) -> None:
+        """Take jobs from owners that are gone, ourselves included where an attempt broke off."""
+        async with self._claims:
+            owned = await self._registry.owned_jobs()
+            lost = [job for job in owned if self._is_lost(job)]
+        for job in lost:
+            _LOG.warning("the owner of job %s is gone", job.id)
+            mark = await asyncio.to_thread(ProcessMark.read, self._files.mark_path(job.id))
+            if mark is not None:
+                mark.kill_group()
+                await mark.gone(self._limits.exit_seconds)
+            try:
+                await self._endings.put_back(job)
+            except (Conflict, NotFound):
+                continue
+
+    def _is_lost(self, job: JobRow) -> bool:
+        if job.owner == self._owner_name:
+            return job.id not in self._running
+        return self._owners.gone(job)
+
+    async def _sweep(self) -> None:
+        """Remove files that nobody needs. First what there is, then what is needed: new files stay."""
+        present = await asyncio.to_thread(self._files.present)
+        owned = await self._registry.owned_jobs()
+        removed = await asyncio.to_thread(
+            self._files.sweep,
+            present,
+            unfinished=await self._registry.unfinished_job_ids(),
+            registered=await self._registry.registered_digests(),
+            anyone_trains=bool(owned),
+        )
+        for path in removed:
+            _LOG.info("swept %s", path)
+        self._owners.forget({self._owner_name, *(job.owner for job in owned if job.owner)})
+
+
+def _private_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="hotlora-"))
+    if len(str(directory)) > _MAX_SOCKET_DIR:
+        directory.rmdir()
+        directory = Path(tempfile.mkdtemp(prefix="hotlora-", dir="/tmp"))
+    return directory
