@@ -66,7 +66,7 @@ class Client:
         dataset: str,
         adapter_id: str,
         base_model: str = "",
-        technique: tuning.Technique = tuning.TECHNIQUE_LORA,
+        technique: tuning.Technique | str = tuning.TECHNIQUE_LORA,
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
     ) -> tuning.TuningJob:
@@ -89,7 +89,7 @@ class Client:
         *,
         page_size: int = 0,
         page_token: str = "",
-        states: Sequence[tuning.TuningJob.State] = (),
+        states: Sequence[tuning.TuningJob.State | str] = (),
         adapter: str = "",
     ) -> tuning.ListTuningJobsResponse:
         """A page of jobs, newest first. `adapter` is adapters/{id}, or empty for all."""

@@ -1,7 +1,7 @@
 """Ends a child process when its parent is gone: the parent holds a pipe that is the child's stdin.
 
-Standard library only. A parent killed with SIGKILL can say nothing, but the kernel closes its end of the pipe,
-and that is what is waited for. `hotlora up` starts its children so; service and page call `hold` at their start.
+Standard library only. A parent killed with SIGKILL can say nothing, but the kernel closes its end of the
+pipe, and that is what is waited for. `hotlora up` starts its children so; service and page call `hold`.
 """
 
 import os

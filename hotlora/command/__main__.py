@@ -1,0 +1,5 @@
+"""`python -m hotlora.command` is `hotlora`."""
+
+from hotlora.command import main
+
+main()

@@ -1,0 +1,148 @@
+"""`adapters list | versions | show | load | unload | delete`."""
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from hotlora.client import Client
+from hotlora.command import job_display, names, output, training
+from hotlora.command.failing import ExitCode
+from hotlora.v1.adapter_service_pb2 import (
+    AdapterVersion,
+    ListAdaptersResponse,
+    ListAdapterVersionsResponse,
+)
+from hotlora.v1.tuning_service_pb2 import Technique
+
+
+def list_adapters(address: str | None, *, limit: int, as_json: bool) -> None:
+    """Prints adapters by name."""
+    with Client(address) as client:
+        found = output.newest(
+            lambda page_size, token: client.list_adapters(page_size=page_size, page_token=token),
+            lambda page: page.adapters,
+            limit=limit,
+        )
+    if as_json:
+        output.print_json(ListAdaptersResponse(adapters=found))
+        return
+    rows = [
+        (
+            names.short(adapter.name),
+            str(adapter.active_version or "none"),
+            str(adapter.latest_version or "none"),
+            adapter.base_model,
+            output.when(adapter.create_time),
+        )
+        for adapter in found
+    ]
+    columns = ("ADAPTER", "ACTIVE", "NEWEST", "BASE MODEL", "CREATED")
+    output.table(columns, rows, empty="There are no adapters. Train one with `hotlora train`.")
+
+
+def versions(address: str | None, name: str, *, limit: int, as_json: bool) -> None:
+    """Prints the versions of an adapter, newest first."""
+    with Client(address) as client:
+        found = output.newest(
+            lambda page_size, token: client.list_adapter_versions(
+                names.adapter(name), page_size=page_size, page_token=token
+            ),
+            lambda page: page.adapter_versions,
+            limit=limit,
+        )
+    if as_json:
+        output.print_json(ListAdapterVersionsResponse(adapter_versions=found))
+        return
+    rows = [
+        (
+            version.model,
+            output.state(AdapterVersion.State.Name(version.state)),
+            str(version.rank),
+            output.size(version.size_bytes),
+            names.short(version.tuning_job),
+            output.when(version.create_time),
+            version.failure.reason,
+        )
+        for version in found
+    ]
+    columns = ("VERSION", "STATE", "RANK", "SIZE", "JOB", "CREATED", "FAILURE")
+    output.table(columns, rows, empty=f"{name} has no versions yet.")
+
+
+def show(address: str | None, name: str, *, as_json: bool) -> None:
+    """Prints an adapter, or one version of it when the name says which."""
+    with Client(address) as client:
+        if names.is_version(name):
+            version = client.get_adapter_version(names.version(name))
+            if as_json:
+                output.print_json(version)
+            else:
+                output.details(_version_fields(version))
+            return
+        adapter = client.get_adapter(names.adapter(name))
+    if as_json:
+        output.print_json(adapter)
+        return
+    output.details(
+        [
+            ("adapter", names.short(adapter.name)),
+            ("base model", adapter.base_model),
+            ("active version", str(adapter.active_version or "none")),
+            ("newest version", str(adapter.latest_version or "none")),
+            ("created", output.when(adapter.create_time)),
+        ]
+    )
+
+
+def _version_fields(version: AdapterVersion) -> Iterable[tuple[str, str | Text]]:
+    technique = Technique.Name(version.technique).removeprefix("TECHNIQUE_").lower()
+    yield "version", version.model
+    yield "state", output.state(AdapterVersion.State.Name(version.state))
+    if version.HasField("failure"):
+        yield "failure", f"{version.failure.reason}: {version.failure.message}"
+    yield "job", names.short(version.tuning_job)
+    yield "technique", f"{technique}, rank {version.rank}"
+    yield "size", output.size(version.size_bytes)
+    yield "digest", version.digest
+    yield "created", output.when(version.create_time)
+    yield "active", output.when(version.active_time)
+    if version.HasField("verification"):
+        proof = version.verification
+        yield "proof", f"over {proof.tokens} tokens, in {proof.seconds:.1f} s; nats per token:"
+        yield "  from the trained", f"{proof.adapter_difference:.4f} (at most {proof.tolerance:.4f})"
+        yield "  from the base", f"{proof.effect:.4f} (in training {proof.trained_effect:.4f})"
+        yield "  noise", f"{proof.noise:.4f}"
+
+
+def load(address: str | None, name: str, *, follow: bool, as_json: bool) -> ExitCode:
+    """Has a version loaded and proven again; follows it until it is ACTIVE."""
+    with Client(address) as client:
+        version = client.load_adapter_version(names.version(name))
+        if follow:
+            return training.follow_version(client, version.name, output.console(), as_json=as_json)
+    _print_version(version, as_json=as_json)
+    return ExitCode.OK
+
+
+def unload(address: str | None, name: str, *, as_json: bool) -> None:
+    """Has a version taken out of the engine."""
+    with Client(address) as client:
+        version = client.unload_adapter_version(names.version(name))
+    _print_version(version, as_json=as_json)
+
+
+def delete(address: str | None, name: str, *, as_json: bool) -> None:
+    """Deletes an adapter with all its versions."""
+    with Client(address) as client:
+        client.delete_adapter(names.adapter(name))
+    if as_json:
+        output.print_json({"deleted": names.adapter(name)})
+    else:
+        output.console().print(f"{names.adapter(name)} is deleted.")
+
+
+def _print_version(version: AdapterVersion, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(version)
+    else:
+        output.console().print(output.plain(job_display.version_line(version)))

@@ -1,0 +1,268 @@
+"""Every command with its options. Each loads what it needs when it runs; the work is done elsewhere."""
+
+# ruff: noqa: PLC0415 -- gRPC and rich take longer to load than `--help` may take
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.models import OptionInfo
+
+from hotlora.command import options
+from hotlora.command.collections_app import adapters_app, datasets_app
+from hotlora.command.failing import CODES_HELP, Group
+from hotlora.command.options import Address, AsJson, Limit, carried
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Trains adapters on request, hot-loads them into a running vLLM, proves them, and serves them.",
+    epilog=CODES_HELP,
+)
+
+
+def _real(text: str) -> OptionInfo:
+    """A setting of a run; its default and its range are the service's."""
+    return OptionInfo(help=text, metavar="X", show_default=False)
+
+
+def _whole(text: str) -> OptionInfo:
+    """The same, for whole numbers."""
+    return OptionInfo(help=text, metavar="N", show_default=False, callback=carried)
+
+
+@app.command()
+def up(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Where everything is kept. [HOTLORA_HOME, .hotlora]", show_default=False),
+    ] = None,
+    models_dir: Annotated[
+        Path | None, typer.Option(help="Base models. [HOTLORA_MODELS_DIR, HOME/models]", show_default=False)
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Hugging Face id or directory. [HOTLORA_BASE_MODEL, smollm2-135m-instruct]",
+            show_default=False,
+        ),
+    ] = None,
+    grpc_address: Annotated[
+        str | None, typer.Option(help="[HOTLORA_GRPC_ADDRESS, 127.0.0.1:50051]", show_default=False)
+    ] = None,
+    gateway_address: Annotated[
+        str | None, typer.Option(help="[HOTLORA_GATEWAY_ADDRESS, 127.0.0.1:8080]", show_default=False)
+    ] = None,
+    page_address: Annotated[
+        str | None, typer.Option(help="[HOTLORA_UI_ADDRESS, 127.0.0.1:7860]", show_default=False)
+    ] = None,
+    engine_url: Annotated[
+        str | None,
+        typer.Option(help="Attach to this vLLM. [HOTLORA_ENGINE_URL, own one]", show_default=False),
+    ] = None,
+    engine_port: Annotated[
+        int | None,
+        typer.Option(help="Of the own engine; 0: a free one. [8000]", min=0, max=65535, show_default=False),
+    ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Without the page.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Brings up engine, service, gateway and page; ends all of them on Ctrl-C."""
+    from hotlora.command import starting
+
+    given = {
+        "HOTLORA_HOME": home,
+        "HOTLORA_MODELS_DIR": models_dir,
+        "HOTLORA_BASE_MODEL": base_model,
+        "HOTLORA_GRPC_ADDRESS": grpc_address,
+        "HOTLORA_GATEWAY_ADDRESS": gateway_address,
+        "HOTLORA_UI_ADDRESS": page_address,
+        "HOTLORA_ENGINE_URL": engine_url,
+        "HOTLORA_ENGINE_PORT": engine_port,
+    }
+    flags = {name: str(value) for name, value in given.items() if value is not None}
+    raise typer.Exit(starting.up(flags, with_page=not no_page, as_json=as_json))
+
+
+@app.command()
+def train(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON Lines, or datasets/ID.", show_default=False)
+    ],
+    adapter: Annotated[str, typer.Option(help="Adapter that gets a new version.", show_default=False)],
+    base_model: Annotated[
+        str, typer.Option(help="Default: the one that is served.", show_default=False)
+    ] = "",
+    dataset_id: Annotated[str, typer.Option(help="Default: from name and content.", show_default=False)] = "",
+    technique: Annotated[options.TechniqueName, typer.Option()] = options.TechniqueName.LORA,
+    rank: Annotated[int | None, _whole("1 to 512, within the engine's limit. Default 16.")] = None,
+    alpha: Annotated[float | None, _real("Scale; above 0, up to 4096. Default 2 * rank.")] = None,
+    dropout: Annotated[float | None, _real("0 to 0.9. Default 0.05.")] = None,
+    target_module: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeatable. Default: every linear layer but the output head.", show_default=False),
+    ] = None,
+    learning_rate: Annotated[float | None, _real("Peak; above 0, up to 1. Default 2e-4.")] = None,
+    epochs: Annotated[int | None, _whole("1 to 100. Default 3.")] = None,
+    max_steps: Annotated[int | None, _whole("End after this many optimizer steps.")] = None,
+    batch_size: Annotated[int | None, _whole("Rows per optimizer step, 1 to 1024. Default 8.")] = None,
+    max_sequence_length: Annotated[
+        int | None, _whole("Longer rows are refused. Default 2048 tokens.")
+    ] = None,
+    warmup_ratio: Annotated[float | None, _real("Part of all steps, 0 to 0.5. Default 0.05.")] = None,
+    schedule: Annotated[
+        options.ScheduleName | None,
+        typer.Option(help="Of the learning rate. Default cosine.", show_default=False),
+    ] = None,
+    weight_decay: Annotated[float | None, _real("0 to 1. Default 0.01.")] = None,
+    max_grad_norm: Annotated[float | None, _real("0 to 1000; 0: no clipping. Default 1.")] = None,
+    seed: Annotated[int | None, _whole("Default 42.")] = None,
+    validation_fraction: Annotated[float | None, _real("Rows set aside, 0 to 0.5. Default 0.1.")] = None,
+    eval_every_steps: Annotated[int | None, _whole("Default: four evaluations in a run.")] = None,
+    checkpoint_every_steps: Annotated[int | None, _whole("Default: as evaluations.")] = None,
+    log_every_steps: Annotated[int | None, _whole("Steps between figures. Default 1.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="The same id again gives the same job.", show_default=False)
+    ] = None,
+    watch: Annotated[bool, typer.Option(help="Follow it until the version is ACTIVE.")] = True,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trains an adapter on a file and follows it until it is served.
+
+    Settings that are not given take the service's defaults; their ranges stand in the API's manual.
+    """
+    from hotlora.command import training
+    from hotlora.v1.tuning_service_pb2 import Hyperparameters
+
+    settings = Hyperparameters(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        target_modules=target_module,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        max_sequence_length=max_sequence_length,
+        warmup_ratio=warmup_ratio,
+        schedule=f"SCHEDULE_{schedule.upper()}" if schedule else None,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        seed=seed,
+        validation_fraction=validation_fraction,
+        eval_every_steps=eval_every_steps,
+        checkpoint_every_steps=checkpoint_every_steps,
+        log_every_steps=log_every_steps,
+    )
+    code = training.train(
+        address,
+        source,
+        adapter=adapter,
+        base_model=base_model,
+        dataset_id=dataset_id,
+        technique=technique,
+        settings=settings,
+        request_id=request_id,
+        follow=watch,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def jobs(
+    job: Annotated[str | None, typer.Argument(help="Show this one.", show_default=False)] = None,
+    state: Annotated[
+        list[options.JobStateName] | None, typer.Option(help="Only these; repeatable.", show_default=False)
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="Only this adapter's.", show_default=False)] = None,
+    limit: Limit = 20,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists tuning jobs, newest first, or shows one."""
+    from hotlora.command import jobs as commands
+
+    if job is not None:
+        commands.show_job(address, job, as_json=as_json)
+    else:
+        commands.list_jobs(address, states=state or (), adapter=adapter, limit=limit, as_json=as_json)
+
+
+@app.command()
+def watch(
+    job: Annotated[str, typer.Argument(show_default=False)],
+    after_sequence: Annotated[int, typer.Option(help="Only later events.", min=0, max=2**63 - 1)] = 0,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follows a job to its end; exit code 0 when it SUCCEEDED."""
+    from hotlora.command import jobs as commands
+
+    raise typer.Exit(commands.watch(address, job, after_sequence=after_sequence, as_json=as_json))
+
+
+@app.command()
+def cancel(
+    job: Annotated[str, typer.Argument(show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Asks a job to stop."""
+    from hotlora.command import jobs as commands
+
+    commands.cancel(address, job, as_json=as_json)
+
+
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(adapters_app, name="adapters")
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="Default: the default base model.", show_default=False)] = "",
+    prompt: options.Prompt = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Talks to a base model, an adapter or one version of it (NAME@N)."""
+    from hotlora.command import chatting
+
+    asking = chatting.Asking(
+        system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    chatting.chat(address, model, prompt=prompt, asking=asking, as_json=as_json)
+
+
+@app.command()
+def compare(
+    left: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
+    right: Annotated[
+        str | None,
+        typer.Argument(metavar="[OTHER]", help="Without it: the base and MODEL.", show_default=False),
+    ] = None,
+    prompt: options.Prompt = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Asks two models the same at the same time, and shows the answers side by side."""
+    from hotlora.command import chatting, comparing
+
+    asking = chatting.Asking(
+        system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    models = ("", left) if right is None else (left, right)
+    raise typer.Exit(comparing.compare(address, models, prompt=prompt, asking=asking, as_json=as_json))

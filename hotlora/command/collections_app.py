@@ -1,0 +1,149 @@
+"""The commands below `datasets` and `adapters` with their options. Each loads what it needs when it runs."""
+
+# ruff: noqa: PLC0415 -- gRPC and rich take longer to load than `--help` may take
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hotlora.command import options
+from hotlora.command.options import Address, AsJson, Limit
+
+datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data.")
+adapters_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Adapters and their versions.")
+
+
+@datasets_app.command("list")
+def datasets_list(limit: Limit = 50, address: Address = None, as_json: AsJson = False) -> None:
+    """Lists datasets, newest first."""
+    from hotlora.command import datasets
+
+    datasets.list_datasets(address, limit=limit, as_json=as_json)
+
+
+@datasets_app.command("upload")
+def datasets_upload(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, show_default=False)],
+    dataset_id: Annotated[
+        str, typer.Option("--id", help="Default: from name and content.", show_default=False)
+    ] = "",
+    display_name: Annotated[str, typer.Option("--name", help="Free text.", show_default=False)] = "",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Uploads a file of training rows (JSON Lines)."""
+    from hotlora.command import datasets
+
+    datasets.upload(address, file, dataset_id=dataset_id, display_name=display_name, as_json=as_json)
+
+
+@datasets_app.command("show")
+def datasets_show(
+    dataset: Annotated[str, typer.Argument(show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows a dataset."""
+    from hotlora.command import datasets
+
+    datasets.show(address, dataset, as_json=as_json)
+
+
+@datasets_app.command("preview")
+def datasets_preview(
+    dataset: Annotated[str, typer.Argument(show_default=False)],
+    rows: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="How many rows, up to 100.")] = 5,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the first rows as the model will see them, trained parts marked."""
+    from hotlora.command import datasets
+
+    datasets.preview(address, dataset, max_rows=rows, as_json=as_json)
+
+
+@datasets_app.command("delete")
+def datasets_delete(
+    dataset: Annotated[str, typer.Argument(show_default=False)],
+    yes: options.Yes = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deletes a dataset; its id is not usable again."""
+    from hotlora.command import datasets
+
+    options.confirm(f"Delete {dataset} for good?", yes=yes)
+    datasets.delete(address, dataset, as_json=as_json)
+
+
+@adapters_app.command("list")
+def adapters_list(limit: Limit = 50, address: Address = None, as_json: AsJson = False) -> None:
+    """Lists adapters by name."""
+    from hotlora.command import adapters
+
+    adapters.list_adapters(address, limit=limit, as_json=as_json)
+
+
+@adapters_app.command("versions")
+def adapters_versions(
+    adapter: Annotated[str, typer.Argument(show_default=False)],
+    limit: Limit = 50,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists an adapter's versions, newest first."""
+    from hotlora.command import adapters
+
+    adapters.versions(address, adapter, limit=limit, as_json=as_json)
+
+
+@adapters_app.command("show")
+def adapters_show(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER[@N]", show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows an adapter, or one version with the figures of its proof."""
+    from hotlora.command import adapters
+
+    adapters.show(address, adapter, as_json=as_json)
+
+
+@adapters_app.command("load")
+def adapters_load(
+    version: Annotated[str, typer.Argument(metavar="ADAPTER@N", show_default=False)],
+    watch: Annotated[bool, typer.Option(help="Follow it until it is ACTIVE.")] = True,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Has a version loaded and proven again."""
+    from hotlora.command import adapters
+
+    raise typer.Exit(adapters.load(address, version, follow=watch, as_json=as_json))
+
+
+@adapters_app.command("unload")
+def adapters_unload(
+    version: Annotated[str, typer.Argument(metavar="ADAPTER@N", show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Has a version taken out of the engine."""
+    from hotlora.command import adapters
+
+    adapters.unload(address, version, as_json=as_json)
+
+
+@adapters_app.command("delete")
+def adapters_delete(
+    adapter: Annotated[str, typer.Argument(show_default=False)],
+    yes: options.Yes = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deletes an adapter with all its versions; its name is not usable again."""
+    from hotlora.command import adapters
+
+    options.confirm(f"Delete {adapter} with all its versions for good?", yes=yes)
+    adapters.delete(address, adapter, as_json=as_json)

@@ -1,0 +1,104 @@
+"""`datasets list | upload | show | preview | delete`."""
+
+from pathlib import Path
+
+from rich.text import Text
+
+from hotlora.client import Client
+from hotlora.command import names, output, training
+from hotlora.v1.dataset_service_pb2 import Dataset, ListDatasetsResponse
+
+
+def list_datasets(address: str | None, *, limit: int, as_json: bool) -> None:
+    """Prints datasets, newest first."""
+    with Client(address) as client:
+        found = output.newest(
+            lambda page_size, token: client.list_datasets(page_size=page_size, page_token=token),
+            lambda page: page.datasets,
+            limit=limit,
+        )
+    if as_json:
+        output.print_json(ListDatasetsResponse(datasets=found))
+        return
+    rows = [
+        (
+            names.short(dataset.name),
+            f"{dataset.rows:,}",
+            f"{dataset.tokens:,}",
+            output.size(dataset.size_bytes),
+            output.when(dataset.create_time),
+            dataset.display_name,
+        )
+        for dataset in found
+    ]
+    columns = ("DATASET", "ROWS", "TOKENS", "SIZE", "CREATED", "NAME")
+    output.table(columns, rows, empty="There are no datasets. Add one with `hotlora datasets upload FILE`.")
+
+
+def upload(address: str | None, path: Path, *, dataset_id: str, display_name: str, as_json: bool) -> None:
+    """Uploads a file."""
+    with Client(address) as client:
+        console = None if as_json else output.console()
+        dataset = training.upload(
+            client, path, dataset_id=dataset_id, console=console, display_name=display_name
+        )
+    if as_json:
+        output.print_json(dataset)
+
+
+def show(address: str | None, name: str, *, as_json: bool) -> None:
+    """Prints one dataset."""
+    with Client(address) as client:
+        dataset = client.get_dataset(names.dataset(name))
+    if as_json:
+        output.print_json(dataset)
+        return
+    _show(dataset)
+
+
+def _show(dataset: Dataset) -> None:
+    output.details(
+        [
+            ("dataset", names.short(dataset.name)),
+            ("name", dataset.display_name),
+            ("rows", f"{dataset.rows:,}"),
+            ("tokens", f"{dataset.tokens:,}, the longest row {dataset.longest_row_tokens:,}"),
+            ("size", output.size(dataset.size_bytes)),
+            ("sha256", dataset.sha256),
+            ("created", output.when(dataset.create_time)),
+        ]
+    )
+
+
+def preview(address: str | None, name: str, *, max_rows: int, as_json: bool) -> None:
+    """Prints the first rows as the base model will see them, with the trained parts marked."""
+    with Client(address) as client:
+        response = client.preview_dataset(names.dataset(name), max_rows=max_rows)
+    if as_json:
+        output.print_json(response)
+        return
+    console = output.console()
+    # Marks for where colours do not reach: a pipe, a log.
+    before, after = ("", "") if console.is_terminal else ("«", "»")
+    for row in response.rows:
+        console.print(
+            Text(f"line {row.line}: {row.tokens} tokens, {row.trained_tokens} of them trained", style="bold")
+        )
+        text = Text()
+        for segment in row.segments:
+            content = output.plain(segment.text)
+            if segment.trained:
+                text.append(f"{before}{content}{after}", style="green")
+            else:
+                text.append(content, style="dim")
+        console.print(text, end="\n\n")
+
+
+def delete(address: str | None, name: str, *, as_json: bool) -> None:
+    """Deletes a dataset."""
+    with Client(address) as client:
+        client.delete_dataset(names.dataset(name))
+    if as_json:
+        output.print_json({"deleted": names.dataset(name)})
+    else:
+        output.console().print(f"{names.dataset(name)} is deleted.")

@@ -1,0 +1,48 @@
+"""Short names as people type them, and the resource names they stand for. The service judges both."""
+
+import re
+from typing import Final
+
+from hotlora.errors import InvalidArgument
+
+_VERSION: Final = re.compile(r"(?P<adapter>[^@/]+)@(?P<number>[0-9]+)")
+
+
+def job(text: str) -> str:
+    """tuningJobs/{id} of an id or a whole name."""
+    return text if text.startswith("tuningJobs/") else f"tuningJobs/{text}"
+
+
+def dataset(text: str) -> str:
+    """datasets/{id} of an id or a whole name."""
+    return text if text.startswith("datasets/") else f"datasets/{text}"
+
+
+def adapter(text: str) -> str:
+    """adapters/{id} of an id or a whole name."""
+    return text if text.startswith("adapters/") else f"adapters/{text}"
+
+
+def is_version(text: str) -> bool:
+    """Whether the text names one version of an adapter, as opposed to the adapter."""
+    return _VERSION.fullmatch(text) is not None or "/versions/" in text
+
+
+def version(text: str) -> str:
+    """adapters/{id}/versions/{n} of {id}@{n} or a whole name. Raises InvalidArgument on anything else."""
+    if match := _VERSION.fullmatch(text):
+        return f"adapters/{match['adapter']}/versions/{match['number']}"
+    if "/versions/" in text:
+        return text
+    raise InvalidArgument(f"{text!r} does not name a version; write it as {text}@1.", reason="BAD_NAME")
+
+
+def short(name: str) -> str:
+    """The short form: the id, or {id}@{n} for a version."""
+    match name.split("/"):
+        case ["adapters", identifier, "versions", number]:
+            return f"{identifier}@{number}"
+        case [_, identifier]:
+            return identifier
+        case _:
+            return name

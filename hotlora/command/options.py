@@ -1,0 +1,95 @@
+"""Options that several commands share. Nothing but typer is loaded."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from hotlora.command.failing import AS_JSON
+
+INT32_MAX: Final = 2**31 - 1
+"""What a message can carry; which numbers make sense is the service's to judge."""
+
+
+def _remember(context: typer.Context, value: bool) -> bool:
+    context.meta[AS_JSON] = value
+    return value
+
+
+def carried(number: int | None) -> int | None:
+    """Refuses a whole number that no message can carry."""
+    if number is not None and abs(number) > INT32_MAX:
+        raise typer.BadParameter(f"{number} is out of range.")
+    return number
+
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Where the service is. [HOTLORA_ADDRESS, 127.0.0.1:50051]",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Write JSON for programs: one document, or one a line.", callback=_remember),
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="Most tokens of an answer.", callback=carried, metavar="N", show_default=False),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Makes drawing repeatable.", callback=carried, metavar="N", show_default=False),
+]
+
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", "-p", metavar="TEXT", help="What to ask. Default: stdin.", show_default=False),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="System message before the prompt.", show_default=False),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="0 takes the likeliest token; up to 2.", show_default=False),
+]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Above 0, up to 1.", show_default=False)]
+
+
+class TechniqueName(StrEnum):
+    """How to adapt the base model."""
+
+    LORA = "lora"
+    QLORA = "qlora"
+
+
+class ScheduleName(StrEnum):
+    """What the learning rate does after the warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class JobStateName(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks before something that cannot be taken back. A program that has no terminal is not asked."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(question, abort=True, err=True)

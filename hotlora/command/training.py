@@ -1,0 +1,147 @@
+"""`train`: a file goes in, a proven adapter version comes out."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from hotlora import errors
+from hotlora.client import Client
+from hotlora.command import job_display, names, output
+from hotlora.command.failing import ExitCode
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
+from hotlora.v1.dataset_service_pb2 import Dataset
+from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
+
+_DIGEST_CHARACTERS: Final = 12
+"""Of the file's SHA-256 in a derived dataset id: the same file gets the same id, another file another."""
+_STEM_CHARACTERS: Final = 40
+
+
+def train(
+    address: str | None,
+    source: str,
+    *,
+    adapter: str,
+    base_model: str,
+    dataset_id: str,
+    technique: str,
+    settings: Hyperparameters,
+    request_id: str | None,
+    follow: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Uploads the file unless `source` names a dataset, creates the job, follows it to an ACTIVE version."""
+    console = output.console()
+    with Client(address) as client:
+        if source.startswith("datasets/"):
+            dataset = client.get_dataset(source)
+        else:
+            dataset = upload(
+                client, Path(source), dataset_id=dataset_id, console=None if as_json else console
+            )
+        job = client.create_tuning_job(
+            dataset=dataset.name,
+            adapter_id=adapter,
+            base_model=base_model,
+            technique=f"TECHNIQUE_{technique.upper()}",
+            hyperparameters=settings,
+            request_id=request_id,
+        )
+        if not follow:
+            if as_json:
+                output.print_json(job)
+            else:
+                console.print(f"{names.short(job.name)} is queued; `hotlora watch {names.short(job.name)}`.")
+            return ExitCode.OK
+        try:
+            return _follow_job(client, job, console, as_json=as_json)
+        except KeyboardInterrupt:
+            if not as_json:
+                console.print(f"The job goes on; `hotlora cancel {names.short(job.name)}` would stop it.")
+            raise
+
+
+def _follow_job(client: Client, job: TuningJob, console: Console, *, as_json: bool) -> ExitCode:
+    updates = client.watch_tuning_job(job.name)
+    if as_json:
+        for update in updates:
+            output.print_json(update)
+    else:
+        job_display.follow(updates, console)
+    job = client.get_tuning_job(job.name)
+    if job.state != TuningJob.STATE_SUCCEEDED:
+        return ExitCode.FAILED
+    return follow_version(client, job.adapter_version, console, as_json=as_json)
+
+
+def follow_version(client: Client, name: str, console: Console, *, as_json: bool) -> ExitCode:
+    """Follows a version until it is ACTIVE (OK), or FAILED or RETIRED (FAILED)."""
+    version = AdapterVersion()
+    for version in client.watch_adapter_version(name):
+        if as_json:
+            output.print_json({"adapterVersion": output.as_dict(version)})
+        else:
+            console.print(output.plain(job_display.version_line(version)))
+    if version.state != AdapterVersion.STATE_ACTIVE:
+        return ExitCode.FAILED
+    if not as_json:
+        console.print(f"Ask it: `hotlora compare {version.model}`")
+    return ExitCode.OK
+
+
+def upload(
+    client: Client, path: Path, *, dataset_id: str, console: Console | None, display_name: str = ""
+) -> Dataset:
+    """Uploads a file, with a bar where there is a console.
+
+    Without an id, one is derived from the file; a dataset that has the same bytes under it is used as it is.
+    """
+    size_bytes = path.stat().st_size
+    digest = "" if dataset_id or not size_bytes else _sha256(path)
+    identifier = dataset_id or (derived_id(path, digest) if digest else "")
+    quiet = console is None or not console.is_terminal
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, disable=quiet, transient=True) as progress:
+        task = progress.add_task(f"uploading {output.plain(path.name)}", total=size_bytes)
+
+        def send(under_id: str) -> Dataset:
+            return client.upload_dataset(
+                path,
+                dataset_id=under_id,
+                display_name=display_name or path.name[:200],
+                sent=lambda total_bytes: progress.update(task, completed=total_bytes),
+            )
+
+        try:
+            dataset = send(identifier)
+        except errors.AlreadyExists:
+            if not digest:
+                raise
+            dataset = _same_bytes(client, f"datasets/{identifier}", digest) or send("")
+    if console is not None:
+        console.print(f"{dataset.name}: {dataset.rows:,} rows, {dataset.tokens:,} tokens")
+    return dataset
+
+
+def derived_id(path: Path, digest: str) -> str:
+    """A valid dataset id that tells the file's name and content."""
+    stem = re.sub(r"[^a-z0-9]+", "-", path.stem.lower())[:_STEM_CHARACTERS].strip("-")
+    return f"{stem or 'dataset'}-{digest[:_DIGEST_CHARACTERS]}"
+
+
+def _same_bytes(client: Client, name: str, digest: str) -> Dataset | None:
+    """The dataset of that name if it holds the same file; None when it does not, or was deleted."""
+    try:
+        dataset = client.get_dataset(name)
+    except errors.NotFound:
+        return None
+    return dataset if dataset.sha256 == digest else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
