@@ -25,12 +25,14 @@ app = typer.Typer(
 
 def _real(text: str) -> OptionInfo:
     """A setting of a run; its default and its range are the service's."""
-    return OptionInfo(help=text, metavar="X", show_default=False)
+    option: OptionInfo = typer.Option(help=text, metavar="X", show_default=False)
+    return option
 
 
 def _whole(text: str) -> OptionInfo:
     """The same, for whole numbers."""
-    return OptionInfo(help=text, metavar="N", show_default=False, callback=carried)
+    option: OptionInfo = typer.Option(help=text, metavar="N", show_default=False, callback=carried)
+    return option
 
 
 @app.command()
