@@ -4,12 +4,12 @@ Speaks the OpenAI-compatible HTTP of vLLM 0.32 over TCP or a UNIX socket, always
 engine's own template is never used. Knows nothing of versions, artifacts, or whether an engine should be
 restarted.
 
-Two kinds of failure: `EngineRefused` (the engine answered, and said no) and `Unavailable` (no whole answer came,
-so what happened there is unknown). After an unknown outcome look again with `models`.
+Two kinds of failure: `EngineRefused` (the engine answered, and said no) and `Unavailable` (no whole answer
+came, so what happened there is unknown). After an unknown outcome look again with `models`.
 """
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,7 +24,6 @@ from service.engine.wire import (
     Chunk,
     EngineModel,
     EngineRefused,
-    Json,
     Sampling,
     completion_request,
     read_error,
@@ -34,6 +33,7 @@ from service.engine.wire import (
     unavailable,
 )
 from service.errors import Unavailable
+from service.jsonshape import Json
 
 MAX_BODY_BYTES: Final = 16 << 20
 """Bound of an answer that is not a stream; 2,048 log-probabilities are some 200 KB."""
@@ -169,7 +169,7 @@ class EngineClient:
 
     async def stream(
         self, *, model: str, token_ids: Sequence[int], sampling: Sampling
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Stream an answer. The last chunk, and only that, has a finish_reason.
 
         Raises EngineRefused before the first chunk, Unavailable at any time: an answer that is cut

@@ -181,7 +181,9 @@ class Supervisor:
         return f"the engine gave no token on {failures} probes in a row"
 
     async def _become_ready(self, client: EngineClient) -> None:
-        while not await self._probe(client):
+        while True:
+            if await self._probe(client):
+                break
             await asyncio.sleep(self._health.ready_poll_seconds)
         self._ready_since = self._clock()
         self._tell(EngineState.READY, "the engine is ready")

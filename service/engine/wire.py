@@ -4,12 +4,11 @@ Everything that knows a field name of vLLM stands here. No network: `service.eng
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import Unavailable
-
-Json = Mapping[str, object]
+from service.jsonshape import Json, array, count, mapping, number, text
 
 RETRY_SECONDS = 2.0
 """After this another try may find the engine well; a restart takes longer, and asking again is cheap."""
@@ -70,7 +69,7 @@ def unavailable(what: str) -> Unavailable:
 def read_object(content: bytes | bytearray) -> Json:
     """A JSON object. Raises Unavailable on anything else."""
     try:
-        return _mapping(json.loads(content))
+        return mapping(json.loads(content))
     except (ValueError, TypeError, RecursionError) as error:
         raise unavailable("the engine's answer is not a JSON object") from error
 
@@ -79,7 +78,7 @@ def read_models(body: Json) -> tuple[EngineModel, ...]:
     """What `GET /v1/models` says. Raises Unavailable on any other shape: an unreadable list is not an empty
     one."""
     try:
-        return tuple(_engine_model(card) for card in _list(body["data"]))
+        return tuple(_engine_model(card) for card in array(body["data"]))
     except (KeyError, TypeError) as error:
         raise unavailable("the engine's list of models is not one") from error
 
@@ -88,10 +87,10 @@ def read_prompt_logprobs(body: Json, token_ids: Sequence[int]) -> tuple[float, .
     """`len(token_ids) - 1` log-probabilities, not necessarily finite. Raises EngineRefused on any other
     shape."""
     try:
-        (choice,) = _list(body["choices"])
-        _, *entries = _list(_mapping(choice)["prompt_logprobs"])
+        (choice,) = array(body["choices"])
+        _, *entries = array(mapping(choice)["prompt_logprobs"])
         return tuple(
-            _number(_mapping(_mapping(entry)[str(token)])["logprob"])
+            number(mapping(mapping(entry)[str(token)])["logprob"])
             for token, entry in zip(token_ids[1:], entries, strict=True)
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -101,7 +100,7 @@ def read_prompt_logprobs(body: Json, token_ids: Sequence[int]) -> tuple[float, .
 def read_error(content: bytes) -> str:
     """The sentence of an error answer, or its first bytes."""
     try:
-        return _text(_mapping(_mapping(json.loads(content))["error"])["message"])[:2000]
+        return text(mapping(mapping(json.loads(content))["error"])["message"])[:2000]
     except (ValueError, KeyError, TypeError, RecursionError):
         return content[:200].decode(errors="replace")
 
@@ -149,14 +148,14 @@ class Answer:
             event = read_object(payload)
             if "error" in event:
                 raise unavailable("the engine failed while answering")
-            choices = _list(event["choices"])
+            choices = array(event["choices"])
             if not choices:
                 continue
             if self._finished:
                 raise unavailable("the engine's answer went on after its end")
-            choice = _mapping(choices[0])
-            texts.append(_text(choice["text"]))
-            self._tokens = _count(_mapping(event["usage"])["completion_tokens"])
+            choice = mapping(choices[0])
+            texts.append(text(choice["text"]))
+            self._tokens = count(mapping(event["usage"])["completion_tokens"])
             if choice.get("finish_reason") is not None:
                 finish_reason = _finish_reason(choice["finish_reason"])
                 self._finished = True
@@ -166,45 +165,15 @@ class Answer:
 
 
 def _engine_model(card: object) -> EngineModel:
-    fields = _mapping(card)
+    fields = mapping(card)
     length = fields.get("max_model_len")
     root, parent = fields.get("root"), fields.get("parent")
     return EngineModel(
-        name=_text(fields["id"]),
-        path=None if root is None else _text(root),
-        base_model=None if parent is None else _text(parent),
-        max_model_length=None if length is None else _count(length),
+        name=text(fields["id"]),
+        path=None if root is None else text(root),
+        base_model=None if parent is None else text(parent),
+        max_model_length=None if length is None else count(length),
     )
-
-
-def _mapping(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise TypeError(f"{type(value).__name__} where an object was expected")
-    return value
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError(f"{type(value).__name__} where a list was expected")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where a text was expected")
-    return value
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"{value!r} where a count was expected")
-    return value
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} where a number was expected")
-    return float(value)
 
 
 def _finish_reason(value: object) -> str:

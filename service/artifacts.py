@@ -1,0 +1,180 @@
+"""Reads published adapters: the manifest, and whether the files are those that it names.
+
+An artifact is a directory named by the SHA-256 of its MANIFEST.json; the trainer writes it, this module only
+reads. Nothing in it is executed or unpickled. Knows nothing of engines or states.
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import DataLoss
+from service.jsonshape import Json, array, count, mapping, number, text
+
+MANIFEST_NAME = "MANIFEST.json"
+CONFIG_NAME = "adapter_config.json"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 4 << 20
+"""Four sequences of 64 tokens are some 20 KB; this is a bound against nonsense, not a budget."""
+MAX_CONFIG_BYTES = 1 << 20
+MAX_CANARY_TOKENS = 4096
+"""All sequences together; each token is a forward pass in the engine's batch."""
+
+
+class ArtifactCorrupt(DataLoss):
+    """The directory is not what the trainer published; the message names the file and the difference."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("CORRUPT", message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """A file as it was published."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanarySequence:
+    """Fixed tokens and what the trainer measured on them; log-probabilities in nats."""
+
+    token_ids: tuple[int, ...]
+    base_logprobs: tuple[float, ...]
+    """Of each token but the first under the base model: `len(token_ids) - 1`."""
+    adapter_logprobs: tuple[float, ...]
+    """The same under the adapted model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What MANIFEST.json says, as far as serving needs it."""
+
+    digest: str
+    """SHA-256 of the file's bytes."""
+    rank: int
+    """The highest of manifest and adapter_config.json, so that neither can hide a higher one."""
+    base_name: str
+    base_revision: str
+    files: Mapping[str, FileEntry]
+    canary: tuple[CanarySequence, ...]
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Read and check the shape of a manifest; blocks on disk. Raises ArtifactCorrupt."""
+        content = _read_bounded(directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        config = _object(_read_bounded(directory / CONFIG_NAME, MAX_CONFIG_BYTES), CONFIG_NAME)
+        fields = _object(content, MANIFEST_NAME)
+        try:
+            if fields["format"] != FORMAT:
+                raise ArtifactCorrupt(f"{MANIFEST_NAME} has format {fields['format']!r}, not {FORMAT}")
+            base = mapping(fields["base_model"])
+            return cls(
+                digest=hashlib.sha256(content).hexdigest(),
+                rank=max(count(fields["rank"]), count(config["r"]), *_pattern_ranks(config)),
+                base_name=text(base["name"]),
+                base_revision=text(base["revision"]),
+                files={_file_name(name): _file(entry) for name, entry in mapping(fields["files"]).items()},
+                canary=_canary(mapping(fields["canary"])),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArtifactCorrupt(f"{MANIFEST_NAME} or {CONFIG_NAME} is malformed: {error}") from error
+
+
+def verify_files(directory: Path, manifest: Manifest) -> None:
+    """Check that exactly the named files are there, plain, unlinked, with their sizes and digests; blocks
+    on disk.
+
+    Raises ArtifactCorrupt naming the first difference.
+    """
+    try:
+        present = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(directory)}
+        expected = {*manifest.files, MANIFEST_NAME}
+        if present.keys() != expected:
+            missing, extra = sorted(expected - present.keys()), sorted(present.keys() - expected)
+            raise ArtifactCorrupt(f"files are missing {missing} or too many {extra}")
+        for name, status in present.items():
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise ArtifactCorrupt(f"{name} is not a plain file of its own")
+        for name, entry in manifest.files.items():
+            if present[name].st_size != entry.size:
+                raise ArtifactCorrupt(
+                    f"{name} has {present[name].st_size} bytes; {entry.size} were published"
+                )
+            if _sha256(directory / name) != entry.sha256:
+                raise ArtifactCorrupt(f"{name} is not what was published: its SHA-256 differs")
+    except OSError as error:
+        raise ArtifactCorrupt(f"{directory.name} cannot be read: {error.strerror}") from error
+
+
+def _sha256(path: Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_bounded(path: Path, max_bytes: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ArtifactCorrupt(f"{path.name} is not a plain file")
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ArtifactCorrupt(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(content) > max_bytes:
+        raise ArtifactCorrupt(f"{path.name} is larger than {max_bytes} bytes")
+    return content
+
+
+def _object(content: bytes, name: str) -> Json:
+    try:
+        return mapping(json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ArtifactCorrupt(f"{name} is not a JSON object") from error
+
+
+def _canary(fields: Json) -> tuple[CanarySequence, ...]:
+    sequences = tuple(_sequence(mapping(each)) for each in array(fields["sequences"]))
+    tokens = sum(len(each.token_ids) for each in sequences)
+    if not 0 < tokens <= MAX_CANARY_TOKENS:
+        raise ValueError(f"a canary of {tokens} tokens; 1 to {MAX_CANARY_TOKENS} are accepted")
+    return sequences
+
+
+def _sequence(fields: Json) -> CanarySequence:
+    token_ids = tuple(count(each) for each in array(fields["token_ids"]))
+    base = tuple(_finite(each) for each in array(fields["base_logprobs"]))
+    adapter = tuple(_finite(each) for each in array(fields["adapter_logprobs"]))
+    if len(token_ids) < 2 or not len(base) == len(adapter) == len(token_ids) - 1:
+        raise ValueError("a canary sequence needs one log-probability for each token but the first")
+    return CanarySequence(token_ids=token_ids, base_logprobs=base, adapter_logprobs=adapter)
+
+
+def _pattern_ranks(config: Json) -> list[int]:
+    """Ranks of single modules, which PEFT allows to differ."""
+    return [count(rank) for rank in mapping(config.get("rank_pattern") or {}).values()]
+
+
+def _file_name(name: str) -> str:
+    if name in {"", ".", "..", MANIFEST_NAME} or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} cannot be the name of a file")
+    return name
+
+
+def _file(value: object) -> FileEntry:
+    fields = mapping(value)
+    return FileEntry(sha256=text(fields["sha256"]), size=count(fields["size"]))
+
+
+def _finite(value: object) -> float:
+    found = number(value)
+    if not math.isfinite(found):
+        raise TypeError(f"{found} where a finite number was expected")
+    return found

@@ -1,0 +1,52 @@
+"""Reads JSON of unknown shape: each function gives the value as its type, or raises TypeError saying what
+it is.
+
+Knows nothing of what is read; callers turn TypeError into an error of their own.
+"""
+
+from collections.abc import Mapping
+
+Json = Mapping[str, object]
+
+
+def mapping(value: object) -> Json:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where an object was expected")
+    return value
+
+
+def array(value: object) -> list[object]:
+    """A JSON array."""
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} where a list was expected")
+    return value
+
+
+def text(value: object) -> str:
+    """A JSON string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text was expected")
+    return value
+
+
+def integer(value: object) -> int:
+    """A JSON number without a fraction; true and false are none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} where a whole number was expected")
+    return value
+
+
+def count(value: object) -> int:
+    """A whole number of 0 or more."""
+    number = integer(value)
+    if number < 0:
+        raise TypeError(f"{number} where a count was expected")
+    return number
+
+
+def number(value: object) -> float:
+    """A JSON number; not necessarily finite, as Python reads NaN and Infinity too."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} where a number was expected")
+    return float(value)

@@ -1,0 +1,17 @@
+"""Serving: versions brought into the engine and proven there, and answers from what was proven."""
+
+from service.serving.chat import Chat
+from service.serving.reconciler import Reconciler
+from service.serving.served import Served
+from service.serving.turn import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
+
+__all__ = [
+    "Chat",
+    "ChatDelta",
+    "ChatMessage",
+    "ChatTurn",
+    "FinishReason",
+    "Reconciler",
+    "Served",
+    "ServedModel",
+]

@@ -1,0 +1,196 @@
+"""Answers: a model's name resolved, messages rendered as in training, the engine's stream passed on with
+figures.
+
+Serves gRPC and the gateway alike. Writes nothing; what may answer is read from the registry (states) and from
+`Served` (what was proven on this engine).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from http import HTTPStatus
+from itertools import groupby
+from time import monotonic
+
+from service.engine.face import Engine, EngineState
+from service.engine.wire import EngineRefused, Sampling, unavailable
+from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
+from service.registry import Registry, VersionState
+from service.serving.served import Served
+from service.serving.turn import (
+    DEFAULT_MAX_TOKENS,
+    ChatDelta,
+    ChatMessage,
+    ChatTurn,
+    FinishReason,
+    ServedModel,
+    check_order,
+)
+from trainer.config import BaseModel
+from trainer.records import Turn
+from trainer.rendering import Renderer, RenderingError
+
+_LISTED = frozenset({VersionState.PENDING, VersionState.VERIFYING, VersionState.ACTIVE, VersionState.FAILED})
+_MAX_CHARACTERS_PER_TOKEN = 128
+"""No vocabulary has longer tokens than its runs of spaces; what is longer cannot fit and is not tokenized."""
+_INLINE_CHARACTERS = 20_000
+"""Rendered on the event loop within some 5 ms; a longer conversation goes to a thread."""
+
+
+class Chat:
+    """Gives answers. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        engine: Engine,
+        served: Served,
+        renderer: Renderer,
+        base: BaseModel,
+        max_answers: int = 256,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """More than `max_answers` at the same time are refused; the engine queues what its batch does not
+        take."""
+        self._registry = registry
+        self._engine = engine
+        self._served = served
+        self._renderer = renderer
+        self._base = base
+        self._max_answers = max_answers
+        self._clock = clock
+        self._stop_token_ids = tuple(sorted(renderer.eos_token_ids))
+
+    async def models(self) -> list[ServedModel]:
+        """The base model, then versions by adapter, newest first. Asks the registry only, never the
+        engine."""
+        length = self._engine.max_model_length
+        ready = self._engine.state is EngineState.READY
+        gone = {row.model for row in await self._registry.deleted_versions()}
+        rows = await self._registry.all_versions(_LISTED)
+        base = ServedModel(
+            id=self._base.name,
+            base_model=self._base.name,
+            version=None,
+            available=ready,
+            max_model_length=length,
+        )
+        versions = [
+            ServedModel(
+                id=row.model,
+                base_model=self._base.name,
+                version=row,
+                available=row.state == VersionState.ACTIVE and self._served.holds(row.model),
+                max_model_length=length,
+            )
+            for _, of_adapter in groupby(rows, key=lambda row: row.adapter_id)
+            for row in sorted(of_adapter, key=lambda row: -row.number)
+            if row.model not in gone
+        ]
+        return [base, *versions]
+
+    async def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
+        """Answer in pieces; the last one, and only that, has a finish_reason. Close it to free the engine.
+
+        Raises InvalidRequest (order of messages, too long), NotFound (no such model), WrongState (not
+        ACTIVE), Unavailable (engine starting, answer cut short, version being proven again), Exhausted (too
+        many at once).
+        """
+        arrived = self._clock()
+        check_order(turn.messages)
+        token_ids = await self._render(turn.messages)
+        sampling = self._sampling(turn, len(token_ids))
+        model = await self._resolve(turn.model)
+        # Nothing is awaited between the check and the count, so that no version is unloaded in between.
+        self._check_available(model)
+        with self._served.answering(model):
+            async with aclosing(self._answer(model, token_ids, sampling, arrived)) as answer:
+                async for delta in answer:
+                    yield delta
+
+    async def _answer(
+        self, model: str, token_ids: list[int], sampling: Sampling, arrived: float
+    ) -> AsyncGenerator[ChatDelta, None]:
+        first_token: float | None = None
+        stream = self._engine.client.stream(model=model, token_ids=token_ids, sampling=sampling)
+        try:
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    elapsed = self._clock() - arrived
+                    first_token = elapsed if first_token is None else first_token
+                    reason = chunk.finish_reason
+                    yield ChatDelta(
+                        text=chunk.text,
+                        model=model,
+                        finish_reason=None if reason is None else FinishReason(reason),
+                        prompt_tokens=len(token_ids),
+                        completion_tokens=chunk.token_count,
+                        time_to_first_token_seconds=first_token,
+                        elapsed_seconds=elapsed,
+                    )
+        except EngineRefused as error:
+            raise _meaning(error, model) from error
+
+    async def _render(self, messages: Sequence[ChatMessage]) -> list[int]:
+        turns = [Turn(role=message.role, content=message.content) for message in messages]
+        characters = sum(len(message.content) for message in messages)
+        if characters > self._engine.max_model_length * _MAX_CHARACTERS_PER_TOKEN:
+            raise self._too_long(f"{characters} characters cannot fit into")
+        try:
+            if characters > _INLINE_CHARACTERS:
+                return await asyncio.to_thread(self._renderer.prompt, turns)
+            return self._renderer.prompt(turns)
+        except RenderingError as error:
+            raise InvalidRequest([FieldViolation(field="messages", description=str(error))]) from error
+
+    def _sampling(self, turn: ChatTurn, prompt_tokens: int) -> Sampling:
+        left = self._engine.max_model_length - prompt_tokens
+        wanted = min(DEFAULT_MAX_TOKENS, left) if turn.max_tokens is None else turn.max_tokens
+        if left < 1:
+            raise self._too_long(f"{prompt_tokens} tokens leave no room for an answer in")
+        if wanted > left:
+            raise self._too_long(
+                f"{prompt_tokens} tokens and max_tokens {wanted} exceed", field="max_tokens", room=left
+            )
+        return Sampling(
+            max_tokens=wanted,
+            temperature=turn.temperature,
+            top_p=turn.top_p,
+            seed=turn.seed,
+            stop=turn.stop,
+            stop_token_ids=self._stop_token_ids,
+        )
+
+    def _too_long(self, what: str, field: str = "messages", room: int | None = None) -> InvalidRequest:
+        text = f"{what} the context of {self._engine.max_model_length} tokens"
+        if room is not None:
+            text += f"; up to {room} would be accepted"
+        return InvalidRequest([FieldViolation(field=field, description=text)])
+
+    async def _resolve(self, name: str) -> str:
+        if name in {"", self._base.name}:
+            return self._base.name
+        return (await self._registry.resolve_model(name)).model
+
+    def _check_available(self, model: str) -> None:
+        if self._engine.state is not EngineState.READY:
+            raise Unavailable("ENGINE_UNAVAILABLE", self._engine.message, retry_seconds=5.0)
+        if model != self._base.name and not self._served.holds(model):
+            raise Unavailable(
+                "BEING_PROVEN", f"{model} is being loaded and proven again on a new engine", retry_seconds=2.0
+            )
+        if self._served.all_answers >= self._max_answers:
+            raise Exhausted(
+                "TOO_MANY_ANSWERS", f"{self._max_answers} answers are being given already", retry_seconds=1.0
+            )
+
+
+def _meaning(error: EngineRefused, model: str) -> Unavailable | InvalidRequest:
+    """What a refusal means to the caller, whose request was complete and checked."""
+    if error.status == HTTPStatus.BAD_REQUEST:
+        violation = FieldViolation(field="messages", description="the engine refuses this request")
+        return InvalidRequest([violation])
+    if error.status == HTTPStatus.NOT_FOUND:
+        return unavailable(f"the engine does not have {model} just now; it is being loaded again")
+    return unavailable("the engine failed before it answered")

@@ -1,0 +1,136 @@
+"""One version from files on disk to proven in the engine, or rejected with a reason.
+
+Decides nothing about when, and writes no state: `service.serving.reconciler` does both.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from service.artifacts import ArtifactCorrupt, Manifest, verify_files
+from service.engine.client import EngineClient
+from service.engine.wire import EngineRefused, unavailable
+from service.registry import VersionRow
+from service.serving.proof import Comparison, Prover, Verdict
+from trainer.config import BaseModel
+
+_MAX_REASON_CHARACTERS = 500
+"""Of the engine's own words in a failure's message."""
+
+
+class Rejection(StrEnum):
+    """Why a version ends in FAILED. Meanings stand at AdapterVersion.failure in the proto."""
+
+    CORRUPT = "CORRUPT"
+    RANK_TOO_HIGH = "RANK_TOO_HIGH"
+    WRONG_BASE = "WRONG_BASE"
+    LOAD_REFUSED = "LOAD_REFUSED"
+    NO_EFFECT = "NO_EFFECT"
+    WRONG_WEIGHTS = "WRONG_WEIGHTS"
+    QUARANTINED = "QUARANTINED"
+
+
+class RejectedError(Exception):
+    """The version cannot be served; trying again would end the same."""
+
+    def __init__(self, reason: Rejection, message: str, comparison: Comparison | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.comparison = comparison
+        """Figures of the proof that failed, if it came to one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A version whose files are what was published."""
+
+    model: str
+    directory: Path
+    manifest: Manifest
+
+
+async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_rank: int) -> Candidate:
+    """Check everything that can be checked before the engine hears of it. Raises RejectedError."""
+    directory = artifacts_dir / row.digest
+    try:
+        manifest = await asyncio.to_thread(_read_whole, directory)
+    except ArtifactCorrupt as error:
+        raise RejectedError(Rejection.CORRUPT, error.message) from error
+    if manifest.digest != row.digest:
+        raise RejectedError(Rejection.CORRUPT, "MANIFEST.json is not what was published: its SHA-256 differs")
+    if (manifest.base_name, manifest.base_revision) != (base.name, base.revision):
+        raise RejectedError(
+            Rejection.WRONG_BASE,
+            f"it was trained on {manifest.base_name} ({manifest.base_revision}), and the engine serves "
+            f"{base.name} ({base.revision})",
+        )
+    rank = max(row.rank, manifest.rank)
+    if rank > max_rank:
+        raise RejectedError(
+            Rejection.RANK_TOO_HIGH,
+            f"its rank is {rank}; the engine serves up to {max_rank} (HOTLORA_ENGINE_MAX_RANK raises that)",
+        )
+    return Candidate(model=row.model, directory=directory, manifest=manifest)
+
+
+def _read_whole(directory: Path) -> Manifest:
+    manifest = Manifest.read(directory)
+    verify_files(directory, manifest)
+    return manifest
+
+
+async def load(candidate: Candidate, *, client: EngineClient, base_name: str) -> None:
+    """Have the engine load it. Raises RejectedError when a living engine refuses, Unavailable when
+    unknown."""
+    try:
+        await client.load_adapter(name=candidate.model, path=str(candidate.directory))
+    except EngineRefused as error:
+        await _insist_on_life(client, base_name)
+        raise RejectedError(
+            Rejection.LOAD_REFUSED, f"the engine would not load it: {_words(error, candidate)}"
+        ) from error
+
+
+async def prove(
+    candidate: Candidate,
+    *,
+    client: EngineClient,
+    generation: int,
+    base_name: str,
+    prover: Prover,
+    sequences: int | None = None,
+) -> Comparison:
+    """Compare what is served with what was trained, on the first `sequences` of the canary, or all.
+
+    Raises RejectedError with the figures, Unavailable when the engine gave none.
+    """
+    try:
+        comparison = await prover.prove(
+            client=client,
+            generation=generation,
+            base_name=base_name,
+            model=candidate.model,
+            canary=candidate.manifest.canary[:sequences],
+        )
+    except EngineRefused as error:
+        await _insist_on_life(client, base_name)
+        raise RejectedError(
+            Rejection.WRONG_WEIGHTS, f"the engine could not compute with it: {_words(error, candidate)}"
+        ) from error
+    if comparison.verdict is not Verdict.OK:
+        raise RejectedError(Rejection(comparison.verdict.value), comparison.message, comparison)
+    return comparison
+
+
+async def _insist_on_life(client: EngineClient, base_name: str) -> None:
+    """A dying engine refuses too. Raises Unavailable unless it still answers for the base."""
+    try:
+        await client.produce_token(base_name)
+    except EngineRefused as error:
+        raise unavailable("the engine does not answer for its base model") from error
+
+
+def _words(error: EngineRefused, candidate: Candidate) -> str:
+    return error.message.replace(str(candidate.directory), candidate.model)[:_MAX_REASON_CHARACTERS]

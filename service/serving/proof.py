@@ -1,0 +1,156 @@
+"""Whether the engine serves the adapter that was trained: log-probabilities of the canary, compared.
+
+Three comparisons, all means of absolute differences in nats per token: served adapter with recorded adapter
+(must be small), served adapter with served base (must be large), served base with recorded base (numeric
+noise between the two implementations, which sets what small and large mean). `compare` is pure; `Prover`
+asks the engine.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from service.artifacts import CanarySequence
+from service.engine.client import EngineClient
+
+TOLERANCE_FLOOR: Final = 0.02
+"""Nats per token. bf16 keeps 8 bits: logits around 20 are rounded to 1/16, and means over a canary of some
+100 tokens come out near 0.01; a noise that was small by luck must not make the tolerance smaller than
+that."""
+NOISE_FACTOR: Final = 3.0
+"""The adapter's own matrices are rounded too, so its noise is larger than the base's; never seen above
+twice."""
+_MAX_CACHED: Final = 4096
+"""Base measurements kept; one is some 64 numbers."""
+
+
+class Verdict(StrEnum):
+    """What the figures say."""
+
+    OK = "OK"
+    NO_EFFECT = "NO_EFFECT"
+    """The engine answers as the base does."""
+    WRONG_WEIGHTS = "WRONG_WEIGHTS"
+    """The engine answers as neither the trained adapter nor the base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Figures of a proof, in nats per token, and what follows from them."""
+
+    tokens: int
+    adapter_difference: float
+    effect: float
+    trained_effect: float
+    noise: float
+    tolerance: float
+    verdict: Verdict
+    message: str
+    """One sentence for a person, with the numbers."""
+
+
+Logprobs = Sequence[Sequence[float]]
+
+
+def compare(
+    canary: Sequence[CanarySequence], *, served_base: Logprobs, served_adapter: Logprobs
+) -> Comparison:
+    """Judge what the engine measured on `canary`, sequence by sequence.
+
+    Non-finite numbers of the adapter are WRONG_WEIGHTS. An adapter so weak that its trained effect does not
+    rise above the tolerance cannot be told from the base, and is NO_EFFECT even if it is served.
+    """
+    recorded_base = [sequence.base_logprobs for sequence in canary]
+    recorded_adapter = [sequence.adapter_logprobs for sequence in canary]
+    noise = _difference(served_base, recorded_base)
+    tolerance = max(TOLERANCE_FLOOR, NOISE_FACTOR * noise)
+    difference = _difference(served_adapter, recorded_adapter)
+    effect = _difference(served_adapter, served_base)
+    trained_effect = _difference(recorded_adapter, recorded_base)
+    verdict, message = _judge(difference, effect, trained_effect, tolerance)
+    return Comparison(
+        tokens=sum(len(each) for each in recorded_base),
+        adapter_difference=difference,
+        effect=effect,
+        trained_effect=trained_effect,
+        noise=noise,
+        tolerance=tolerance,
+        verdict=verdict,
+        message=message,
+    )
+
+
+def _judge(difference: float, effect: float, trained_effect: float, tolerance: float) -> tuple[Verdict, str]:
+    if not math.isfinite(tolerance):
+        return Verdict.WRONG_WEIGHTS, "the engine's base model gave no finite log-probabilities"
+    if not (math.isfinite(difference) and math.isfinite(effect)):
+        return Verdict.WRONG_WEIGHTS, "the engine gave no finite log-probabilities with the adapter"
+    if trained_effect <= tolerance:
+        return Verdict.NO_EFFECT, (
+            f"training moved the model by {trained_effect:.4f} nats per token, which cannot be told from "
+            f"numeric noise (tolerance {tolerance:.4f}); train longer or with a higher learning rate"
+        )
+    if effect <= tolerance:
+        return Verdict.NO_EFFECT, (
+            f"the engine answers as the base does: the adapter moves it by {effect:.4f} nats per token where "
+            f"training moved it by {trained_effect:.4f} (tolerance {tolerance:.4f})"
+        )
+    # The second condition catches a served fraction of a weak adapter, half its scale for example.
+    if difference > tolerance or 2 * difference > trained_effect:
+        return Verdict.WRONG_WEIGHTS, (
+            f"the engine does not answer as the trained adapter: {difference:.4f} nats per token apart "
+            f"(tolerance {min(tolerance, trained_effect / 2):.4f})"
+        )
+    return Verdict.OK, (
+        f"the engine answers as the trained adapter: {difference:.4f} nats per token apart (tolerance "
+        f"{tolerance:.4f}), {effect:.4f} from the base"
+    )
+
+
+def _difference(left: Logprobs, right: Logprobs) -> float:
+    """Mean absolute difference over all tokens; nan where either has one."""
+    pairs = [
+        pair
+        for of_left, of_right in zip(left, right, strict=True)
+        for pair in zip(of_left, of_right, strict=True)
+    ]
+    return math.fsum(abs(a - b) for a, b in pairs) / len(pairs)
+
+
+class Prover:
+    """Measures canaries on an engine. What the base says is asked once a generation and sequence."""
+
+    def __init__(self) -> None:
+        self._base: OrderedDict[tuple[int, tuple[int, ...]], tuple[float, ...]] = OrderedDict()
+
+    async def prove(
+        self,
+        *,
+        client: EngineClient,
+        generation: int,
+        base_name: str,
+        model: str,
+        canary: Sequence[CanarySequence],
+    ) -> Comparison:
+        """Compare what is served as `model` with the canary. Raises EngineRefused, Unavailable."""
+        served_base = [
+            await self._base_logprobs(client, generation, base_name, sequence.token_ids)
+            for sequence in canary
+        ]
+        served_adapter = [
+            await client.prompt_logprobs(model=model, token_ids=sequence.token_ids) for sequence in canary
+        ]
+        return compare(canary, served_base=served_base, served_adapter=served_adapter)
+
+    async def _base_logprobs(
+        self, client: EngineClient, generation: int, base_name: str, token_ids: tuple[int, ...]
+    ) -> tuple[float, ...]:
+        key = (generation, token_ids)
+        if key not in self._base:
+            self._base[key] = await client.prompt_logprobs(model=base_name, token_ids=token_ids)
+            while len(self._base) > _MAX_CACHED:
+                self._base.popitem(last=False)
+        return self._base[key]

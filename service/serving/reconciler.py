@@ -1,0 +1,307 @@
+"""Makes the engine serve what the registry wants, again and again: observe, plan, apply.
+
+Repairs restarts, drift and half-done loads. Each version is worked on by a task of its own, so that one
+that hangs delays no other. What may answer is in `Served`; the registry keeps states, never what is loaded.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from service.changes import Changes
+from service.engine.client import EngineClient
+from service.engine.face import Engine, EngineState
+from service.engine.wire import EngineModel, EngineRefused, unavailable
+from service.errors import Conflict, HotloraError, Unavailable
+from service.registry import Registry, Verification, VersionRow, VersionState
+from service.serving import onboarding
+from service.serving.disposal import Disposal
+from service.serving.onboarding import Candidate, RejectedError, Rejection
+from service.serving.plan import (
+    WANTED,
+    Action,
+    Drop,
+    Observed,
+    Quarantine,
+    Recheck,
+    Retire,
+    Serve,
+    plan,
+)
+from service.serving.proof import Comparison, Prover
+from service.serving.served import Proven, Served
+from trainer.config import BaseModel
+
+_log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS_WITHOUT_OUTCOME = 3
+"""After so many loads that a living engine neither did nor refused, the version counts as refused."""
+_PARALLEL_LOADS = 4
+"""The engine loads one at a time anyway; more only keep it from idling while files are checked."""
+
+
+class Reconciler:
+    """See the module. One for each engine."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        engine: Engine,
+        served: Served,
+        artifacts_dir: Path,
+        base: BaseModel,
+        changes: Changes,
+        period_seconds: float = 5.0,
+        rest_seconds: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Looks at every change, and at least every `period_seconds`; an attempt without an outcome is
+        repeated after `rest_seconds`."""
+        self._registry = registry
+        self._engine = engine
+        self._served = served
+        self._artifacts_dir = artifacts_dir
+        self._base = base
+        self._changes = changes
+        self._period_seconds = period_seconds
+        self._rest_seconds = rest_seconds
+        self._clock = clock
+        self._prover = Prover()
+        self._disposal = Disposal(registry=registry, artifacts_dir=artifacts_dir)
+        self._slots = asyncio.Semaphore(_PARALLEL_LOADS)
+        self._wake = asyncio.Event()
+        self._busy: set[str] = set()
+        self._resting: set[str] = set()
+        self._at_risk: dict[str, int] = {}
+        """Versions being loaded or proven, with the generation that it happens on."""
+        self._deaths: Counter[str] = Counter()
+        self._without_outcome: Counter[str] = Counter()
+        self._loads = 0
+        self._generation = 0
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for topic in ("versions", "engine"):
+                tasks.create_task(self._wake_on(topic))
+            while True:
+                self._wake.clear()
+                try:
+                    await self._look_and_act(tasks)
+                except HotloraError as error:
+                    _log.warning("could not reconcile", reason=error.reason, message=error.message)
+                await self._wake.wait()
+
+    async def _wake_on(self, topic: str) -> None:
+        seen = self._changes.seen(topic)
+        while True:
+            seen = await self._changes.wait(topic, seen, timeout_seconds=self._period_seconds)
+            self._wake.set()
+
+    async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:
+        engine = self._engine
+        if engine.state is not EngineState.READY:
+            return
+        generation, client = engine.generation, engine.client
+        models = await client.models()
+        desired = await self._registry.all_versions(WANTED | {VersionState.RETIRING})
+        if engine.generation != generation:
+            return
+        self._blame(generation)
+        for action in plan(desired, self._observed(models)):
+            self._apply(action, client, generation, tasks)
+        if engine.supervised:
+            await self._disposal.collect(generation)
+
+    def _observed(self, models: tuple[EngineModel, ...]) -> Observed:
+        adapters = {model.name: model.path or "" for model in models if model.base_model is not None}
+        return Observed(
+            loaded=adapters,
+            proven=self._served.proven(),
+            loads=self._loads,
+            owns_engine=self._engine.supervised,
+            artifacts_dir=self._artifacts_dir,
+            busy=frozenset(self._busy),
+            resting=frozenset(self._resting),
+            answering=frozenset(model for model in adapters if self._served.answers(model)),
+            deaths=dict(self._deaths),
+        )
+
+    def _blame(self, generation: int) -> None:
+        """The engine is a new one: what was being loaded into an older one may have killed it."""
+        for model, risked in list(self._at_risk.items()):
+            if risked < generation:
+                self._deaths[model] += 1
+                _log.warning("the engine died while loading", model=model, deaths=self._deaths[model])
+                del self._at_risk[model]
+        if generation != self._generation:
+            self._without_outcome.clear()
+            self._generation = generation
+
+    def _apply(self, action: Action, client: EngineClient, generation: int, tasks: asyncio.TaskGroup) -> None:
+        match action:
+            case Serve(row=row):
+                model, work = row.model, self._serve(row, client, generation)
+            case Recheck(row=row):
+                model, work = row.model, self._recheck(row, client, generation)
+            case Quarantine(row=row, deaths=deaths):
+                model, work = row.model, self._quarantine(row, deaths)
+            case Retire(row=row):
+                model, work = row.model, self._retire(row, client)
+            case Drop(model=model):
+                work = self._drop(model, client)
+        if model in self._busy:
+            # Dropped and wanted at once (loaded from another directory): the next look serves it.
+            work.close()
+            return
+        self._busy.add(model)
+        tasks.create_task(self._work(model, work))
+
+    async def _work(self, model: str, work: Coroutine[None, None, None]) -> None:
+        """Do one piece of work; whatever it meets, the others go on."""
+        rest = True
+        try:
+            await work
+            rest = False
+        except Conflict:
+            rest = False
+        except Unavailable as error:
+            _log.info("no outcome yet", model=model, message=error.message)
+        except (HotloraError, EngineRefused, OSError) as error:
+            _log.warning("could not finish", model=model, error=str(error))
+        except Exception:
+            _log.exception("a fault of ours", model=model)
+        finally:
+            self._busy.discard(model)
+        if rest:
+            self._resting.add(model)
+            self._wake.set()
+            await asyncio.sleep(self._rest_seconds)
+            self._resting.discard(model)
+        self._wake.set()
+
+    async def _serve(self, row: VersionRow, client: EngineClient, generation: int) -> None:
+        async with self._slots:
+            self._served.remove(row.model)
+            started = monotonic()
+            try:
+                candidate = await self._examine(row)
+                self._at_risk[row.model] = generation
+                await self._load(candidate, client, generation)
+                if row.state == VersionState.PENDING:
+                    row = await self._registry.move_version(row, VersionState.VERIFYING)
+                loads = self._loads
+                comparison = await self._prove(candidate, client, generation)
+            except RejectedError as error:
+                await self._reject(row, error, monotonic() - started)
+                return
+            except Unavailable:
+                self._without_outcome[row.model] += 1
+                raise
+            self._settle(row.model)
+            self._served.add(row.model, Proven(generation=generation, loads=loads))
+            _log.info("proven", model=row.model, message=comparison.message)
+            if row.state == VersionState.VERIFYING:
+                verification = self._verification(comparison, monotonic() - started)
+                await self._registry.move_version(row, VersionState.ACTIVE, verification=verification)
+
+    async def _examine(self, row: VersionRow) -> Candidate:
+        if self._without_outcome[row.model] >= MAX_ATTEMPTS_WITHOUT_OUTCOME:
+            raise RejectedError(
+                Rejection.LOAD_REFUSED,
+                f"the engine lived on but gave no answer to loading it {MAX_ATTEMPTS_WITHOUT_OUTCOME} times",
+            )
+        return await onboarding.examine(
+            row, artifacts_dir=self._artifacts_dir, base=self._base, max_rank=self._engine.max_rank
+        )
+
+    async def _load(self, candidate: Candidate, client: EngineClient, generation: int) -> None:
+        self._disposal.told(candidate.manifest.digest, generation)
+        await onboarding.load(candidate, client=client, base_name=self._base.name)
+        self._loads += 1
+
+    async def _prove(
+        self, candidate: Candidate, client: EngineClient, generation: int, sequences: int | None = None
+    ) -> Comparison:
+        comparison = await onboarding.prove(
+            candidate,
+            client=client,
+            generation=generation,
+            base_name=self._base.name,
+            prover=self._prover,
+            sequences=sequences,
+        )
+        if self._engine.generation != generation:
+            raise unavailable("the engine was restarted during the proof")
+        return comparison
+
+    async def _recheck(self, row: VersionRow, client: EngineClient, generation: int) -> None:
+        """Prove an ACTIVE version again, on a part of its canary; on all of it where that part disagrees."""
+        loads, started = self._loads, monotonic()
+        try:
+            candidate = await self._examine(row)
+            try:
+                await self._prove(candidate, client, generation, sequences=1)
+            except RejectedError:
+                await self._prove(candidate, client, generation)
+        except RejectedError as error:
+            await self._reject(row, error, monotonic() - started)
+        else:
+            self._served.add(row.model, Proven(generation=generation, loads=loads))
+
+    async def _quarantine(self, row: VersionRow, deaths: int) -> None:
+        error = RejectedError(
+            Rejection.QUARANTINED,
+            f"the engine died {deaths} times while loading it; it is not loaded again unless asked for",
+        )
+        await self._reject(row, error, 0.0)
+
+    async def _reject(self, row: VersionRow, error: RejectedError, seconds: float) -> None:
+        self._served.remove(row.model)
+        self._settle(row.model)
+        _log.warning("rejected", model=row.model, reason=error.reason, message=error.message)
+        verification = None if error.comparison is None else self._verification(error.comparison, seconds)
+        await self._registry.move_version(
+            row, VersionState.FAILED, failure=(error.reason, error.message), verification=verification
+        )
+
+    async def _retire(self, row: VersionRow, client: EngineClient) -> None:
+        # First no new answers, then a look at the running ones: with nothing awaited between, none slips
+        # through.
+        self._served.remove(row.model)
+        if self._served.answers(row.model):
+            return
+        await client.unload_adapter(row.model)
+        self._settle(row.model)
+        await self._registry.move_version(row, VersionState.RETIRED)
+
+    async def _drop(self, model: str, client: EngineClient) -> None:
+        self._served.remove(model)
+        if self._served.answers(model):
+            return
+        _log.info("unloading what should not be loaded", model=model)
+        await client.unload_adapter(model)
+
+    def _settle(self, model: str) -> None:
+        """There is an outcome: nothing that happens from now on is this version's fault."""
+        self._at_risk.pop(model, None)
+        self._deaths.pop(model, None)
+        self._without_outcome.pop(model, None)
+
+    def _verification(self, comparison: Comparison, seconds: float) -> Verification:
+        return Verification(
+            tokens=comparison.tokens,
+            adapter_difference=comparison.adapter_difference,
+            effect=comparison.effect,
+            trained_effect=comparison.trained_effect,
+            noise=comparison.noise,
+            tolerance=comparison.tolerance,
+            seconds=seconds,
+            time=self._clock(),
+        )
