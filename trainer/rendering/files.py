@@ -130,7 +130,7 @@ def _template(directory: Path, config: dict[str, Any]) -> str | None:
     file = directory / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    found = config.get("chat_template") or _read_json(directory / "chat_template.json").get("chat_template")
+    found = config.get("chat_template")
     if isinstance(found, list):
         found = {entry["name"]: entry["template"] for entry in found}.get("default")
     if found is not None and not isinstance(found, str):

@@ -1,18 +1,22 @@
-"""Conversations to prompts and to training rows.
+"""Conversations to the token ids of prompts and of training rows.
 
 The rule for training: a row is the prompt of its last trained answer, to the token as the engine will see
 it, followed by that answer. Loss falls on the assistant's words and on the token that ends its turn.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from tokenizers import Encoding
+
 from trainer.records import Turn
 from trainer.rendering.files import TokenizerFiles, read_directory
 from trainer.rendering.template import PLAIN_TEMPLATE, ChatTemplate, RenderingError
+from trainer.rendering.texts import RowText, probe_turn_end, row_text
 
 RENDERING_FORMAT = 1
 """Raised whenever this package gives other ids for the same files and messages."""
@@ -42,27 +46,18 @@ class TrainingRow:
     """The same as text, cut where training begins or ends."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Answer:
-    """Characters of a row's text that are one trained answer."""
-
-    start: int
-    end: int
-    """After the token that ends the turn."""
-
-
 class Renderer:
     """Turns messages into token ids with the tokenizer and the template of one base model."""
 
     def __init__(self, *, files: TokenizerFiles, template: ChatTemplate) -> None:
+        self._files = files
         self._tokenizer = files.tokenizer
         self._template = template
-        self._tokenizer_sha256 = files.tokenizer_sha256
         self._eos_token = files.special_tokens.get("eos_token", "")
-        self._special_texts = tuple(
-            {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
-        )
-        self._eos_token_ids = files.eos_token_ids | self._end_of_turn()
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._turn_end = probe_turn_end(template, [token.content for token in added if token.special])
+        end_id = self._tokenizer.token_to_id(self._turn_end.token) if self._turn_end else None
+        self._eos_token_ids = files.eos_token_ids | ({end_id} if end_id is not None else set())
 
     @classmethod
     def from_directory(cls, path: Path, *, now: Callable[[], datetime] = datetime.now) -> "Renderer":
@@ -86,13 +81,14 @@ class Renderer:
         """What must be equal for two renderers to give the same ids; goes into an adapter's manifest."""
         return {
             "format": RENDERING_FORMAT,
-            "template_sha256": hashlib.sha256(self._template.source.encode()).hexdigest(),
-            "tokenizer_sha256": self._tokenizer_sha256,
+            "template_sha256": _sha256(self._template.source),
+            "tokenizer_sha256": self._files.tokenizer_sha256,
+            "special_tokens_sha256": _sha256(json.dumps(self._files.special_tokens, sort_keys=True)),
         }
 
     def prompt(self, messages: Sequence[Turn]) -> list[int]:
         """Token ids after which the model writes the assistant's next turn. Raises RenderingError."""
-        return self._ids(self._template.render(messages, generation_prompt=True))
+        return self._encode(self._template.render(messages, generation_prompt=True)).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
@@ -104,83 +100,28 @@ class Renderer:
         Raises RenderingError when no answer is, when the template refuses the conversation, and when it shows
         an answer differently once the conversation goes on, so that training would not be what is served.
         """
-        trained = [index for index, turn in enumerate(messages) if turn.trained]
-        if not trained:
-            raise RenderingError("no assistant message of the conversation is trained on")
-        prompt, completion = self._last_answer(messages[: trained[-1] + 1])
-        answers = [self._earlier_answer(messages[: index + 1], prompt) for index in trained[:-1]]
-        last = _Answer(
-            start=len(prompt), end=len(prompt) + self._spoken(completion, messages[trained[-1]].content)
-        )
-        prompt_ids = self._ids(prompt)
-        token_ids, starts = self._row_tokens(prompt, prompt_ids, completion)
-        mask = [
+        row = row_text(self._template, self._turn_end, self._eos_token, messages)
+        token_ids, starts, prompt_tokens = self._row_tokens(row)
+        *earlier, last = row.answers
+        trained = [
             start < last.end
-            if position >= len(prompt_ids)
-            else any(answer.start <= start < answer.end for answer in answers)
+            if position >= prompt_tokens
+            else any(answer.start <= start < answer.end for answer in earlier)
             for position, start in enumerate(starts)
         ]
-        return TrainingRow(
-            token_ids=tuple(token_ids),
-            trained=tuple(mask),
-            segments=_segments(prompt + completion, [*answers, last]),
-        )
+        return TrainingRow(token_ids=tuple(token_ids), trained=tuple(trained), segments=_segments(row))
 
-    def _last_answer(self, messages: Sequence[Turn]) -> tuple[str, str]:
-        """The texts of the prompt of the last message, and of that message with its end."""
-        prompt = self._template.render(messages[:-1], generation_prompt=True)
-        whole = self._template.render(messages, generation_prompt=False)
-        content = messages[-1].content.strip()
-        if whole.startswith(prompt):
-            completion = whole[len(prompt) :]
-        else:
-            # The prompt opens the answer in a way that finished answers do not show, such as "<think>". The
-            # model will be asked with that prompt, so it is trained to go on from there with the words given.
-            history = self._template.render(messages[:-1], generation_prompt=False).rstrip()
-            begin = whole.rfind(content)
-            if not (prompt.startswith(history) and whole.startswith(history) and begin >= len(history)):
-                raise RenderingError(_unstable(len(messages) - 1))
-            completion = whole[begin:]
-        if content not in completion:
-            raise RenderingError(
-                f"the chat template drops a part of message {len(messages) - 1},"
-                " so it cannot be trained on as written"
-            )
-        if not completion.rstrip().endswith(self._special_texts):
-            # Without a token at its end the answer would teach the model never to stop.
-            completion = completion[: self._spoken(completion, messages[-1].content)] + self._eos_token
-        return prompt, completion
-
-    def _earlier_answer(self, messages: Sequence[Turn], row_prompt: str) -> _Answer:
-        """Where the last of `messages` stands in the prompt of a later answer."""
-        before = self._template.render(messages[:-1], generation_prompt=True)
-        after = self._template.render(messages, generation_prompt=False)
-        end = len(before) + self._spoken(after[len(before) :], messages[-1].content)
-        if not after.startswith(before) or not row_prompt.startswith(after[:end]):
-            raise RenderingError(_unstable(len(messages) - 1))
-        return _Answer(start=len(before), end=end)
-
-    def _spoken(self, completion: str, content: str) -> int:
-        """Characters of a completion up to the end of the turn: white space of the template is not spoken."""
-        stripped = completion.rstrip()
-        if not stripped.endswith(self._special_texts) and completion.endswith(content):
-            return len(completion)
-        return len(stripped)
-
-    def _row_tokens(self, prompt: str, prompt_ids: list[int], completion: str) -> tuple[list[int], list[int]]:
-        """The ids of a row, which begin with `prompt_ids`, and the character at which each token starts."""
-        whole = self._tokenizer.encode(prompt + completion, add_special_tokens=False)
-        starts = [start for start, _ in whole.offsets]
-        cut = len(prompt_ids)
-        if whole.ids[:cut] == prompt_ids and all(end <= len(prompt) for _, end in whole.offsets[:cut]):
-            return whole.ids, starts
+    def _row_tokens(self, row: RowText) -> tuple[list[int], list[int], int]:
+        """The ids of a row, the character at which each token starts, and how many tokens are the prompt."""
+        prompt = self._encode(row.prompt)
+        whole = self._encode(row.prompt + row.completion)
+        cut = len(prompt.ids)
+        if whole.ids[:cut] == prompt.ids and all(end <= len(row.prompt) for _, end in whole.offsets[:cut]):
+            return whole.ids, [start for start, _ in whole.offsets], cut
         # The answer's first letters melt into the prompt's last token, which a model that answers cannot do.
-        head = self._tokenizer.encode(prompt, add_special_tokens=False)
-        tail_ids, tail_starts = self._continuation(prompt_ids, completion, self.decode(whole.ids))
-        return (
-            prompt_ids + tail_ids,
-            [start for start, _ in head.offsets] + [len(prompt) + start for start in tail_starts],
-        )
+        tail_ids, tail_starts = self._continuation(prompt.ids, row.completion, self.decode(whole.ids))
+        starts = [start for start, _ in prompt.offsets] + [len(row.prompt) + start for start in tail_starts]
+        return prompt.ids + tail_ids, starts, cut
 
     def _continuation(
         self, prompt_ids: list[int], completion: str, row_text: str
@@ -192,34 +133,23 @@ class Renderer:
         """
         readings = (row_text, self.decode(prompt_ids) + completion)
         for anchor in _ANCHORS:
-            anchor_ids = self._ids(anchor)
-            anchored = self._tokenizer.encode(anchor + completion, add_special_tokens=False)
-            tail = anchored.ids[len(anchor_ids) :]
-            if anchored.ids[: len(anchor_ids)] == anchor_ids and self.decode(prompt_ids + tail) in readings:
-                starts = [start - len(anchor) for start, _ in anchored.offsets[len(anchor_ids) :]]
-                return tail, starts
+            anchor_ids = self._encode(anchor).ids
+            anchored = self._encode(anchor + completion)
+            cut = len(anchor_ids)
+            tail = anchored.ids[cut:]
+            if anchored.ids[:cut] == anchor_ids and self.decode(prompt_ids + tail) in readings:
+                return tail, [start - len(anchor) for start, _ in anchored.offsets[cut:]]
         raise RenderingError("the tokenizer does not keep the prompt and the answer apart")
 
-    def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _end_of_turn(self) -> frozenset[int]:
-        """The special token that the template writes behind an answer, if it writes one."""
-        try:
-            _, completion = self._last_answer(
-                (Turn(role="user", content="a"), Turn(role="assistant", content="b"))
-            )
-        except RenderingError:
-            return frozenset()  # the template wants something else of a conversation; rows will tell
-        found = [text for text in self._special_texts if completion.rstrip().endswith(text)]
-        token_id = self._tokenizer.token_to_id(max(found, key=len)) if found else None
-        return frozenset() if token_id is None else frozenset({token_id})
+    def _encode(self, text: str) -> Encoding:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
 
-def _segments(text: str, answers: Sequence[_Answer]) -> tuple[Segment, ...]:
+def _segments(row: RowText) -> tuple[Segment, ...]:
+    text = row.prompt + row.completion
     segments = []
     position = 0
-    for answer in answers:
+    for answer in row.answers:
         segments.append(Segment(text=text[position : answer.start], trained=False))
         segments.append(Segment(text=text[answer.start : answer.end], trained=True))
         position = answer.end
@@ -227,8 +157,5 @@ def _segments(text: str, answers: Sequence[_Answer]) -> tuple[Segment, ...]:
     return tuple(segment for segment in segments if segment.text)
 
 
-def _unstable(index: int) -> str:
-    return (
-        f"the chat template shows message {index} differently once the conversation goes on: training on it"
-        " would not be what is served; give all but the last answer weight 0, or make a row of each answer"
-    )
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
