@@ -65,7 +65,6 @@ def error_of(status: Status, *, address: str, method: str, broken_off: bool = Fa
             error_details_pb2.BadRequest(),
             error_details_pb2.RetryInfo(),
         )
-        request = error_details_pb2.RequestInfo()
         if detail.Unpack(info):
             reason, error_id = info.reason, info.metadata.get("error_id", error_id)
         elif detail.Unpack(bad):
@@ -75,8 +74,6 @@ def error_of(status: Status, *, address: str, method: str, broken_off: bool = Fa
             )
         elif detail.Unpack(retry):
             retry_delay_seconds = retry.retry_delay.ToTimedelta().total_seconds()
-        elif detail.Unpack(request):
-            error_id = request.request_id
     return _BY_CODE.get(status.code, errors.Internal)(
         envelope.message or status.message,
         reason=reason,

@@ -249,7 +249,7 @@ def compare(
     left: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
     right: Annotated[
         str | None,
-        typer.Argument(metavar="[OTHER]", help="Without it: the base and MODEL.", show_default=False),
+        typer.Argument(metavar="OTHER", help="Without it: the base and MODEL.", show_default=False),
     ] = None,
     prompt: options.Prompt = None,
     system: options.System = None,

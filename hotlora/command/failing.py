@@ -89,8 +89,6 @@ def report(error: errors.HotloraError, *, as_json: bool) -> None:
         print(f"  {violation.field}: {violation.description}", file=sys.stderr)
     if error.retry_delay_seconds is not None:
         print(f"  Try again in {error.retry_delay_seconds:.0f} s.", file=sys.stderr)
-    if error.error_id:
-        print(f"  The service's log has more under {error.error_id}.", file=sys.stderr)
 
 
 def as_dict(error: errors.HotloraError) -> dict[str, object]:
