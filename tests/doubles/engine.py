@@ -1,0 +1,399 @@
+"""A vLLM that computes nothing: the routes, shapes and codes of vLLM 0.32's API server, and switches to
+misbehave.
+
+Log-probabilities are a fixed function of the tokens and of the bytes of the adapter's weights file, so that
+a test can write a canary that fits an adapter, or another one's. `tests/service/test_engine_real.py` asks
+this and the real server the same things and compares the answers.
+
+    python -m tests.doubles.engine --port 0 --model DIRECTORY --served-model-name base
+
+runs it as a process of its own, for tests of supervision.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+WORDS = ("all ", "is ", "well ", "with ", "this ", "engine ", "today ", "and ")
+EMPTY_MOVE = b""
+"""Weights that move nothing: what a name that matches no module amounts to."""
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """Ways to misbehave; all off."""
+
+    swapped: dict[str, str] = field(default_factory=dict)
+    """Adapters served with another adapter's weights."""
+    as_base: set[str] = field(default_factory=set)
+    """Adapters served with the base's weights alone."""
+    refused_loads: set[str] = field(default_factory=set)
+    lost_answers: set[str] = field(default_factory=set)
+    """Paths (such as /v1/load_lora_adapter) that do what was asked, and then drop the connection, once
+    each."""
+    dies_at_load: set[str] = field(default_factory=set)
+    stalled_loads: set[str] = field(default_factory=set)
+    """Adapters whose load never answers and never happens."""
+    broken_weights: set[str] = field(default_factory=set)
+    """Adapters that every computation fails with."""
+    cut_stream_at: int | None = None
+    """Bytes of a streamed answer after which the connection is dropped."""
+    finish_reason: str | None = "stop"
+    """What an answer ends with instead of stop; None: it ends without."""
+    error_event_at: int | None = None
+    """Token before which an error event comes, on HTTP 200."""
+    hanging: bool = False
+    """Whether nothing but /health is answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An adapter in the engine."""
+
+    path: str
+    weights: bytes
+
+
+def logprobs(weights: bytes | None, token_ids: Sequence[int], noise: float = 0.0) -> list[float]:
+    """What a model with these adapter weights (None: the base) says of each token but the first."""
+    return [
+        -0.5
+        - 6 * _fraction(b"base", position, token)
+        - _move(weights, position, token)
+        + noise * (-1) ** position
+        for position, token in enumerate(token_ids)
+    ][1:]
+
+
+def _move(weights: bytes | None, position: int, token: int) -> float:
+    return 2 * _fraction(weights, position, token) if weights else 0.0
+
+
+def _fraction(seed: bytes, position: int, token: int) -> float:
+    digest = hashlib.sha256(seed + b"%d/%d" % (position, token)).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32
+
+
+class EngineDouble:
+    """The server. Use it as an async context manager; `url` says where it is."""
+
+    def __init__(
+        self,
+        *,
+        base_name: str = "base",
+        base_path: str = "/models/base",
+        max_model_length: int = 2048,
+        api_key: str | None = None,
+        noise: float = 0.003,
+        answer_tokens: int = 5,
+        token_seconds: float = 0.0,
+        exits: bool = False,
+    ) -> None:
+        """`exits`: whether dying ends the process, not only every connection. `noise`: how far its log-
+        probabilities are from `logprobs`, as another implementation's would be."""
+        self.base_name = base_name
+        self.faults = Faults()
+        self.adapters: dict[str, Loaded] = {}
+        self.calls: Counter[str] = Counter()
+        """Requests by path."""
+        self.streams = 0
+        """Streamed answers being given now."""
+        self.stream_ended = asyncio.Event()
+        """Set whenever a streamed answer ends, however it does."""
+        self.dead = False
+        """Whether every connection is dropped, until `restart`."""
+        self.hold: asyncio.Event | None = None
+        """When set, streams wait for it after their first token."""
+        self._base_path = base_path
+        self._max_model_length = max_model_length
+        self._api_key = api_key
+        self._noise = noise
+        self._answer_tokens = answer_tokens
+        self._token_seconds = token_seconds
+        self._exits = exits
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> "EngineDouble":
+        await self.start(0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self, port: int) -> None:
+        """Listen on a port of 127.0.0.1; 0 means a free one."""
+        app = web.Application(middlewares=[self._gate])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        app.router.add_post("/v1/completions", self._completions)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Drop every connection and forget every adapter, as a killed engine does."""
+        self.adapters.clear()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def restart(self) -> None:
+        """Come back empty at the same address."""
+        await self.stop()
+        self.dead = False
+        await self.start(self.port)
+
+    @web.middleware
+    async def _gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.calls[request.path] += 1
+        if self.dead:
+            _drop(request)
+        authorized = (
+            self._api_key is None or request.headers.get("Authorization") == f"Bearer {self._api_key}"
+        )
+        if request.path.startswith("/v1") and not authorized:
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        if self.faults.hanging and request.path != "/health":
+            await asyncio.Event().wait()
+        response: web.StreamResponse = await handler(request)
+        if request.path in self.faults.lost_answers:
+            self.faults.lost_answers.discard(request.path)
+            _drop(request)
+        return response
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        base = _card(self.base_name, self._base_path, None, {"max_model_len": self._max_model_length})
+        cards = [
+            _card(name, loaded.path, self.base_name, {"max_model_len": None})
+            for name, loaded in self.adapters.items()
+        ]
+        return web.json_response({"object": "list", "data": [base, *cards]})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        fields = await request.json()
+        name, path = fields["lora_name"], fields["lora_path"]
+        if name in self.faults.dies_at_load:
+            self.die(request)
+        if name in self.faults.stalled_loads:
+            await asyncio.Event().wait()
+        if name in self.adapters:
+            text = (
+                f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place"
+            )
+            return _error(400, "InvalidUserInput", f"{text}, set 'load_inplace' to True.")
+        weights = Path(path) / "adapter_model.safetensors"
+        if not weights.is_file():
+            return _error(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for <path>")
+        if name in self.faults.refused_loads:
+            return _error(500, "InternalServerError", "Call to add_lora method failed: unexpected modules")
+        self.adapters[name] = Loaded(path=path, weights=weights.read_bytes())
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if name not in self.adapters:
+            return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
+        del self.adapters[name]
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    def die(self, request: web.Request) -> None:
+        """Be gone at once; a process ends, a server within a test stops listening."""
+        if self._exits:
+            os._exit(1)
+        self.dead = True
+        self.adapters.clear()
+        _drop(request)
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        try:
+            fields = json.loads(await request.read())
+        except ValueError:
+            return _error(400, "Bad Request", "1 validation error: JSON decode error", param="body.9")
+        model, prompt, limit = fields["model"], fields["prompt"], fields["max_tokens"]
+        if model != self.base_name and model not in self.adapters:
+            message = f"The model `{model}` does not exist. Valid aliases: {self.base_name}."
+            return _error(404, "NotFoundError", message, param="model")
+        if len(prompt) + limit > self._max_model_length:
+            message = f"max_tokens={limit} cannot be greater than max_model_len={self._max_model_length}."
+            return _error(400, "BadRequestError", message, param="max_tokens")
+        if model in self.faults.broken_weights:
+            return _error(500, "InternalServerError", "Out of range float values are not JSON compliant")
+        if fields.get("stream"):
+            return await self._stream(request, fields)
+        return web.json_response(self._whole(fields))
+
+    def _whole(self, fields: Mapping[str, object]) -> Mapping[str, object]:
+        prompt = fields["prompt"]
+        assert isinstance(prompt, list)
+        model = str(fields["model"])
+        entries: list[object] | None = None
+        if fields.get("prompt_logprobs") is not None:
+            measured = logprobs(self._weights(model), prompt, self._noise)
+            entries = [None] + [
+                {str(token): {"logprob": value, "rank": 1, "decoded_token": f"t{token}"}}
+                for token, value in zip(prompt[1:], measured, strict=True)
+            ]
+        nothing = dict.fromkeys(
+            ("logprobs", "stop_reason", "token_ids", "prompt_token_ids", "routed_experts")
+        )
+        choice = {
+            "index": 0,
+            "text": WORDS[0],
+            "finish_reason": "length",
+            "prompt_logprobs": entries,
+            **nothing,
+        }
+        extra = dict.fromkeys(("service_tier", "kv_transfer_params", "ec_transfer_params", "metrics"))
+        details = dict.fromkeys(("prompt_tokens_details", "completion_tokens_details"))
+        return {
+            **self._head(model),
+            "choices": [choice],
+            "usage": {**_usage(len(prompt), 1), **details},
+            **extra,
+        } | {"system_fingerprint": "vllm-double"}
+
+    def _weights(self, model: str) -> bytes | None:
+        if model == self.base_name or model in self.faults.as_base:
+            return None
+        return self.adapters[self.faults.swapped.get(model, model)].weights
+
+    def _head(self, model: str) -> Mapping[str, object]:
+        return {"id": "cmpl-0", "object": "text_completion", "created": int(time.time()), "model": model}
+
+    async def _stream(self, request: web.Request, fields: Mapping[str, object]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        self.streams += 1
+        sent = 0
+        try:
+            async for event in self._events(fields):
+                payload = f"data: {event}\n\n".encode()
+                cut = self.faults.cut_stream_at
+                if cut is not None and sent + len(payload) > cut:
+                    await response.write(payload[: cut - sent])
+                    _drop(request)
+                    break
+                await response.write(payload)
+                sent += len(payload)
+        finally:
+            self.streams -= 1
+            self.stream_ended.set()
+        return response
+
+    async def _events(self, fields: Mapping[str, object]) -> AsyncIterator[str]:
+        prompt, limit, model = fields["prompt"], fields["max_tokens"], str(fields["model"])
+        assert isinstance(prompt, list) and isinstance(limit, int)
+        head = self._head(model)
+        count = min(self._answer_tokens, limit)
+        for token in range(count):
+            if token == self.faults.error_event_at:
+                yield json.dumps(
+                    {"error": _error_body(500, "InternalServerError", "Internal server error", None)}
+                )
+                break
+            last = token == count - 1
+            reason = (
+                ("length" if limit < self._answer_tokens else self.faults.finish_reason) if last else None
+            )
+            choice = {"index": 0, "text": WORDS[token % len(WORDS)], "finish_reason": reason}
+            nothing = dict.fromkeys(("logprobs", "stop_reason", "prompt_token_ids", "token_ids"))
+            usage = _usage(len(prompt), token + 1)
+            yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})
+            if self._token_seconds:
+                await asyncio.sleep(self._token_seconds)
+            if self.hold is not None:
+                await self.hold.wait()
+        usage = _usage(len(prompt), count)
+        yield json.dumps({**head, "choices": [], "usage": usage, "system_fingerprint": "vllm-double"})
+        yield "[DONE]"
+
+
+def _drop(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> Mapping[str, object]:
+    total = prompt_tokens + completion_tokens
+    return {"prompt_tokens": prompt_tokens, "total_tokens": total, "completion_tokens": completion_tokens}
+
+
+def _card(name: str, root: str, parent: str | None, extra: Mapping[str, object]) -> Mapping[str, object]:
+    permission = {
+        "id": "modelperm-0",
+        "object": "model_permission",
+        "created": 0,
+        "organization": "*",
+        "group": None,
+    }
+    flags = ("create_engine", "sampling", "logprobs", "search_indices", "view", "fine_tuning")
+    permission |= {f"allow_{flag}": True for flag in flags} | {"is_blocking": False}
+    head = {"id": name, "object": "model", "created": 0, "owned_by": "vllm", "root": root, "parent": parent}
+    return {**head, **extra, "permission": [permission]}
+
+
+def _error_body(code: int, kind: str, message: str, param: str | None) -> Mapping[str, object]:
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def _error(code: int, kind: str, message: str, *, param: str | None = None) -> web.Response:
+    return web.json_response({"error": _error_body(code, kind, message, param)}, status=code)
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    double = EngineDouble(
+        base_name=arguments.served_model_name,
+        base_path=arguments.model,
+        api_key=os.environ.get("VLLM_API_KEY"),
+        exits=True,
+    )
+    double.faults = Faults(**json.loads(arguments.faults))
+    await double.start(arguments.port)
+    sys.stdout.write(f"{double.port}\n")
+    sys.stdout.flush()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+
+
+def main() -> None:
+    """Run as a process; ends on SIGTERM."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model", default="/models/base")
+    parser.add_argument("--served-model-name", default="base")
+    parser.add_argument("--faults", default="{}", help="fields of Faults as JSON")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
