@@ -42,6 +42,8 @@ class Health:
     """Between two probes; none is sent when somebody got a token meanwhile."""
     probe_timeout_seconds: float = 20.0
     """For one token. A training run on the same cores slows the engine down, hardly tenfold."""
+    warm_up_seconds: float = 120.0
+    """For the first log-probabilities after a start, for which vLLM compiles code."""
     failures: int = 2
     """Probes in a row that must fail before the engine is ended."""
     first_backoff_seconds: float = 0.5
@@ -141,7 +143,8 @@ class Supervisor:
         except (EngineCannotStartError, OSError) as error:
             return f"the engine cannot be started: {error}"
         self.pid = process.pid
-        client = self._client = EngineClient(url=f"http://127.0.0.1:{port}", api_key=api_key)
+        url = f"http://127.0.0.1:{port}"
+        client = self._client = EngineClient(url=url, api_key=api_key, clock=self._clock)
         try:
             return await self._watch(process, client)
         finally:
@@ -170,6 +173,13 @@ class Supervisor:
                 await self._become_ready(client)
         except TimeoutError:
             return f"the engine gave no token within {start_seconds:g} s of its start"
+        self._ready_since = self._clock()
+        self._tell(EngineState.READY, "the engine is ready")
+        try:
+            async with asyncio.timeout(self._health.warm_up_seconds):
+                await self._warm_up(client)
+        except TimeoutError:
+            return f"the engine gave no log-probabilities within {self._health.warm_up_seconds:g} s"
         failures = 0
         while failures < self._health.failures:
             looked = self._clock()
@@ -185,10 +195,9 @@ class Supervisor:
             if await self._probe(client):
                 break
             await asyncio.sleep(self._health.ready_poll_seconds)
-        self._ready_since = self._clock()
-        self._tell(EngineState.READY, "the engine is ready")
-        # vLLM compiles its log-probability code at the first request for it, which takes seconds; now
-        # nobody waits.
+
+    async def _warm_up(self, client: EngineClient) -> None:
+        """Have vLLM compile its log-probability code, which takes seconds, while nobody waits for a proof."""
         with contextlib.suppress(Unavailable, EngineRefused):
             await client.prompt_logprobs(model=self._base.name, token_ids=tuple(range(1, 17)))
 

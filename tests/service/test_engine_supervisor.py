@@ -1,0 +1,226 @@
+"""The supervisor with real processes: a double of vLLM as a child, on a real leash."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.changes import Changes
+from service.engine import EngineState, Supervisor, leash
+from service.engine.command import (
+    EngineCannotStartError,
+    EngineCommand,
+    allowed_rank,
+    vllm_command,
+)
+from service.engine.supervisor import CommandBuilder, Health
+from service.errors import Unavailable
+from service.settings import Settings
+from trainer.config import BaseModel
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = BaseModel(name="base", path=Path("/models/base"), revision="sha256:0")
+QUICK = Health(
+    ready_poll_seconds=0.02,
+    probe_interval_seconds=0.05,
+    probe_timeout_seconds=2.0,
+    first_backoff_seconds=0.01,
+    last_backoff_seconds=0.02,
+)
+
+
+def _double(*arguments: str) -> CommandBuilder:
+    """Builds the command of a double that is told `arguments` too."""
+
+    def build(port: int, api_key: str) -> EngineCommand:
+        command = (sys.executable, "-m", "tests.doubles.engine", "--port", str(port), *arguments)
+        environment = {**os.environ, "VLLM_API_KEY": api_key, "PYTHONPATH": str(ROOT)}
+        return EngineCommand(arguments=command, environment=environment)
+
+    return build
+
+
+@asynccontextmanager
+async def _running(
+    tmp_path: Path, command: CommandBuilder | None = None, health: Health = QUICK, **settings: float
+) -> AsyncIterator[tuple[Supervisor, Changes]]:
+    changes = Changes()
+    configured = Settings.model_validate({"home": tmp_path, "engine_port": 0, **settings})
+    supervisor = Supervisor(
+        settings=configured, base=BASE, changes=changes, command=command or _double(), health=health
+    )
+    task = asyncio.create_task(supervisor.run())
+    try:
+        yield supervisor, changes
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until(changes: Changes, reached: Callable[[], bool]) -> None:
+    """Wait for the engine to tell of something that makes `reached` true."""
+    async with asyncio.timeout(30):
+        seen = changes.seen("engine")
+        while not reached():
+            seen = await changes.wait("engine", seen, timeout_seconds=1)
+
+
+def _group(pgid: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pgid and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+async def test_an_engine_becomes_ready_once_it_gives_a_token(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (engine, changes):
+        assert engine.state is EngineState.STARTING
+        await _until(changes, lambda: engine.state is EngineState.READY)
+
+        assert (engine.generation, engine.restarts) == (1, 0)
+        assert [model.name for model in await engine.client.models()] == ["base"]
+
+
+async def test_a_killed_engine_is_started_again_as_a_new_generation(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (engine, changes):
+        await _until(changes, lambda: engine.state is EngineState.READY)
+        first_client = engine.client
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await _until(changes, lambda: engine.state is EngineState.READY and engine.generation == 2)
+
+        assert engine.restarts == 1
+        assert engine.client is not first_client
+        with pytest.raises(Unavailable):
+            await first_client.models()
+
+
+async def test_a_hung_engine_is_found_by_its_missing_tokens_and_started_again(tmp_path: Path) -> None:
+    health = Health(
+        ready_poll_seconds=0.02,
+        probe_interval_seconds=0.02,
+        probe_timeout_seconds=0.5,
+        warm_up_seconds=0.5,
+        first_backoff_seconds=0.01,
+    )
+    async with _running(tmp_path, health=health) as (engine, changes):
+        await _until(changes, lambda: engine.state is EngineState.READY)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSTOP)
+        await _until(changes, lambda: engine.state is EngineState.READY and engine.generation == 2)
+
+
+async def test_ending_the_supervisor_ends_the_engine_and_its_children(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (engine, changes):
+        await _until(changes, lambda: engine.state is EngineState.READY)
+        assert engine.pid is not None
+        group = engine.pid
+        assert _group(group)
+
+    assert _group(group) == []
+
+
+async def test_an_engine_that_cannot_start_is_down_with_the_reason_and_tried_again(tmp_path: Path) -> None:
+    def refuse(port: int, api_key: str) -> EngineCommand:
+        raise EngineCannotStartError("the plugin is not installed")
+
+    async with _running(tmp_path, refuse) as (engine, changes):
+        await _until(changes, lambda: engine.generation >= 2 and engine.state is EngineState.DOWN)
+
+        assert "the plugin is not installed" in engine.message
+        with pytest.raises(Unavailable):
+            _ = engine.client
+
+
+async def test_an_engine_that_dies_at_its_start_is_down_with_the_reason(tmp_path: Path) -> None:
+    async with _running(tmp_path, _double("--no-such-flag")) as (engine, changes):
+        await _until(changes, lambda: engine.generation >= 2 and engine.state is EngineState.DOWN)
+
+        assert "status 2" in engine.message
+        assert "--no-such-flag" in (tmp_path / "logs" / "engine.log").read_text()
+
+
+async def test_an_engine_that_never_gives_a_token_is_ended_and_started_again(tmp_path: Path) -> None:
+    hanging = _double("--faults", '{"hanging": true}')
+    async with _running(tmp_path, hanging, engine_start_timeout_seconds=0.5) as (engine, changes):
+        await _until(changes, lambda: engine.generation >= 2)
+
+
+async def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, _running(tmp_path, engine_port=port) as (engine, changes):
+        await _until(changes, lambda: engine.state is EngineState.DOWN)
+
+        assert str(port) in engine.message
+        assert engine.generation == 0
+
+
+_SERVICE = """
+import subprocess, sys
+leash = subprocess.Popen(
+    [sys.executable, sys.argv[1], sys.executable, "-c",
+     "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+     "print('both run', file=sys.stderr, flush=True); time.sleep(60)"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+)
+print(leash.stdout.readline().decode().strip(), flush=True)
+leash.wait()
+"""
+
+
+def test_a_service_killed_with_sigkill_leaves_no_engine_behind() -> None:
+    service = subprocess.Popen(
+        [sys.executable, "-c", _SERVICE, leash.__file__], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert service.stdout is not None and service.stderr is not None
+    group = int(service.stdout.readline())
+    assert service.stderr.readline() == b"both run\n"
+    members = _group(group)
+    assert len(members) == 2
+
+    service.kill()
+    service.wait()
+
+    _, alive = psutil.wait_procs(members, timeout=10)
+    assert alive == []
+    service.stdout.close()
+    service.stderr.close()
+
+
+def test_a_leash_ends_with_the_status_of_its_command() -> None:
+    for code, status in (("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)):
+        command = [sys.executable, leash.__file__, sys.executable, "-c", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            assert process.wait(timeout=20) == status
+
+
+@pytest.mark.parametrize(("rank", "allowed"), [(1, 1), (2, 8), (16, 16), (17, 32), (500, 512)])
+def test_a_rank_is_rounded_up_to_one_that_vllm_accepts(rank: int, allowed: int) -> None:
+    assert allowed_rank(rank) == allowed
+
+
+def test_the_command_keeps_the_key_out_of_the_arguments_and_off_every_interface(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, engine_max_rank=20)
+    base = BaseModel(name="base", path=tmp_path, revision="sha256:0")
+
+    command = vllm_command(settings, base, port=8123, api_key="very-secret")
+
+    assert not any("very-secret" in argument for argument in command.arguments)
+    assert command.environment["VLLM_API_KEY"] == "very-secret"
+    following = dict(zip(command.arguments, command.arguments[1:], strict=False))
+    assert following["--host"] == "127.0.0.1"
+    assert following["--port"] == "8123"
+    assert following["--max-lora-rank"] == "32"
+    assert following["--served-model-name"] == "base"
