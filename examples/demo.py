@@ -1,9 +1,9 @@
 """The main job once, without a person: `make demo`.
 
-Starts engine, service and gateway on free ports, uploads the triage rows, trains an adapter, waits until it is
-proven, asks base and adapter the held-out messages, and writes runs/demo/report.json. Ends with 0 only if the
-adapter is proven and scores better than the base. Everything it makes is below runs/demo, except the base model,
-which is kept where HOTLORA_MODELS_DIR says, else in .hotlora/models.
+Starts engine, service and gateway on free ports, uploads the triage rows, trains an adapter, waits until it
+is proven, asks base and adapter the held-out messages, and writes runs/demo/report.json. Ends with 0 only if
+the adapter is proven and scores better than the base. Everything it makes is below runs/demo, except the base
+model, which is kept where HOTLORA_MODELS_DIR says, else in .hotlora/models.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ _ORPHANS_GRACE_SECONDS: Final = 5.0
 async def main_job(
     client: AsyncClient, *, train_path: Path, held_out: Sequence[TriageRow], console: Console
 ) -> Report:
-    """Trains, waits for the proof, asks both models. Raises HotloraError, and TimeoutError when a step hangs."""
+    """Trains, waits for the proof, asks both models. Raises HotloraError, TimeoutError if a step hangs."""
     async with asyncio.timeout(JOB_LIMIT_SECONDS):
         job = await train(client, train_path, console)
     report = Report(
