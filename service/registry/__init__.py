@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from service.changes import Changes
 from service.registry import adapters, datasets, events, jobs, versions
-from service.registry.database import Database
+from service.registry.database import BUSY_TIMEOUT_SECONDS, Database
 from service.registry.jobs import NewJob
 from service.registry.rows import (
     AdapterRow,
@@ -84,13 +84,14 @@ class Registry:
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = _random_id,
         max_queued_jobs: int = 100,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> AsyncIterator["Registry"]:
         """Open the database, bring its schema up to date, and close it at the end.
 
         `clock` gives seconds since the epoch, `ids` never the same text twice. Raises WrongState
         (SCHEMA_TOO_NEW) if a newer release wrote the database.
         """
-        async with Database.open(database_url) as database:
+        async with Database.open(database_url, busy_timeout_seconds) as database:
             yield cls(
                 database=database, changes=changes, clock=clock, ids=ids, max_queued_jobs=max_queued_jobs
             )

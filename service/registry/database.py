@@ -7,6 +7,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -17,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from service.errors import DataLoss, Exhausted, Unavailable
 from service.registry.schema import upgrade
 
-_BUSY_TIMEOUT_MILLISECONDS = 10_000
+BUSY_TIMEOUT_SECONDS = 10.0
 """How long a statement waits for another process's write; transactions here take milliseconds."""
 
 
@@ -32,11 +33,12 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["Database"]:
+    async def open(cls, url: str, busy_timeout_seconds: float) -> AsyncIterator["Database"]:
         """Connect, migrate, and disconnect at the end."""
         engine = create_async_engine(url)
         if engine.dialect.name == "sqlite":
-            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+            prepare = partial(_prepare_sqlite, busy_timeout_seconds)
+            event.listen(engine.sync_engine, "connect", prepare)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         try:
             database = cls(engine)
@@ -61,12 +63,14 @@ class Database:
                 yield connection
 
 
-def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(
+    busy_timeout_seconds: float, connection: DBAPIConnection, _entry: ConnectionPoolEntry
+) -> None:
     # The driver's own way to begin is deferred, and would fail under two writers; see _begin_sqlite.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}",
+        f"busy_timeout = {int(busy_timeout_seconds * 1000)}",
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",

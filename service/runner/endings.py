@@ -1,7 +1,7 @@
 """How jobs end, or go back to the queue, once their trainer is gone.
 
 Registry and files change in such an order that a crash at any point between is repaired by the next start:
-success is recorded before the work directory goes, a cancel after everything has gone. Knows nothing of processes.
+success is recorded before the work directory goes, a cancel after everything has gone. Knows no processes.
 """
 
 import asyncio

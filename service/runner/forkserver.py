@@ -166,4 +166,7 @@ class ForkServer:
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            # Without this limit, a grandchild that holds the pipes would hold us.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.exit_seconds):
+                    await process.wait()

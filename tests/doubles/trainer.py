@@ -1,0 +1,322 @@
+"""A fork server without torch that speaks the real one's protocol, and misbehaves on order.
+
+    python -m tests.doubles.trainer --plan PLAN.json SOCKET_DIR --threads N --preload DIR
+
+PLAN.json is read anew for each job: `{adapter_id: {...Behaviour}}`. Its trainers fork, `setsid`, connect,
+write event lines, obey `cancel`, keep checkpoints, resume from them, and publish a whole artifact; they never
+compute anything. A trainer whose socket ends kills itself. Standard library only: it starts in a moment.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer import events
+from trainer.config import JobFile
+
+_LOOK_SECONDS = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """What trainers of one adapter do. Steps count from 1; 0 means never."""
+
+    crash_at_step: int = 0
+    """SIGKILL to itself instead of this step."""
+    crash_attempts: int = 1_000
+    """Only attempts up to this one crash."""
+    crash_before_connecting: bool = False
+    hang_at_step: int = 0
+    """Says nothing more, and does not obey."""
+    fail_at_step: int = 0
+    """Ends with Failed(NAN_LOSS)."""
+    nonsense_at_step: int = 0
+    """Writes a line that is no event."""
+    endless_line_at_step: int = 0
+    stop_at_step: int = 0
+    """Ends with Cancelled although nobody asked."""
+    gate: str = ""
+    """Path of a file: the step `gate_step` begins only once it exists. A cancel opens the gate as well."""
+    gate_step: int = 2
+    ignore_cancel: bool = False
+    die_after_publishing: bool = False
+    """SIGKILL to itself between the artifact's rename and the last line."""
+    lie: bool = False
+    """Announces an artifact that is not there."""
+    publish_when_cancelled: bool = False
+    """Answers a cancel by publishing what there is."""
+
+
+class Trainer:
+    """One forked child."""
+
+    def __init__(self, job: JobFile, behaviour: Behaviour, connection: socket.socket) -> None:
+        self._job = job
+        self._behaviour = behaviour
+        self._connection = connection
+        self._cancelled = False
+        connection.setblocking(False)
+
+    def run(self) -> int:
+        """The whole run; gives the exit status."""
+        self._say(events.Loading(time=time.time(), pid=os.getpid()))
+        checkpoints = self._job.work_path / "checkpoints"
+        checkpoints.mkdir(exist_ok=True)
+        done = max((int(path.name) for path in checkpoints.iterdir()), default=0)
+        if done:
+            self._say(events.Resumed(time=time.time(), step=done))
+        steps = self._job.hyperparameters.max_steps or 5
+        for step in range(done + 1, steps + 1):
+            ended = self._step(step, steps)
+            if ended is not None:
+                return ended
+            (checkpoints / str(step)).touch()
+            self._say(events.CheckpointSaved(time=time.time(), step=step))
+        return self._publish(steps)
+
+    def _step(self, step: int, steps: int) -> int | None:
+        behaviour = self._behaviour
+        if step == behaviour.gate_step and behaviour.gate:
+            while not Path(behaviour.gate).exists() and not self._asked():
+                time.sleep(_LOOK_SECONDS)
+        if self._asked():
+            if behaviour.publish_when_cancelled:
+                return self._publish(step)
+            self._say(events.Cancelled(time=time.time()))
+            return 3
+        self._misbehave(step)
+        if step == behaviour.fail_at_step:
+            reason = events.FailureReason.NAN_LOSS
+            self._say(events.Failed(time=time.time(), reason=reason, message="The loss is not a number."))
+            return 1
+        if step == behaviour.stop_at_step:
+            self._say(events.Cancelled(time=time.time()))
+            return 3
+        if step == 1:
+            self._say(events.FirstForward(time=time.time()))
+        self._say(_metrics(step, steps))
+        if step == 1:
+            self._say(events.FirstStep(time=time.time(), step=1))
+        return None
+
+    def _misbehave(self, step: int) -> None:
+        behaviour = self._behaviour
+        if step == behaviour.crash_at_step and self._job.attempt <= behaviour.crash_attempts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == behaviour.hang_at_step:
+            while True:
+                self._heard()
+                time.sleep(_LOOK_SECONDS)
+        if step == behaviour.nonsense_at_step:
+            self._write(b'{"kind": "joy"}\n')
+        if step == behaviour.endless_line_at_step:
+            while True:
+                self._write(b"x" * 65_536)
+
+    def _publish(self, step: int) -> int:
+        self._say(events.Saving(time=time.time(), step=step))
+        digest, size_bytes = "0" * 64, 0
+        if not self._behaviour.lie:
+            digest, size_bytes = write_artifact(self._job)
+        if self._behaviour.die_after_publishing:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rank = self._job.hyperparameters.rank
+        self._say(
+            events.Published(time=time.time(), step=step, digest=digest, size_bytes=size_bytes, rank=rank)
+        )
+        return 0
+
+    def _asked(self) -> bool:
+        if b"cancel" in self._heard() and not self._behaviour.ignore_cancel:
+            self._cancelled = True
+        return self._cancelled
+
+    def _heard(self) -> bytes:
+        try:
+            received = self._connection.recv(64)
+        except BlockingIOError:
+            return b""
+        except ConnectionError:
+            received = b""
+        if not received:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return received
+
+    def _say(self, event: events.TrainerEvent) -> None:
+        self._write(events.encode(event))
+
+    def _write(self, line: bytes) -> None:
+        self._heard_before_writing()
+        self._connection.setblocking(True)
+        try:
+            self._connection.sendall(line)
+        except OSError:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._connection.setblocking(False)
+
+    def _heard_before_writing(self) -> None:
+        if b"cancel" in self._heard() and not self._behaviour.ignore_cancel:
+            self._cancelled = True
+
+
+def write_artifact(job: JobFile) -> tuple[str, int]:
+    """Publish an adapter of zeros as the real trainer would; give its digest and its bytes."""
+    beside = job.work_path / "artifact"
+    beside.mkdir(exist_ok=True)
+    rank = job.hyperparameters.rank
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": job.hyperparameters.alpha,
+        "target_modules": ["q"],
+    }
+    files = {
+        "adapter_config.json": json.dumps(config).encode(),
+        "adapter_model.safetensors": _safetensors(rank),
+    }
+    for name, content in files.items():
+        (beside / name).write_bytes(content)
+    manifest = json.dumps(_manifest(job, files)).encode()
+    (beside / "MANIFEST.json").write_bytes(manifest)
+    digest = hashlib.sha256(manifest).hexdigest()
+    beside.rename(job.artifacts_path / digest)
+    return digest, len(manifest) + sum(map(len, files.values()))
+
+
+def _manifest(job: JobFile, files: dict[str, bytes]) -> dict[str, object]:
+    sequence = {"token_ids": [1, 2, 3], "base_logprobs": [-1.0, -2.0], "adapter_logprobs": [-0.5, -1.0]}
+    return {
+        "format": 1,
+        "job_id": job.job_id,
+        "adapter_id": job.adapter_id,
+        "technique": job.technique,
+        "rank": job.hyperparameters.rank,
+        "alpha": job.hyperparameters.alpha,
+        "target_modules": ["q"],
+        "base_model": {"name": job.base_model.name, "revision": job.base_model.revision},
+        "rendering": {},
+        "dataset_sha256": job.dataset_sha256,
+        "hyperparameters": {},
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            for name, content in files.items()
+        },
+        "canary": {"sequences": [sequence]},
+        "metrics": {},
+        "create_time": time.time(),
+    }
+
+
+def _safetensors(rank: int) -> bytes:
+    tensors, offset = {}, 0
+    for name, shape in (("lora_A", (rank, 8)), ("lora_B", (8, rank))):
+        end = offset + 4 * shape[0] * shape[1]
+        tensors[f"base_model.model.q.{name}.weight"] = {
+            "dtype": "F32",
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    header = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(offset)
+
+
+def _metrics(step: int, steps: int) -> events.Metrics:
+    return events.Metrics(
+        time=time.time(),
+        step=step,
+        total_steps=steps,
+        loss=1.0 / step,
+        learning_rate=1e-4,
+        grad_norm=1.0,
+        tokens_per_second=100.0,
+        peak_memory_bytes=1 << 20,
+        eta_seconds=float(steps - step),
+        epoch=step / steps,
+        tokens=128 * step,
+    )
+
+
+def _child(order: dict[str, str], plan_path: Path) -> None:
+    os.setsid()
+    # A child that kept the pipes would hide the fork server's death from the service.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    job = JobFile.read(Path(order["job"]))
+    behaviour = Behaviour(**json.loads(plan_path.read_text()).get(job.adapter_id, {}))
+    if behaviour.crash_before_connecting:
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(order["socket"])
+    status = Trainer(job, behaviour, connection).run()
+    connection.close()
+    os._exit(status)
+
+
+def _say(message: dict[str, object]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def _reap(children: dict[int, str]) -> None:
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        signal_number = -code if code < 0 else None
+        exit_code = None if code < 0 else code
+        _say({"ended": children.pop(pid), "pid": pid, "exit_code": exit_code, "signal": signal_number})
+
+
+def main() -> None:
+    """Serve until standard input ends; then kill the children."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("socket_dir", type=Path)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--preload", type=Path)
+    arguments = parser.parse_args()
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    children: dict[int, str] = {}
+    _say({"ready": True})
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                received = os.read(key.fd, 65_536)
+                if key.fd == woken:
+                    _reap(children)
+                    continue
+                if not received:
+                    for pid in children:
+                        os.kill(pid, signal.SIGKILL)
+                    sys.exit(0)
+                *lines, buffer = (buffer + received).split(b"\n")
+                for line in lines:
+                    order = json.loads(line)
+                    pid = os.fork()
+                    if pid == 0:
+                        try:
+                            _child(order, arguments.plan)
+                        finally:
+                            os._exit(70)
+                    children[pid] = order["job"]
+                    _say({"started": order["job"], "pid": pid})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The database's schema: made by migrations alone, in one piece, and never older code on a newer one."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from service.changes import Changes
+from service.errors import DataLoss, Unavailable, WrongState
+from service.registry import Registry
+from service.registry.database import Database
+from service.registry.tables import metadata
+from tests.service.registry_stage import dataset, new_job, open_registry, url
+
+FILL_THE_DISK = """
+import asyncio, resource, signal, sys
+from service.changes import Changes
+from service.errors import Exhausted
+from service.registry import Registry
+from tests.service.registry_stage import dataset, url
+from pathlib import Path
+
+async def main():
+    async with Registry.open(url(Path(sys.argv[1])), changes=Changes()) as registry:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+        for number in range(10_000):
+            try:
+                await registry.create_dataset(dataset(f"d{number}"))
+            except Exhausted as refused:
+                print(number, refused.reason)
+                assert len((await registry.list_datasets(limit=1000)).rows) == min(number, 1000)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+                await registry.create_dataset(dataset("at-last"))
+                return
+
+asyncio.run(main())
+"""
+
+
+async def test_migrations_make_exactly_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    async with open_registry(tmp_path):
+        pass
+    engine = create_engine(f"sqlite:///{tmp_path}/registry.db")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+async def test_the_database_is_durable_and_checks_its_references(tmp_path: Path) -> None:
+    async with Database.open(url(tmp_path), 10.0) as database, database.read() as connection:
+        pragmas = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with open_registry(tmp_path) as registry:
+        job = await registry.create_job(new_job())
+    async with open_registry(tmp_path) as registry:
+        assert await registry.get_job(job.id) == job
+
+
+async def test_two_services_may_start_on_an_empty_database_at_once(tmp_path: Path) -> None:
+    async def start() -> None:
+        async with Registry.open(url(tmp_path), changes=Changes()):
+            pass
+
+    await asyncio.gather(*(start() for _ in range(4)))
+
+
+async def test_a_schema_of_a_newer_release_is_refused_by_name(tmp_path: Path) -> None:
+    async with open_registry(tmp_path):
+        pass
+    database = sqlite3.connect(tmp_path / "registry.db")
+    database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.commit()
+    with pytest.raises(WrongState, match="9999") as refused:
+        async with open_registry(tmp_path):
+            pass
+    assert refused.value.reason == "SCHEMA_TOO_NEW"
+    assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+    database.close()
+
+
+async def test_a_database_that_another_process_locks_is_unavailable_and_then_works(tmp_path: Path) -> None:
+    async with Registry.open(url(tmp_path), changes=Changes(), busy_timeout_seconds=0.05) as registry:
+        other = sqlite3.connect(tmp_path / "registry.db")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable) as refused:
+            await registry.create_dataset(dataset("one"))
+        assert refused.value.retry_seconds > 0
+        other.rollback()
+        other.close()
+        await registry.create_dataset(dataset("one"))
+
+
+async def test_a_file_that_is_no_database_is_data_loss(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_bytes(b"not a database at all" * 1000)
+    with pytest.raises(DataLoss):
+        async with open_registry(tmp_path):
+            pass
+
+
+def test_a_full_disk_refuses_writes_and_harms_nothing(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.stdout.endswith("DISK_FULL\n"), ran.stderr
+    database = sqlite3.connect(tmp_path / "registry.db")
+    assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert database.execute("SELECT count(*) FROM datasets WHERE id = 'at-last'").fetchone() == (1,)
+    database.close()
