@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -26,6 +27,8 @@ _STATE_STYLES: Final = {
     "QUEUED": "dim",
 }
 _PAGE_SIZE: Final = 200
+_PIPE_WIDTH: Final = 200
+"""Columns of a table in a pipe: enough not to fold names, which programs like grep look for."""
 
 
 class Page(Protocol):
@@ -40,7 +43,14 @@ ItemT = TypeVar("ItemT")
 
 def console() -> Console:
     """Where results go. Made anew for every command, because whoever runs it may have replaced stdout."""
-    return Console(highlight=False, markup=False, emoji=False)
+    is_terminal = sys.stdout.isatty()
+    return Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if is_terminal else _PIPE_WIDTH,
+        soft_wrap=not is_terminal,
+    )
 
 
 def as_dict(message: Message) -> dict[str, object]:

@@ -1,0 +1,238 @@
+"""`up`: what it says, and that nothing is left behind however it ends."""
+
+import contextlib
+import io
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hotlora import lifeline
+from hotlora.command import starting
+from hotlora.command.voice import Voice
+from hotlora.stack import Ended, Program
+from hotlora.v1.chat_service_pb2 import Engine
+from tests.command.conftest import ROOT
+from tests.command.service import State
+
+
+class Up:
+    """A running `up` with stand-ins."""
+
+    def __init__(self, home: Path, grace_seconds: float, *modes: str) -> None:
+        self.home = home
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.command.run_up", str(home), str(grace_seconds), *modes],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def says(self, key: str) -> dict[str, object]:
+        """The next thing it says that has this key."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            document: dict[str, object] = json.loads(line)
+            if key in document:
+                return document
+        raise AssertionError(f"up never said {key!r}: {self.process.communicate()[1]}")
+
+    def pids(self) -> list[int]:
+        return [int(pid) for pid in (self.home / "pids").read_text().split()]
+
+    def ends(self) -> int:
+        _, errors = self.process.communicate(timeout=60)
+        assert errors == ""
+        return self.process.returncode
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[type[Up]]:
+    started: list[Up] = []
+
+    class Recorded(Up):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(tmp_path, *arguments)  # type: ignore[arg-type]
+            started.append(self)
+
+    yield Recorded  # type: ignore[misc]
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
+        with contextlib.suppress(FileNotFoundError):
+            for pid in one.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended; waits for a process that is just ending."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        readable, _, _ = select.select([descriptor], [], [], 20)
+        return bool(readable)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_every_program_and_up_ends_with_0(up: type[Up], number: signal.Signals) -> None:
+    running = up(30.0, "stay", "stay")  # type: ignore[arg-type]
+    assert running.says("waiting") == {"waiting": "the stand-ins"}
+    assert running.says("ready") == {"ready": {"page": "http://x"}}
+
+    running.process.send_signal(number)
+
+    assert running.ends() == 0
+    assert len(running.pids()) == 2
+    assert all(is_gone(pid) for pid in running.pids())
+
+
+def test_programs_that_do_not_end_are_killed_after_the_grace_with_what_they_left(up: type[Up]) -> None:
+    running = up(0.2, "stay", "stubborn")  # type: ignore[arg-type]
+    running.says("ready")
+
+    running.process.terminate()
+
+    assert running.ends() == 0
+    assert len(running.pids()) == 3
+    assert all(is_gone(pid) for pid in running.pids())
+
+
+def test_a_second_signal_ends_stubborn_programs_at_once(up: type[Up]) -> None:
+    running = up(600.0, "stubborn")  # type: ignore[arg-type]
+    running.says("ready")
+
+    running.process.send_signal(signal.SIGINT)
+    running.says("stopping")
+    running.process.send_signal(signal.SIGINT)
+
+    assert running.ends() == 0
+    assert all(is_gone(pid) for pid in running.pids())
+
+
+def test_programs_end_when_up_is_killed(up: type[Up]) -> None:
+    running = up(30.0, "stay", "stay")  # type: ignore[arg-type]
+    running.says("ready")
+
+    running.process.kill()
+
+    assert all(is_gone(pid) for pid in running.pids())
+
+
+def test_a_program_that_ends_is_told_with_the_end_of_its_log_and_the_others_end_too(up: type[Up]) -> None:
+    running = up(30.0, "stay", "fail")  # type: ignore[arg-type]
+
+    told = running.says("ended")
+
+    assert told["ended"] == "fail one"
+    assert told["exitCode"] == 7
+    assert told["lastLines"] == ["starting", "no more room on the device"]
+    assert running.ends() == 1
+    pids = running.pids() if (running.home / "pids").exists() else []
+    assert all(is_gone(pid) for pid in pids)
+
+
+def test_a_person_reads_what_ended_and_why(tmp_path: Path) -> None:
+    written = io.StringIO()
+    program = Program(title="service", command=("x",), environment={}, log_path=tmp_path / "service.log")
+    voice = Voice(Console(file=written, width=200))
+
+    voice.ended(Ended(program=program, exit_code=-9, last_lines=("last words\x1b[2J",)))
+
+    assert written.getvalue() == (
+        f"The service ended: killed by SIGKILL.\nThe end of {program.log_path}:\n  last words[2J\n"
+    )
+
+
+def test_a_wait_is_spoken_of_when_it_changes_and_every_ten_seconds() -> None:
+    written = io.StringIO()
+    times = iter([0.0, 1.0, 2.0, 3.0, 13.0])
+    voice = Voice(Console(file=written, width=200), clock=lambda: next(times))
+
+    for what in ("the service", "the service", "the engine (loading)", "the engine (loading)"):
+        voice.waiting(what)
+
+    assert written.getvalue().splitlines() == [
+        "Waiting for the service: 1 s",
+        "Waiting for the engine (loading): 3 s",
+        "Waiting for the engine (loading): 13 s",
+    ]
+
+
+async def test_ready_means_that_the_engine_answers_and_the_page_listens(state: State, address: str) -> None:
+    state.engine = Engine(state=Engine.STATE_STARTING, message="loading weights")
+    page = socket.socket()
+    page.bind(("127.0.0.1", 0))
+    heard: list[str] = []
+
+    def waiting(what: str) -> None:
+        heard.append(what)
+        if "engine" in what:
+            state.engine = Engine(state=Engine.STATE_READY)
+        else:
+            page.listen()
+
+    with page:
+        await starting.ready(address, f"127.0.0.1:{page.getsockname()[1]}", waiting)
+
+    assert heard == ["the engine (loading weights)", "the page"]
+
+
+def test_flags_win_over_the_environment_and_reach_every_program() -> None:
+    plan = starting.plan(
+        {"HOTLORA_HOME": "flag-home", "HOTLORA_GRPC_ADDRESS": "127.0.0.1:0"},
+        with_page=True,
+        environment={"HOTLORA_HOME": "other", "HOTLORA_UI_ADDRESS": "127.0.0.1:7000"},
+    )
+
+    port = int(plan.grpc_address.rpartition(":")[2])
+    assert port > 0
+    assert plan.home == Path("flag-home")
+    assert plan.urls() == {
+        "page": "http://127.0.0.1:7000",
+        "gateway": "http://127.0.0.1:8080/v1",
+        "grpc": plan.grpc_address,
+    }
+    assert [program.command[1:] for program in plan.programs()] == [("-m", "service"), ("-m", "ui")]
+    for program in plan.programs():
+        assert program.environment["HOTLORA_HOME"] == "flag-home"
+        assert program.environment["HOTLORA_ADDRESS"] == program.environment["HOTLORA_GRPC_ADDRESS"]
+
+
+def test_without_a_page_only_the_service_runs() -> None:
+    plan = starting.plan({}, with_page=False, environment={})
+
+    assert [program.title for program in plan.programs()] == ["service"]
+    assert "page" not in plan.urls()
+
+
+def test_nothing_is_held_where_nobody_asked_for_it() -> None:
+    assert lifeline.hold(lambda: None, environment={}) is None
+
+
+def test_the_end_of_stdin_is_heard_once_after_whatever_came_before() -> None:
+    read_end, write_end = os.pipe()
+    heard: list[int] = []
+    with os.fdopen(read_end, "rb") as stdin:
+        thread = lifeline.hold(
+            lambda: heard.append(1), environment={"HOTLORA_STOP_ON_STDIN_EOF": "1"}, stdin=stdin
+        )
+        assert thread is not None
+        os.write(write_end, b"noise")
+        os.close(write_end)
+        thread.join(timeout=20)
+
+    assert heard == [1]
