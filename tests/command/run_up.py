@@ -1,4 +1,4 @@
-"""`hotlora up` with stand-ins for its programs: `python -m tests.command.run_up HOME GRACE MODE...`.
+"""`hotlora up` with stand-ins for its programs: `python -m tests.command.run_up HOME GRACE MODE...`."""
 
 import asyncio
 import sys
