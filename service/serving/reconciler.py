@@ -114,6 +114,9 @@ class Reconciler:
         if engine.generation != generation:
             return
         self._blame(generation)
+        for row in desired:
+            if row.state == VersionState.RETIRING:
+                self._served.remove(row.model)
         for action in plan(desired, self._observed(models)):
             self._apply(action, client, generation, tasks)
         if engine.supervised:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from service.changes import Changes
 from service.engine.face import Engine, EngineState
 
 
@@ -26,8 +27,10 @@ class Proven:
 class Served:
     """The versions proven on the present engine. Belongs to one event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, *, engine: Engine, changes: Changes) -> None:
+        """`changes` hears on `versions` when the last answer of a version that was removed has ended."""
         self._engine = engine
+        self._changes = changes
         self._proven: dict[str, Proven] = {}
         self._answering: Counter[str] = Counter()
 
@@ -63,6 +66,8 @@ class Served:
             self._answering[model] -= 1
             if not self._answering[model]:
                 del self._answering[model]
+                if model not in self._proven:
+                    self._changes.notify("versions")
 
     def answers(self, model: str) -> int:
         """Answers that `model` is giving now."""

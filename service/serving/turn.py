@@ -78,18 +78,14 @@ class ServedModel:
 
 
 def check_order(messages: Sequence[ChatMessage]) -> None:
-    """At most one system message, first; then user and assistant in turn, a user's last. Raises
+    """At most one system message, first; then user and assistant in turn. Raises
     InvalidRequest."""
     violations: list[FieldViolation] = []
     expected: tuple[str, ...] = ("system", "user")
     for index, message in enumerate(messages):
         if message.role not in expected:
-            violations.append(
-                FieldViolation(
-                    field=f"messages[{index}].role",
-                    description=f"is {message.role[:20]!r} where {' or '.join(map(repr, expected))} must come",
-                )
-            )
+            description = f"is {message.role[:20]!r} where {' or '.join(expected)} must come"
+            violations.append(FieldViolation(field=f"messages[{index}].role", description=description))
             break
         expected = ("assistant",) if message.role == "user" else ("user",)
     else:

@@ -116,6 +116,8 @@ class EngineDouble:
         """Set whenever a streamed answer ends, however it does."""
         self.dead = False
         """Whether every connection is dropped, until `restart`."""
+        self.died = asyncio.Event()
+        """Set when it died; whoever plays the supervisor clears it."""
         self.hold: asyncio.Event | None = None
         """When set, streams wait for it after their first token."""
         self._base_path = base_path
@@ -126,6 +128,7 @@ class EngineDouble:
         self._token_seconds = token_seconds
         self._exits = exits
         self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         self.port = 0
 
     @property
@@ -151,16 +154,20 @@ class EngineDouble:
         app.router.add_post("/v1/completions", self._completions)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
-        await site.start()
+        self._site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await self._site.start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Drop every connection and forget every adapter, as a killed engine does."""
         self.adapters.clear()
-        if self._runner is not None:
+        if self._runner is not None and self._site is not None:
+            await self._site.stop()
+            for _ in range(3):
+                # Connections that were just accepted get their handlers, so that cleanup finds them.
+                await asyncio.sleep(0)
             await self._runner.cleanup()
-            self._runner = None
+            self._runner = self._site = None
 
     async def restart(self) -> None:
         """Come back empty at the same address."""
@@ -229,6 +236,7 @@ class EngineDouble:
         if self._exits:
             os._exit(1)
         self.dead = True
+        self.died.set()
         self.adapters.clear()
         _drop(request)
 

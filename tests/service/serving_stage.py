@@ -1,0 +1,207 @@
+"""What tests of serving need: artifacts that fit the engine's double, an engine's face, and everything
+running."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.changes import Changes
+from service.engine import EngineClient, EngineState
+from service.engine.client import Limits
+from service.registry import Registry, VersionRow, VersionState
+from service.serving import Reconciler, Served
+from tests.doubles.engine import EngineDouble, logprobs
+from tests.service.registry_stage import BASE, new_job, open_registry
+from tests.service.registry_stage import until as until_reached
+from trainer.config import BaseModel
+from trainer.events import Published
+
+MODEL = BaseModel(name=BASE, path=Path("/models/base"), revision="sha256:base")
+CANARY_TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
+OUTCOMES = frozenset({VersionState.ACTIVE, VersionState.FAILED, VersionState.RETIRED})
+
+
+def write_artifact(
+    artifacts_dir: Path,
+    weights: bytes,
+    *,
+    canary_weights: bytes | None = None,
+    rank: int = 4,
+    config_rank: int | None = None,
+    base: BaseModel = MODEL,
+) -> str:
+    """Publish an adapter whose canary fits `canary_weights` (or its own `weights`); gives its digest."""
+    of_canary = weights if canary_weights is None else canary_weights
+    files = {
+        "adapter_model.safetensors": weights,
+        "adapter_config.json": json.dumps({"r": config_rank or rank, "peft_type": "LORA"}).encode(),
+    }
+    manifest = {
+        "format": 1,
+        "adapter_id": "support",
+        "rank": rank,
+        "base_model": {"name": base.name, "revision": base.revision},
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            for name, content in files.items()
+        },
+        "canary": {
+            "sequences": [
+                {
+                    "token_ids": list(tokens),
+                    "base_logprobs": logprobs(None, tokens),
+                    "adapter_logprobs": logprobs(of_canary, tokens),
+                }
+                for tokens in CANARY_TOKENS
+            ]
+        },
+    }
+    content = json.dumps(manifest).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    directory = artifacts_dir / digest
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, body in {**files, "MANIFEST.json": content}.items():
+        (directory / name).write_bytes(body)
+    return digest
+
+
+async def register(
+    registry: Registry, digest: str, *, adapter_id: str = "support", rank: int = 4
+) -> VersionRow:
+    """Make the artifact the adapter's next version, PENDING, as a finished job does."""
+    await registry.create_job(new_job(adapter_id=adapter_id))
+    job = await registry.claim_next_job("test")
+    assert job is not None
+    published = Published(time=1.0, step=3, digest=digest, size_bytes=100, rank=rank)
+    return await registry.succeed_job(job.id, job.epoch, published)
+
+
+class DoubleEngine:
+    """The face of an engine that is a double within the test."""
+
+    restarts = 0
+    message = "a double"
+    max_rank = 16
+    max_model_length = 2048
+
+    def __init__(self, double: EngineDouble, changes: Changes, *, supervised: bool = True) -> None:
+        self.double = double
+        self.supervised = supervised
+        self.state = EngineState.READY
+        self.generation = 1
+        self.limits = Limits(load_seconds=0.5, measure_seconds=5.0)
+        self.client = EngineClient(url=double.url, limits=self.limits)
+        self._changes = changes
+
+    async def run(self) -> None:
+        """Be a supervisor: a double that is dead comes back as a new generation."""
+        while True:
+            await self.double.died.wait()
+            self.double.died.clear()
+            await self.restart()
+
+    async def restart(self) -> None:
+        """Forget everything and come back as a new generation."""
+        self.state = EngineState.DOWN
+        self._changes.notify("engine")
+        await self.client.close()
+        await self.double.restart()
+        self.client = EngineClient(url=self.double.url, limits=self.limits)
+        self.generation += 1
+        self.state = EngineState.READY
+        self._changes.notify("engine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Everything of serving, running against a double."""
+
+    registry: Registry
+    double: EngineDouble
+    engine: DoubleEngine
+    served: Served
+    changes: Changes
+    artifacts_dir: Path
+
+    async def publish(
+        self, adapter_id: str, weights: bytes, *, canary_weights: bytes | None = None
+    ) -> VersionRow:
+        """Publish and register the next version of an adapter."""
+        digest = write_artifact(self.artifacts_dir, weights, canary_weights=canary_weights)
+        return await register(self.registry, digest, adapter_id=adapter_id)
+
+    async def row(self, row: VersionRow) -> VersionRow:
+        """The present row, of deleted adapters too."""
+        rows = await self.registry.all_versions(frozenset(VersionState))
+        return next(each for each in rows if each.model == row.model)
+
+    async def outcome(self, row: VersionRow, states: Collection[VersionState] = OUTCOMES) -> VersionRow:
+        """Wait until a version is in one of `states`."""
+
+        async def reached() -> bool:
+            return (await self.row(row)).state in states
+
+        await until_reached(self.changes, f"version/{row.model}", reached)
+        return await self.row(row)
+
+    async def is_served(self, row: VersionRow) -> None:
+        """Wait until a version may answer."""
+
+        async def reached() -> bool:
+            return self.served.holds(row.model)
+
+        await until_reached(self.changes, "polled", reached)
+
+    async def unloaded(self, model: str) -> None:
+        """Wait until the engine does not have it."""
+
+        async def reached() -> bool:
+            return model not in self.double.adapters
+
+        await until_reached(self.changes, "polled", reached)
+
+
+@asynccontextmanager
+async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Stage]:
+    """A reconciler at work on a registry, artifacts and a double below `tmp_path`."""
+    changes = Changes()
+    async with (
+        open_registry(tmp_path, changes=changes) as registry,
+        EngineDouble(base_name=MODEL.name, base_path=str(MODEL.path)) as double,
+    ):
+        engine = DoubleEngine(double, changes, supervised=supervised)
+        served = Served(engine=engine, changes=changes)
+        artifacts_dir = tmp_path / "artifacts"
+        artifacts_dir.mkdir(exist_ok=True)
+        reconciler = Reconciler(
+            registry=registry,
+            engine=engine,
+            served=served,
+            artifacts_dir=artifacts_dir,
+            base=MODEL,
+            changes=changes,
+            period_seconds=0.1,
+            rest_seconds=0.02,
+        )
+        tasks = [asyncio.create_task(reconciler.run()), asyncio.create_task(engine.run())]
+        try:
+            yield Stage(
+                registry=registry,
+                double=double,
+                engine=engine,
+                served=served,
+                changes=changes,
+                artifacts_dir=artifacts_dir,
+            )
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await engine.client.close()
+            for result in results:
+                if not isinstance(result, asyncio.CancelledError):
+                    raise AssertionError(f"a task ended by itself: {result!r}")
