@@ -1,0 +1,107 @@
+"""One and four adapters against the base, with and without the plugin: `python -m benchmarks.adapters`.
+
+One engine with the corrected CPU operators and one with vLLM's own run in turn, on the same four adapters of
+random weights; ratios to the base are taken within an engine, the gain of the plugin between the two. Where
+vLLM is not built for the CPU there is no plugin, and only the first engine is measured.
+"""
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from benchmarks.load import Load, Measured, Target
+from benchmarks.rounds import interleaved, median_ratio
+from benchmarks.stack import running_engine, settings_for
+from service.base_model import resolve_base_model
+from service.engine.client import EngineClient
+
+ROUNDS = 3
+CONCURRENCIES = (1, 8, 32)
+MAX_TOKENS = 32
+ADAPTERS = 4
+RANK = 16
+WITHOUT_PLUGIN = {"VLLM_PLUGINS": ""}
+
+
+async def main() -> None:
+    """Measure and print."""
+    figures: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        settings = settings_for(home)
+        base, _ = await resolve_base_model(settings.base_model, settings.models_dir)
+        paths = await asyncio.to_thread(_random_adapters, base.path, home)
+        measured = {}
+        for arm, environment in (("with plugin", {}), ("without plugin", WITHOUT_PLUGIN)):
+            async with running_engine(home, **environment) as (url, key):
+                measured[arm] = await _measure(url, key, base.name, paths)
+        for concurrency in CONCURRENCIES:
+            figures[f"concurrency {concurrency}"] = _compared(
+                {a: m[concurrency] for a, m in measured.items()}
+            )
+    print(json.dumps({"adapters against base": figures}))
+
+
+def _random_adapters(base: Path, home: Path) -> list[Path]:
+    """Adapters that all differ; speed does not depend on what they say."""
+    paths = []
+    for number in range(ADAPTERS):
+        torch.manual_seed(number)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", init_lora_weights=False)
+        paths.append(home / f"adapter-{number}")
+        get_peft_model(model, config).save_pretrained(paths[-1])
+    return paths
+
+
+async def _measure(url: str, key: str, base: str, paths: list[Path]) -> dict[int, dict[str, list[float]]]:
+    """Tokens per second of each round, by concurrency and by who is asked."""
+    client = EngineClient(url=url, api_key=key)
+    for path in paths:
+        await client.load_adapter(path.name, path)
+    await client.close()
+    adapters = [Target(url=url, model=path.name, api_key=key) for path in paths]
+    groups = {"base": [Target(url=url, model=base, api_key=key)], "one": adapters[:1], "four": adapters}
+    results: dict[int, dict[str, list[float]]] = {}
+    async with aiohttp.ClientSession() as session:
+        load = Load(session, max_tokens=MAX_TOKENS)
+        for concurrency in CONCURRENCIES:
+            requests = max(ADAPTERS, concurrency)
+
+            async def burst(
+                targets: list[Target], *, at: int = concurrency, count: int = requests
+            ) -> Measured:
+                return await load.burst(targets, concurrency=at, requests=count)
+
+            await burst(adapters)
+            arms = {name: lambda targets=targets: burst(targets) for name, targets in groups.items()}
+            bursts = await interleaved(arms, ROUNDS)
+            results[concurrency] = {n: [m.tokens_per_second for m in ms] for n, ms in bursts.items()}
+    return results
+
+
+def _compared(arms: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    figures = {
+        arm: {
+            "base tokens per second": median(rates["base"]),
+            "one adapter against base": median_ratio(rates["one"], rates["base"]),
+            "four adapters against base": median_ratio(rates["four"], rates["base"]),
+        }
+        for arm, rates in arms.items()
+    }
+    with_plugin, without = arms["with plugin"], arms["without plugin"]
+    figures["with plugin against without"] = {
+        name: median(with_plugin[name]) / median(without[name]) for name in ("base", "one", "four")
+    }
+    return figures
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
