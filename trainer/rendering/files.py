@@ -39,8 +39,12 @@ def read_directory(directory: Path) -> TokenizerFiles:
     """Read a base model's directory. Raises RenderingError naming the file that is missing or broken."""
     source = _tokenizer_source(directory)
     config = _read_json(directory / "tokenizer_config.json")
-    declared = _declared_tokens(directory, config)
-    tokenizer = _tokenizer(directory, source, config, declared)
+    tokenizer = _tokenizer(directory, source)
+    padding = {"pad_token": tokenizer.padding["pad_token"]} if tokenizer.padding else {}
+    declared = _declared_tokens(directory, padding | config)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    _add_tokens(tokenizer, config, declared)
     special_tokens = {name: token.content for name, token in declared.items()}
     bos_id = tokenizer.token_to_id(special_tokens.get("bos_token", ""))
     adds_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
@@ -71,25 +75,23 @@ def _tokenizer_source(directory: Path) -> str:
         raise RenderingError(f"{path} is not UTF-8") from error
 
 
-def _tokenizer(
-    directory: Path, source: str, config: dict[str, Any], declared: dict[str, AddedToken]
-) -> Tokenizer:
+def _tokenizer(directory: Path, source: str) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_str(source)
+        return Tokenizer.from_str(source)
     except Exception as error:  # the library raises bare Exception
         raise RenderingError(f"{directory / 'tokenizer.json'} is not a tokenizer: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+
+
+def _add_tokens(tokenizer: Tokenizer, config: dict[str, Any], declared: dict[str, AddedToken]) -> None:
+    """Add what only the configuration names: text that spells such a token must become it."""
     tokenizer.encode_special_tokens = bool(config.get("split_special_tokens", False))
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     listed = config.get("added_tokens_decoder") or {}
     extra = [_added_token(listed[index]) for index in sorted(listed, key=int)]
-    extra += [*declared.values(), *_unnamed_special_tokens(config)]
-    for token in extra:
+    for token in (*extra, *declared.values(), *_unnamed_special_tokens(config)):
         if token.content not in known:
             tokenizer.add_tokens([token])
             known.add(token.content)
-    return tokenizer
 
 
 def _declared_tokens(directory: Path, config: dict[str, Any]) -> dict[str, AddedToken]:

@@ -6,6 +6,7 @@ It knows a template and the names of special tokens, but not a single token id.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from trainer.records import Turn
 from trainer.rendering.template import ChatTemplate, RenderingError
@@ -92,7 +93,7 @@ def _last_answer(template: ChatTemplate, messages: Sequence[Turn]) -> tuple[str,
         completion = _opened_answer(template, messages, prompt, whole)
     if _squeezed(messages[-1].content) not in _squeezed(completion):
         raise RenderingError(
-            f"the chat template drops a part of message {len(messages) - 1}; it cannot be trained on as written"
+            f"the chat template drops a part of message {len(messages) - 1}; it cannot be trained on so"
         )
     return prompt, completion
 
@@ -102,10 +103,16 @@ def _opened_answer(template: ChatTemplate, messages: Sequence[Turn], prompt: str
 
     The model will be asked with that prompt, so it is trained to go on from there with the words given.
     """
+    shared = commonprefix((prompt, whole))  # noqa: RUF071 - texts, not paths
+    if not prompt[len(shared) :].strip():
+        return whole[len(shared) :]
     probed = template.render([*messages[:-1], _PROBE], generation_prompt=False)
     opening, found, _ = probed.rpartition(_PROBE.content)
     if not found or not prompt.startswith(opening) or not whole.startswith(opening):
-        raise RenderingError(_unstable(len(messages) - 1))
+        raise RenderingError(
+            f"the chat template asks for message {len(messages) - 1} in another way than it shows it,"
+            " so there is no telling what the model should say"
+        )
     return whole[len(opening) :]
 
 
@@ -115,8 +122,10 @@ def _earlier_answer(
     """Where the last of `messages` stands in the prompt of a later answer."""
     before = template.render(messages[:-1], generation_prompt=True)
     after = template.render(messages, generation_prompt=False)
+    if not after.startswith(before):
+        raise RenderingError(_unstable(len(messages) - 1))
     end = len(before) + _spoken(turn_end, after[len(before) :], len(messages) - 1)
-    if not after.startswith(before) or not row_prompt.startswith(after[:end]):
+    if not row_prompt.startswith(after[:end]):
         raise RenderingError(_unstable(len(messages) - 1))
     return Answer(start=len(before), end=end)
 
