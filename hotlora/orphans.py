@@ -15,6 +15,7 @@ from typing import Final
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _ROUND_SECONDS: Final = 0.05
+_INTERRUPTING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def adopt() -> None:
@@ -26,10 +27,20 @@ def adopt() -> None:
 def end(*, grace_seconds: float) -> None:
     """Ends every child of this process: SIGTERM, and SIGKILL to those that are there after the grace.
 
-    Call it when no child is left that should live. What a child leaves behind in turn is ended too.
+    Call it from the main thread when no child is left that should live. What a child leaves behind in turn is
+    ended too. Signals that would interrupt it are ignored meanwhile: it takes little more than the grace.
     """
     if sys.platform != "linux":
         return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTING}
+    try:
+        _end_children(grace_seconds)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end_children(grace_seconds: float) -> None:
     gives_up_at = time.monotonic() + grace_seconds
     asked: set[int] = set()
     while children := _children():

@@ -178,9 +178,19 @@ class _Tuning(tuning_grpc.TuningServiceServicer):
             if event.sequence > request.after_sequence:
                 yield tuning.WatchTuningJobResponse(event=event)
                 if event.HasField("state_change"):
-                    job.state = event.state_change.state
+                    _move(job, event.state_change.state)
                 if event.sequence == cut:
                     context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
+
+
+def _move(job: tuning.TuningJob, state: tuning.TuningJob.State) -> None:
+    job.state = state
+    if state == tuning.TuningJob.STATE_SUCCEEDED:
+        job.adapter_version = f"{job.adapter}/versions/1"
+        start = job.create_time.ToSeconds()
+        job.first_forward_time.FromSeconds(start + 2)
+        job.first_step_time.FromSeconds(start + 5)
+        job.end_time.FromSeconds(start + 60)
 
 
 class _Datasets(datasets_grpc.DatasetServiceServicer):

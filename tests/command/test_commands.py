@@ -26,13 +26,10 @@ def test_training_ends_when_the_new_version_is_active(state: State, hotlora: Hot
     state.version_course = course(
         version, AdapterVersion.STATE_PENDING, AdapterVersion.STATE_VERIFYING, AdapterVersion.STATE_ACTIVE
     )
-    state.jobs.clear()
-    run = hotlora("train", str(rows), "--adapter", "triage", "--request-id", "r1", "--no-watch")
-    state.jobs["tuningJobs/j1"].adapter_version = version.name
 
-    followed = hotlora("train", str(rows), "--adapter", "triage", "--request-id", "r1")
+    followed = hotlora("train", str(rows), "--adapter", "triage")
 
-    assert (run.code, followed.code) == (0, 0), followed
+    assert followed.code == 0
     assert "loss 0.5000" in followed.out
     assert "SUCCEEDED" in followed.out
     assert "triage@1 is VERIFYING" in followed.out
