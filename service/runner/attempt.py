@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -17,7 +16,7 @@ from typing import Self
 
 from service.changes import Changes
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable
-from service.registry import EventRow, JobRow, JobState, Registry
+from service.registry import JobRow, JobState, ProgressEvent, Registry
 from service.registry.states import JOB_OWNED
 from service.runner.forkserver import Child, ForkServer
 from service.runner.limits import Limits
@@ -163,12 +162,7 @@ class Attempt:
                 case events.Heartbeat():
                     continue
                 case _:
-                    event = line
-                    await self._persistently(
-                        lambda event=event: self._registry.append_event(  # type: ignore[misc]
-                            self._job.id, self._job.epoch, event
-                        )
-                    )
+                    await self._record(line)
 
     async def _connection(self, child: Child) -> StreamReader | None:
         ended = asyncio.create_task(child.ended.wait())
@@ -217,11 +211,11 @@ class Attempt:
                 await child.ended.wait()
         return Crash(reason="TRAINER_CRASHED", message=f"The trainer died: {_how(child)}.")
 
-    async def _persistently(self, record: Callable[[], Awaitable[EventRow]]) -> None:
+    async def _record(self, event: ProgressEvent) -> None:
         """Record an event, with a few tries while the registry is busy or its disk is full."""
         for left in reversed(range(_RECORD_TRIES)):
             try:
-                await record()
+                await self._registry.append_event(self._job.id, self._job.epoch, event)
                 return
             except (Unavailable, Exhausted):
                 if not left:

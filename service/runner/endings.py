@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from service.errors import Conflict, WrongState
 from service.registry import JobRow, JobState, Registry
-from service.registry.states import JOB_OWNED
+from service.registry.states import JOB_ENDED, JOB_OWNED
 from service.runner.attempt import Crash
 from service.runner.files import JobFiles
 from trainer.events import Published
@@ -31,7 +31,7 @@ class Endings:
         self._max_crashes = max_crashes
 
     async def succeed(self, job: JobRow, published: Published) -> None:
-        """Make the version. Raises Conflict, WrongState."""
+        """Make the version; `clean_up` comes next, once the trainer is gone. Raises Conflict, WrongState."""
         version = await self._registry.succeed_job(job.id, job.epoch, published)
         _LOG.info("job %s made %s", job.id, version.model)
 
@@ -50,14 +50,14 @@ class Endings:
             rank=artifact.rank,
         )
         await self.succeed(job, published)
-        await self.remove_work(job)
+        await self.clean_up(job)
         return True
 
     async def fail(self, job: JobRow, reason: str, message: str) -> None:
         """End badly; leave no file. Raises Conflict, WrongState."""
         await self._registry.fail_job(job.id, job.epoch, reason, message[:_MAX_MESSAGE_CHARACTERS])
         _LOG.warning("job %s failed: %s: %s", job.id, reason, message)
-        await self._remove_all(job)
+        await self.clean_up(job)
 
     async def stopped(self, job: JobRow, crash: Crash) -> None:
         """The trainer ended without a result: cancelled, to be tried again, or tried often enough.
@@ -99,19 +99,22 @@ class Endings:
             except WrongState:
                 continue
 
-    async def remove_work(self, job: JobRow) -> None:
-        """Remove the job's work directory."""
-        await asyncio.to_thread(self._files.remove_work, job.id)
-
-    async def _cancel(self, job: JobRow) -> None:
-        await self._remove_all(job)
-        await self._registry.cancel_job(job.id, job.epoch)
-        _LOG.info("job %s is cancelled", job.id)
-
-    async def _remove_all(self, job: JobRow) -> None:
+    async def clean_up(self, job: JobRow) -> None:
+        """Remove the work directory, and what the job published that no version stands on."""
         registered = await self._registry.registered_digests()
         await asyncio.to_thread(self._files.remove_artifacts_of, job.id, registered)
-        await self.remove_work(job)
+        await asyncio.to_thread(self._files.remove_work, job.id)
+
+    async def clean_up_ended(self, job: JobRow) -> None:
+        """The same, if the job ended in our hands and not in another owner's."""
+        present = await self._registry.get_job(job.id)
+        if present.state in JOB_ENDED and present.epoch == job.epoch:
+            await self.clean_up(job)
+
+    async def _cancel(self, job: JobRow) -> None:
+        await self.clean_up(job)
+        await self._registry.cancel_job(job.id, job.epoch)
+        _LOG.info("job %s is cancelled", job.id)
 
     async def _present(self, job: JobRow) -> JobRow:
         present = await self._registry.get_job(job.id)

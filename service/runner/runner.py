@@ -196,7 +196,7 @@ class Runner:
                 if await asyncio.to_thread(self._files.is_published, outcome.digest, job.id):
                     await self._endings.succeed(job, outcome)
                     await attempt.gone()
-                    await self._endings.remove_work(job)
+                    await self._endings.clean_up(job)
                     return
                 crash = Crash(
                     reason="TRAINER_CRASHED", message="The trainer announced an adapter that is not there."
@@ -218,6 +218,8 @@ class Runner:
     async def _put_back(self, job: JobRow) -> None:
         try:
             await self._endings.put_back(job)
+        except (Conflict, NotFound):
+            await self._endings.clean_up_ended(job)
         except HotloraError as error:
             _LOG.warning("job %s stays for the next start to rescue: %s", job.id, error.message)
 

@@ -40,7 +40,7 @@ class Behaviour:
     fail_at_step: int = 0
     """Ends with Failed(NAN_LOSS)."""
     nonsense_at_step: int = 0
-    """Writes a line that is no event."""
+    """Writes a line that is no event, and hangs."""
     endless_line_at_step: int = 0
     stop_at_step: int = 0
     """Ends with Cancelled although nobody asked."""
@@ -112,12 +112,12 @@ class Trainer:
         behaviour = self._behaviour
         if step == behaviour.crash_at_step and self._job.attempt <= behaviour.crash_attempts:
             os.kill(os.getpid(), signal.SIGKILL)
-        if step == behaviour.hang_at_step:
+        if step == behaviour.nonsense_at_step:
+            self._write(b'{"kind": "joy"}\n')
+        if step in (behaviour.hang_at_step, behaviour.nonsense_at_step):
             while True:
                 self._heard()
                 time.sleep(_LOOK_SECONDS)
-        if step == behaviour.nonsense_at_step:
-            self._write(b'{"kind": "joy"}\n')
         if step == behaviour.endless_line_at_step:
             while True:
                 self._write(b"x" * 65_536)

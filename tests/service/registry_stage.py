@@ -123,7 +123,7 @@ async def until(
             seen = changes.seen(topic)
             if await reached():
                 return
-            await changes.wait(topic, seen, 0.5)
+            await changes.wait(topic, seen, 0.05)
 
 
 async def ended(registry: Registry, changes: Changes, job_id: str) -> JobRow:

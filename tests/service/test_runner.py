@@ -1,0 +1,307 @@
+"""The runner brings every job to one ending, whatever its trainer does."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.registry import JobState, StateChanged, VersionState
+from service.runner.processes import ProcessMark
+from tests.service.registry_stage import new_job
+from tests.service.runner_stage import LIMITS, Stage, staged
+
+Q, R, C = JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A home with nothing in it yet."""
+    async with staged(tmp_path) as made:
+        yield made
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    return ProcessMark.of(pid) is not None
+
+
+async def test_a_job_is_trained_and_becomes_a_pending_version(stage: Stage) -> None:
+    async with stage.running():
+        job = await stage.run(max_steps=3)
+        await stage.check_gone()
+    assert (job.state, job.attempt, job.version_number) == (JobState.SUCCEEDED, 1, 1)
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+    version = await stage.registry.get_version("support", 1)
+    assert (version.state, version.rank, version.job_id) == (VersionState.PENDING, 4, job.id)
+    artifact = stage.settings.artifacts_dir / version.digest
+    assert version.size_bytes == sum(file.stat().st_size for file in artifact.iterdir())
+    kinds = [row.kind for row in await stage.events(job)]
+    assert kinds[:5] == ["state_changed", "state_changed", "loading", "first_forward", "metrics"]
+    assert kinds[-3:] == ["saving", "published", "state_changed"]
+    assert job.first_forward_time is not None
+    assert job.latest_metrics is not None
+    assert job.latest_metrics.step == 3
+
+
+async def test_a_crashed_trainer_is_followed_by_one_that_resumes(stage: Stage) -> None:
+    stage.plan(crash_at_step=3, crash_attempts=1)
+    async with stage.running():
+        job = await stage.run(max_steps=4)
+    assert (job.state, job.attempt, job.crashes) == (JobState.SUCCEEDED, 2, 1)
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+    rows = await stage.events(job)
+    assert [row.body.step for row in rows if row.kind == "resumed"] == [2]  # type: ignore[union-attr]
+    changes = [row.body for row in rows if isinstance(row.body, StateChanged)]
+    assert [change.state for change in changes] == [Q, R, Q, R, JobState.SUCCEEDED]
+    assert changes[2].reason == "TRAINER_CRASHED"
+    assert "signal 9" in (changes[2].message or "")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"crash_at_step": 1},
+        {"crash_before_connecting": True},
+        {"nonsense_at_step": 2},
+        {"endless_line_at_step": 2},
+        {"stop_at_step": 2},
+        {"lie": True},
+    ],
+    ids=lambda fault: next(iter(fault)),
+)
+async def test_a_job_that_always_breaks_its_trainer_fails_and_the_queue_moves_on(
+    stage: Stage, fault: dict[str, object]
+) -> None:
+    stage.plan("poison", **fault)
+    async with stage.running():
+        poison, good = await stage.submit("poison"), await stage.submit("good")
+        poison, good = await stage.ended(poison), await stage.ended(good)
+    assert (poison.state, poison.failure_reason) == (JobState.FAILED, "TRAINER_CRASHED")
+    assert (poison.attempt, good.attempt) == (3, 1)
+    assert poison.failure_message
+    await stage.check_ended_once(poison, JobState.FAILED)
+    await stage.check_ended_once(good, JobState.SUCCEEDED)
+
+
+async def test_a_trainer_that_says_nothing_for_long_is_killed_and_the_job_fails_as_hung(
+    tmp_path: Path,
+) -> None:
+    async with staged(tmp_path, limits=replace(LIMITS, silence_seconds=0.3)) as stage:
+        stage.plan(hang_at_step=2)
+        async with stage.running():
+            job = await stage.run()
+            pid = await stage.trainer_pid(job)
+            assert not alive(pid)
+        assert (job.state, job.failure_reason, job.attempt) == (JobState.FAILED, "TRAINER_HUNG", 3)
+        await stage.check_ended_once(job, JobState.FAILED)
+
+
+async def test_a_failure_that_the_trainer_explains_is_final(stage: Stage) -> None:
+    stage.plan(fail_at_step=2)
+    async with stage.running():
+        job = await stage.run()
+    assert (job.state, job.failure_reason, job.attempt) == (JobState.FAILED, "NAN_LOSS", 1)
+    assert job.failure_message == "The loss is not a number."
+    await stage.check_ended_once(job, JobState.FAILED)
+
+
+async def test_a_queued_job_that_is_cancelled_never_begins(stage: Stage) -> None:
+    stage.plan("first", gate=str(stage.gate))
+    async with stage.running():
+        first = await stage.submit("first")
+        await stage.at_step(first, 1)
+        second = await stage.submit("second")
+        await stage.registry.request_cancel(second.id)
+        stage.gate.touch()
+        third = await stage.run("third")
+    assert third.state == JobState.SUCCEEDED
+    assert await stage.states(second) == [Q, JobState.CANCELLED]
+    await stage.check_ended_once(second, JobState.CANCELLED)
+
+
+async def test_a_running_job_that_is_cancelled_leaves_nothing_behind(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate))
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        pid = await stage.trainer_pid(job)
+        asked = await stage.registry.request_cancel(job.id)
+        assert asked.state == C
+        job = await stage.ended(job)
+        assert not alive(pid)
+    assert await stage.states(job) == [Q, R, C, JobState.CANCELLED]
+    await stage.check_ended_once(job, JobState.CANCELLED)
+    assert (stage.work(), stage.artifacts()) == ([], [])
+
+
+@pytest.mark.parametrize("stubborn", ["deaf", "stopped"])
+async def test_a_trainer_that_does_not_obey_a_cancel_is_killed(stage: Stage, stubborn: str) -> None:
+    stage.plan(gate=str(stage.gate), ignore_cancel=stubborn == "deaf")
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        pid = await stage.trainer_pid(job)
+        if stubborn == "stopped":
+            os.kill(pid, signal.SIGSTOP)
+        await stage.registry.request_cancel(job.id)
+        job = await stage.ended(job)
+        assert not alive(pid)
+    await stage.check_ended_once(job, JobState.CANCELLED)
+    assert (stage.work(), stage.artifacts()) == ([], [])
+
+
+async def test_a_cancel_that_comes_too_late_reports_the_success(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), publish_when_cancelled=True)
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        await stage.registry.request_cancel(job.id)
+        job = await stage.ended(job)
+    assert await stage.states(job) == [Q, R, C, JobState.SUCCEEDED]
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_what_a_cancelled_job_published_in_the_race_is_removed(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), publish_when_cancelled=True, die_after_publishing=True)
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        await stage.registry.request_cancel(job.id)
+        job = await stage.ended(job)
+    await stage.check_ended_once(job, JobState.CANCELLED)
+    assert (stage.work(), stage.artifacts()) == ([], [])
+
+
+async def test_a_cancel_at_any_event_gives_one_ending_with_the_files_that_fit(stage: Stage) -> None:
+    async with stage.running():
+        whole = await stage.run("whole", max_steps=2)
+        ends = set()
+        for sequence in range(2, whole.last_sequence + 1):
+            job = await stage.submit(max_steps=2)
+            await stage.until(job, lambda row, at=sequence: row.last_sequence >= at)  # type: ignore[misc]
+            try:
+                await stage.registry.request_cancel(job.id)
+            except Exception as refused:
+                assert getattr(refused, "state", "") == JobState.SUCCEEDED
+            job = await stage.ended(job)
+            await stage.check_gone()
+            ends.add(job.state)
+            await stage.check_ended_once(job, job.state)
+        assert JobState.FAILED not in ends
+        assert JobState.SUCCEEDED in ends
+    assert len(stage.artifacts()) == len(await stage.registry.registered_digests())
+
+
+async def test_a_trainer_that_dies_between_publishing_and_saying_so_has_succeeded(stage: Stage) -> None:
+    stage.plan(die_after_publishing=True)
+    async with stage.running():
+        job = await stage.run()
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_damaged_artifact_that_nobody_announced_is_not_adopted_but_replaced(stage: Stage) -> None:
+    job = await stage.submit()
+    left = stage.leave_artifact(job)
+    weights = left / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    async with stage.running():
+        job = await stage.ended(job)
+        await stage.check_gone()
+    assert stage.artifacts() == [(await stage.registry.get_version("support", 1)).digest]
+    assert not left.exists()
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_whole_artifact_that_nobody_announced_is_adopted_without_training_again(stage: Stage) -> None:
+    stage.plan(crash_at_step=1)
+    job = await stage.submit()
+    left = stage.leave_artifact(job)
+    async with stage.running():
+        job = await stage.ended(job)
+    assert (job.state, job.crashes) == (JobState.SUCCEEDED, 0)
+    version = await stage.registry.get_version("support", 1)
+    assert version.digest == left.name
+    assert version.size_bytes == sum(file.stat().st_size for file in left.iterdir())
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_killed_fork_server_is_replaced_and_the_running_job_goes_on(stage: Stage) -> None:
+    stage.plan("first", gate=str(stage.gate))
+    async with stage.running() as runner:
+        first = await stage.submit("first")
+        await stage.at_step(first, 1)
+        old = runner.trainer_pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        stage.gate.touch()
+        first = await stage.ended(first)
+        second = await stage.run("second")
+        assert runner.trainer_pid not in (None, old)
+    assert (first.attempt, second.attempt) == (1, 1)
+    await stage.check_ended_once(first, JobState.SUCCEEDED)
+    await stage.check_ended_once(second, JobState.SUCCEEDED)
+
+
+async def test_a_job_of_another_base_model_fails_with_both_names(stage: Stage) -> None:
+    job = await stage.registry.create_job(new_job(base_model="another"))
+    async with stage.running():
+        job = await stage.ended(job)
+    assert (job.state, job.failure_reason) == (JobState.FAILED, "BASE_MODEL_ERROR")
+    assert "another" in (job.failure_message or "")
+    assert "tiny-base" in (job.failure_message or "")
+
+
+async def test_two_jobs_run_at_once_where_two_are_allowed(tmp_path: Path) -> None:
+    async with staged(tmp_path, max_running_jobs=2) as stage:
+        stage.plan(gate=str(stage.gate))
+        async with stage.running():
+            one, two = await stage.submit(), await stage.submit()
+            await stage.at_step(one, 1)
+            await stage.at_step(two, 1)
+            stage.gate.touch()
+            await stage.ended(one)
+            await stage.ended(two)
+        assert [row.number for row in (await stage.registry.list_versions("support")).rows] == [2, 1]
+
+
+async def test_nothing_begins_while_the_disk_is_nearly_full(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with staged(tmp_path, min_free_disk_bytes=1 << 60) as stage:
+        job = await stage.submit()
+        async with stage.running():
+            await stage.until(job, lambda _: "nearly full" in caplog.text)
+            assert (await stage.registry.get_job(job.id)).state == Q
+        async with staged(tmp_path) as roomy, roomy.running():
+            assert (await roomy.ended(job)).state == JobState.SUCCEEDED
+
+
+async def test_the_trainer_is_not_told_the_settings_of_the_service(stage: Stage) -> None:
+    os.environ["HOTLORA_ENGINE_API_KEY"] = "secret"
+    try:
+        async with stage.running() as runner:
+            await runner.ready()
+            environment = Path(f"/proc/{runner.trainer_pid}/environ").read_bytes()
+    finally:
+        del os.environ["HOTLORA_ENGINE_API_KEY"]
+    assert b"HOTLORA" not in environment
+    assert b"PATH=" in environment
+
+
+def test_a_process_is_known_by_its_start_and_no_other_is_killed(tmp_path: Path) -> None:
+    mine = ProcessMark.of(os.getpid())
+    assert mine is not None
+    assert mine.alive()
+    mine.write(tmp_path / "mark")
+    assert ProcessMark.read(tmp_path / "mark") == mine
+    reused = replace(mine, start_ticks=mine.start_ticks - 1)
+    assert not reused.alive()
+    reused.kill_group()
+    (tmp_path / "mark").write_text(json.dumps({"pid": 1}))
+    assert ProcessMark.read(tmp_path / "mark") is None
+    assert ProcessMark.read(tmp_path / "none") is None

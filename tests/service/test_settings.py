@@ -1,0 +1,48 @@
+"""Settings are read once, checked at the edge, and keep their secrets."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from service.settings import Settings
+
+
+def test_everything_durable_lies_below_an_absolute_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "a" / ".." / "home")
+    assert settings.home == tmp_path / "home"
+    assert settings.models_dir == settings.home / "models"
+    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/home/registry.db"
+    settings.make_directories()
+    settings.make_directories()
+    assert settings.artifacts_dir.is_dir()
+    assert settings.home.stat().st_mode & 0o077 == 0
+    assert Settings().home.is_absolute()
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:1", "10.0.0.1:80", "example.org:80", "127.0.0.1", "127.0.0.1:70000"]
+)
+def test_an_address_that_is_not_loopback_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="grpc_address"):
+        Settings(grpc_address=address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:50051", "localhost:8080"])
+def test_loopback_addresses_are_taken(address: str) -> None:
+    assert Settings(gateway_address=address).gateway_address == address
+
+
+def test_secrets_are_not_printed(tmp_path: Path) -> None:
+    settings = Settings(
+        home=tmp_path,
+        engine_api_key=SecretStr("canary-key"),
+        database_url="postgresql+asyncpg://user:canary-key@host/db",
+    )
+    assert "canary-key" not in repr(settings)
+    assert "canary-key" not in str(settings)
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        Settings(home=tmp_path).trainer_threads = 3  # type: ignore[misc]
