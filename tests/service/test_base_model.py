@@ -11,7 +11,8 @@ from trainer.config import BaseModel
 
 ANSWER = (
     "import sys, json; print('converting', file=sys.stderr); "
-    "print(json.dumps({'name': sys.argv[2], 'path': sys.argv[4], 'revision': 'sha256:1', 'max_model_length': 2048}))"
+    "print(json.dumps({'name': sys.argv[2], 'path': sys.argv[4], 'revision': 'sha256:1', "
+    "'max_model_length': 2048}))"
 )
 
 

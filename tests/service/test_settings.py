@@ -45,4 +45,4 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
-        Settings(home=tmp_path).trainer_threads = 3  # type: ignore[misc]
+        Settings(home=tmp_path).trainer_threads = 3
