@@ -1,0 +1,144 @@
+"""The service: `python -m service`. One page of wiring: what exists, what owns what, in which order it ends.
+
+Settings come from `HOTLORA_*` variables (`service.settings`). Logs go to standard error, one JSON object
+a line.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from functools import partial
+
+import structlog
+from pydantic import ValidationError
+
+from hotlora import lifeline
+from service.base_model import resolve_base_model
+from service.changes import Changes
+from service.datasets import DatasetStore
+from service.disk import Disk
+from service.engine import AttachedEngine, Supervisor
+from service.errors import HotloraError
+from service.gateway import Gateway
+from service.registry import Registry
+from service.rpc import Server
+from service.runner import Runner
+from service.serving import Chat, Reconciler, Served
+from service.settings import Settings
+from trainer.rendering import Renderer
+
+_log = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the service until `stop` is set. Raises HotloraError when the base model cannot be had."""
+    settings.make_directories()
+    base, context_length = await resolve_base_model(settings.base_model, settings.models_dir)
+    renderer = await asyncio.to_thread(Renderer.from_directory, base.path)
+    changes = Changes()
+    disk = Disk(directory=settings.home, min_free_bytes=settings.min_free_disk_bytes)
+    async with Registry.open(
+        settings.database_url, changes=changes, max_queued_jobs=settings.max_queued_jobs
+    ) as registry:
+        engine = _engine(settings)(settings=settings, base=base, changes=changes)
+        served = Served()
+        chat = Chat(registry=registry, engine=engine, served=served, renderer=renderer, base=base)
+        datasets = DatasetStore(
+            directory=settings.datasets_dir, registry=registry, renderer=renderer, disk=disk
+        )
+        await datasets.sweep()
+        server = Server(
+            address=settings.grpc_address,
+            registry=registry,
+            datasets=datasets,
+            chat=chat,
+            engine=engine,
+            changes=changes,
+            disk=disk,
+            base_model=base.name,
+            context_length=min(context_length, settings.engine_max_model_len),
+            engine_max_rank=settings.engine_max_rank,
+        )
+        gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)
+        runner = Runner(registry=registry, changes=changes, settings=settings, base_model=base)
+        reconciler = Reconciler(
+            registry=registry,
+            engine=engine,
+            served=served,
+            artifacts_dir=settings.artifacts_dir,
+            base=base,
+            changes=changes,
+        )
+        try:
+            # In the order in which they end: first nobody is let in, then answers end, then work stops.
+            await _run_until(
+                stop, [server.run(), gateway.run(), runner.run(), reconciler.run(), engine.run()]
+            )
+        finally:
+            datasets.close()
+
+
+def _engine(settings: Settings) -> type[AttachedEngine] | type[Supervisor]:
+    return AttachedEngine if settings.engine_url else Supervisor
+
+
+async def _run_until(stop: asyncio.Event, parts: list[Coroutine[object, object, None]]) -> None:
+    """Run all parts until `stop` is set or one of them fails; then end them one by one, in order."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in parts]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def _log_as_json() -> None:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+async def _main(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    lifeline.hold(partial(os.kill, os.getpid(), signal.SIGTERM))
+    await serve(settings, stop)
+
+
+def main() -> int:
+    """0 after a wished end, 1 when something is missing, 2 for a setting that is wrong."""
+    _log_as_json()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            field = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"HOTLORA_{field}: {problem['msg']}", file=sys.stderr)
+        return 2
+    _log.info("settings", **settings.model_dump(mode="json", exclude={"database_url", "engine_api_key"}))
+    try:
+        asyncio.run(_main(settings))
+    except* (HotloraError, OSError) as group:
+        for error in group.exceptions:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

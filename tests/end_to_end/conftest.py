@@ -1,0 +1,73 @@
+"""Real stacks: the `hotlora up` that `make run` calls, with real vLLM, real training and the real page."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hotlora.client import Client
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TRIAGE = ROOT / "examples" / "triage" / "train.jsonl"
+ENGINE_START_SECONDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A running `hotlora up`."""
+
+    home: Path
+    urls: dict[str, str]
+    """Of `page`, `gateway` and `grpc`."""
+    process: subprocess.Popen[str]
+
+    def client(self) -> Client:
+        return Client(self.urls["grpc"])
+
+
+def environment(home: Path, models_dir: Path) -> dict[str, str]:
+    """Everything on free ports below `home`."""
+    return {
+        **os.environ,
+        "HOTLORA_HOME": str(home),
+        "HOTLORA_MODELS_DIR": str(models_dir),
+        "HOTLORA_GRPC_ADDRESS": "127.0.0.1:0",
+        "HOTLORA_GATEWAY_ADDRESS": "127.0.0.1:0",
+        "HOTLORA_UI_ADDRESS": "127.0.0.1:0",
+        "HOTLORA_ENGINE_PORT": "0",
+    }
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, base_model_dir: Path
+) -> Iterator[Stack]:
+    """One stack for all end-to-end tests; its clean end is checked when it ends."""
+    home = tmp_path_factory.mktemp("stack")
+    command = [sys.executable, "-m", "hotlora.command", "up", "--json"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(home, models_dir), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    urls = next((said["ready"] for line in process.stdout if "ready" in (said := json.loads(line))), None)
+    if urls is None:
+        logs = "\n".join(path.read_text()[-3000:] for path in sorted((home / "logs").glob("*.log")))
+        pytest.fail(f"hotlora up ended with {process.wait()} before it was ready:\n{logs}")
+    yield Stack(home=home, urls=urls, process=process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty rows: enough to train on, few enough to train in seconds."""
+    path = tmp_path_factory.mktemp("data") / "small.jsonl"
+    path.write_bytes(b"".join(TRIAGE.read_bytes().splitlines(keepends=True)[:20]))
+    return path
