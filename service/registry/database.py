@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, func, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -20,6 +20,9 @@ from service.registry.schema import upgrade
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long a statement waits for another process's write; transactions here take milliseconds."""
+
+_WRITERS_LOCK = 0x40714C0A
+"""Number of the advisory lock that writers take on PostgreSQL; any that nobody else uses there."""
 
 
 class Database:
@@ -60,6 +63,9 @@ class Database:
         """A transaction that holds the write lock from its first moment; commits at the end."""
         with _translated():
             async with self._turn, self._writer.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    # What BEGIN IMMEDIATE is to SQLite: writers one after the other, each seeing all before.
+                    await connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
                 yield connection
 
 
