@@ -107,7 +107,7 @@ def parameter_names(function: Callable[..., object]) -> tuple[str, ...]:
 
 def _refusal(reason: str) -> str:
     return (
-        f"hotlora-vllm-cpu-lora does not fit this engine: {reason}. vLLM's own CPU LoRA operators answer base "
-        "requests with an adapter's weights, so the engine must not start without a fitting plugin. Install "
-        "the vLLM that the plugin supports, or uninstall hotlora-vllm-cpu-lora to accept vLLM's operators."
+        f"hotlora-vllm-cpu-lora does not fit this engine: {reason}. vLLM's own CPU LoRA operators answer "
+        "base requests with an adapter's weights, so the engine must not start without a fitting plugin. "
+        "Install the vLLM that the plugin supports, or uninstall hotlora-vllm-cpu-lora to accept that."
     )

@@ -1,0 +1,33 @@
+"""vLLM's classes for the tests that need them, imported late: importing vLLM takes ten seconds and warns."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from hotlora_vllm_cpu_lora.punica_wrapper import HotloraPunicaWrapperCPU
+    from vllm.lora.layers import LoRAMapping
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineClasses:
+    """What the wrapper's tests build on."""
+
+    corrected: type[HotloraPunicaWrapperCPU]
+    stock: type[PunicaWrapperCPU]
+    mapping: type[LoRAMapping]
+
+
+@pytest.fixture(scope="session")
+def engine_classes() -> EngineClasses:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from hotlora_vllm_cpu_lora.punica_wrapper import HotloraPunicaWrapperCPU  # noqa: PLC0415
+        from vllm.lora.layers import LoRAMapping  # noqa: PLC0415
+        from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: PLC0415
+    return EngineClasses(corrected=HotloraPunicaWrapperCPU, stock=PunicaWrapperCPU, mapping=LoRAMapping)
