@@ -39,8 +39,6 @@ Step = Callable[[], None]
 class Comparison:
     """One batch shape; milliseconds for each layer."""
 
-    rows: int
-    adapters: int
     base_linears_ms: float
     stock_min_ms: float
     stock_median_ms: float
@@ -57,14 +55,17 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     with torch.inference_mode():
-        comparisons = [_compare(rows, adapters, dtype, rounds) for rows, adapters in BATCHES]
+        comparisons = {
+            f"{rows} rows {adapters} adapters": asdict(_compare(rows, adapters, dtype, rounds))
+            for rows, adapters in BATCHES
+        }
     report = {
         "benchmark": "lora_operators",
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
         "rounds": rounds,
-        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "comparisons": comparisons,
     }
     print(json.dumps(report))
 
@@ -93,8 +94,6 @@ def _compare(rows: int, adapters: int, dtype: torch.dtype, rounds: int) -> Compa
             seconds[name].append(_seconds_per_call(step))
     stock_ms, plugin_ms = ([1000 * s for s in seconds[name]] for name in ("stock", "plugin"))
     return Comparison(
-        rows=rows,
-        adapters=adapters,
         base_linears_ms=round(1000 * min(seconds["base"]), 3),
         stock_min_ms=round(min(stock_ms), 3),
         stock_median_ms=round(statistics.median(stock_ms), 3),
