@@ -341,6 +341,19 @@ def test_an_earlier_answer_loses_only_the_token_that_melts_into_its_prompt(bases
     assert trained_text(renderer, row) == "Yes<|im_end|>Yes, until six.<|im_end|>"
 
 
+def test_a_space_that_the_prompt_ends_with_is_not_trained_as_part_of_an_answer(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    renderer = Renderer.from_directory(write_byte_level(tmp_path, template, ["</s>"], bos=None, eos="</s>"))
+
+    row = renderer.training_row([QUESTION, ANSWER, user("Sure?"), ANSWER])
+
+    # " Yes" is one token. Asked with the space, the model says "Yes"; in what was said before it stays whole.
+    assert trained_text(renderer, row) == ", until six.</s>Yes, until six.</s>"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_answer_ends_at_the_tokens_that_the_base_knows(bases: dict[str, Base], family: str) -> None:
     base = bases[family]
@@ -487,6 +500,26 @@ def test_a_template_that_ends_turns_without_a_token_is_given_one(tmp_path: Path)
     assert segment_text(row, trained=True) == [" Yes, until six.</s>"]
     assert row.token_ids[-1] in renderer.eos_token_ids
     assert row.trained[-1]
+
+
+def test_of_two_end_tokens_that_begin_alike_the_longer_one_counts(tmp_path: Path) -> None:
+    template = CHATML_TEMPLATE.replace("<|im_end|>", "<e>>")
+    names = ["<e>", "<e>>", "<|im_start|>"]
+    renderer = Renderer.from_directory(write_byte_level(tmp_path, template, names, bos=None, eos=None))
+
+    assert segment_text(renderer.training_row([QUESTION, ANSWER]), trained=True) == ["Yes, until six.<e>>"]
+    assert renderer.eos_token_ids == {1}
+
+
+def test_templates_that_write_json_keep_every_character(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m | tojson }}</s>{% endfor %}"
+    base = read(write_byte_level(tmp_path, template, ["</s>"], bos=None, eos="</s>"))
+    messages = [user("<é> & 'x'")]
+
+    ids = base.renderer.prompt(messages)
+
+    assert ids == base.reference_ids(messages, generation_prompt=True)
+    assert base.renderer.decode(ids) == '{"role": "user", "content": "<é> & \'x\'"}</s>'
 
 
 def test_end_tokens_come_from_every_file_that_names_them(tmp_path: Path) -> None:

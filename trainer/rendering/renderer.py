@@ -21,7 +21,7 @@ from trainer.rendering.texts import RowText, probe_turn_end, row_text
 RENDERING_FORMAT = 1
 """Raised whenever this package gives other ids for the same files and messages."""
 
-_ANCHORS = ("", "\n", ".", "a")
+_ANCHORS = ("\n", ".", "a")
 """Texts tried in front of an answer that must be tokenized by itself; see `Renderer._continuation`."""
 
 
