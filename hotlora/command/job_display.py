@@ -16,7 +16,7 @@ _MILESTONES: Final = {
     Milestone.KIND_FIRST_FORWARD: "first forward pass",
     Milestone.KIND_FIRST_STEP: "first optimizer step done",
     Milestone.KIND_RESUMED: "resumed from a checkpoint",
-    Milestone.KIND_SAVING: "writing the adapter and measuring its canary",
+    Milestone.KIND_SAVING: "saving the adapter",
     Milestone.KIND_PUBLISHED: "adapter published",
 }
 _PLAIN_METRICS_PARTS: Final = 20

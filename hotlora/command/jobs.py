@@ -64,7 +64,7 @@ def show_job(address: str | None, name: str, *, as_json: bool) -> None:
             ("attempts", str(job.attempt)),
             ("created", output.when(job.create_time)),
             ("ended", output.when(job.end_time)),
-            ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
+            ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value != [])),
         ]
     )
 

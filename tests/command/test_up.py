@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,16 +55,19 @@ class Up:
         return self.process.returncode
 
 
+Start = Callable[..., Up]
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[type[Up]]:
+def up(tmp_path: Path) -> Iterator[Start]:
+    """Starts `up` with a grace in seconds and the modes of its stand-ins; cleans up after a failed test."""
     started: list[Up] = []
 
-    class Recorded(Up):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(tmp_path, *arguments)  # type: ignore[arg-type]
-            started.append(self)
+    def start(grace_seconds: float, *modes: str) -> Up:
+        started.append(Up(tmp_path, grace_seconds, *modes))
+        return started[-1]
 
-    yield Recorded  # type: ignore[misc]
+    yield start
     for one in started:
         one.process.kill()
         one.process.communicate()
@@ -88,8 +91,8 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_every_program_and_up_ends_with_0(up: type[Up], number: signal.Signals) -> None:
-    running = up(30.0, "stay", "stay")  # type: ignore[arg-type]
+def test_a_signal_ends_every_program_and_up_ends_with_0(up: Start, number: signal.Signals) -> None:
+    running = up(30.0, "stay", "stay")
     assert running.says("waiting") == {"waiting": "the stand-ins"}
     assert running.says("ready") == {"ready": {"page": "http://x"}}
 
@@ -100,8 +103,8 @@ def test_a_signal_ends_every_program_and_up_ends_with_0(up: type[Up], number: si
     assert all(is_gone(pid) for pid in running.pids())
 
 
-def test_programs_that_do_not_end_are_killed_after_the_grace_with_what_they_left(up: type[Up]) -> None:
-    running = up(0.2, "stay", "stubborn")  # type: ignore[arg-type]
+def test_programs_that_do_not_end_are_killed_after_the_grace_with_what_they_left(up: Start) -> None:
+    running = up(0.2, "stay", "stubborn")
     running.says("ready")
 
     running.process.terminate()
@@ -111,8 +114,8 @@ def test_programs_that_do_not_end_are_killed_after_the_grace_with_what_they_left
     assert all(is_gone(pid) for pid in running.pids())
 
 
-def test_a_second_signal_ends_stubborn_programs_at_once(up: type[Up]) -> None:
-    running = up(600.0, "stubborn")  # type: ignore[arg-type]
+def test_a_second_signal_ends_stubborn_programs_at_once(up: Start) -> None:
+    running = up(600.0, "stubborn")
     running.says("ready")
 
     running.process.send_signal(signal.SIGINT)
@@ -123,8 +126,8 @@ def test_a_second_signal_ends_stubborn_programs_at_once(up: type[Up]) -> None:
     assert all(is_gone(pid) for pid in running.pids())
 
 
-def test_programs_end_when_up_is_killed(up: type[Up]) -> None:
-    running = up(30.0, "stay", "stay")  # type: ignore[arg-type]
+def test_programs_end_when_up_is_killed(up: Start) -> None:
+    running = up(30.0, "stay", "stay")
     running.says("ready")
 
     running.process.kill()
@@ -132,8 +135,8 @@ def test_programs_end_when_up_is_killed(up: type[Up]) -> None:
     assert all(is_gone(pid) for pid in running.pids())
 
 
-def test_a_program_that_ends_is_told_with_the_end_of_its_log_and_the_others_end_too(up: type[Up]) -> None:
-    running = up(30.0, "stay", "fail")  # type: ignore[arg-type]
+def test_a_program_that_ends_is_told_with_the_end_of_its_log_and_the_others_end_too(up: Start) -> None:
+    running = up(30.0, "stay", "fail")
 
     told = running.says("ended")
 
