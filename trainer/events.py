@@ -107,14 +107,6 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heartbeat:
-    """Nothing to report, but the run lives; written when nothing else was for ten seconds."""
-
-    kind: ClassVar[str] = "heartbeat"
-    time: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Saving:
     """Training is over; the adapter is being written and its canary measured."""
 
@@ -164,7 +156,6 @@ TrainerEvent = (
     | Metrics
     | Evaluation
     | CheckpointSaved
-    | Heartbeat
     | Saving
     | Published
     | Failed
@@ -182,7 +173,6 @@ _KINDS: dict[str, type[TrainerEvent]] = {
         Metrics,
         Evaluation,
         CheckpointSaved,
-        Heartbeat,
         Saving,
         Published,
         Failed,

@@ -1,0 +1,96 @@
+"""Micro-batches: as many rows as fit a budget of tokens, as the tensors of one forward pass.
+
+Two forms with the same answer. Packed: rows side by side in one sequence [1, tokens], no padding. Padded:
+one row a line [rows, longest], for models that cannot keep packed rows apart. It does not know the model or
+the loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One forward pass."""
+
+    inputs: dict[str, Tensor]
+    """Arguments of the model: ids, positions, and for padded batches the mask."""
+    row_lengths: tuple[int, ...]
+    predicting: Tensor
+    """[columns], positions of the sequence for which logits are wanted."""
+    picked: Tensor | None
+    """[trained], which of rows x columns carry loss, flattened; None where every one does (packed)."""
+    targets: Tensor
+    """[trained], the token to be predicted at each of them."""
+    tokens: int
+    """Tokens of rows, padding not counted."""
+
+
+def split_by_tokens(rows: Sequence[Row], budget: int, *, padded: bool) -> list[list[Row]]:
+    """Rows in groups of at most `budget` tokens, padding counted where there is any; each group in one pass.
+
+    A row longer than the budget stands alone. Rows of similar length come together, longest first, so that
+    memory peaks in the first pass and not an hour later.
+    """
+    groups: list[list[Row]] = []
+    room = 0
+    for row in sorted(rows, key=lambda row: len(row.token_ids), reverse=True):
+        length = len(groups[-1][0].token_ids) if padded and groups and groups[-1] else len(row.token_ids)
+        if not groups or length > room:
+            groups.append([])
+            room = budget
+            length = len(row.token_ids)
+        groups[-1].append(row)
+        room -= length
+    return groups
+
+
+def pack(rows: Sequence[Row], device: torch.device) -> Batch:
+    """Rows side by side; positions begin anew with each row."""
+    token_ids = [token for row in rows for token in row.token_ids]
+    positions = [position for row in rows for position in range(len(row.token_ids))]
+    trained = [flag for row in rows for flag in row.trained]
+    predicting = [index - 1 for index, flag in enumerate(trained) if flag]
+    targets = [token for token, flag in zip(token_ids, trained, strict=True) if flag]
+    return Batch(
+        inputs={
+            "input_ids": torch.tensor([token_ids], device=device),
+            "position_ids": torch.tensor([positions], device=device),
+        },
+        row_lengths=tuple(len(row.token_ids) for row in rows),
+        predicting=torch.tensor(predicting, device=device),
+        picked=None,
+        targets=torch.tensor(targets, device=device),
+        tokens=len(token_ids),
+    )
+
+
+def pad(rows: Sequence[Row], device: torch.device) -> Batch:
+    """Rows below each other, filled up on the right with tokens that nothing attends to."""
+    longest = max(len(row.token_ids) for row in rows)
+    token_ids = [[*row.token_ids, *[0] * (longest - len(row.token_ids))] for row in rows]
+    mask = [[1] * len(row.token_ids) + [0] * (longest - len(row.token_ids)) for row in rows]
+    columns = sorted({index - 1 for row in rows for index, flag in enumerate(row.trained) if flag})
+    place = {column: index for index, column in enumerate(columns)}
+    picked, targets = [], []
+    for line, row in enumerate(rows):
+        for index, flag in enumerate(row.trained):
+            if flag:
+                picked.append(line * len(columns) + place[index - 1])
+                targets.append(row.token_ids[index])
+    return Batch(
+        inputs={
+            "input_ids": torch.tensor(token_ids, device=device),
+            "attention_mask": torch.tensor(mask, device=device),
+        },
+        row_lengths=tuple(len(row.token_ids) for row in rows),
+        predicting=torch.tensor(columns, device=device),
+        picked=torch.tensor(picked, device=device),
+        targets=torch.tensor(targets, device=device),
+        tokens=sum(len(row.token_ids) for row in rows),
+    )

@@ -1,0 +1,117 @@
+"""What a run says and what it is told: event lines out, the wish to stop in.
+
+A run that is asked to stop ends by itself at its next check; where that takes too long (one forward pass of
+a large model), the channel ends the process. Publication and cancellation exclude each other: whichever
+comes first wins. It does not know what the run does.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from trainer.events import Cancelled, Failed, Heartbeat, Published, TrainerEvent, encode
+
+HEARTBEAT_SECONDS = 10.0
+CANCEL_GRACE_SECONDS = 2.5
+"""From the wish to stop until the process is ended. The API promises that cancelling takes 5 seconds, and
+whoever asked may use force after 3."""
+CANCELLED_EXIT_CODE = 3
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class CancellationError(Exception):
+    """The run was asked to stop."""
+
+
+class Channel:
+    """Carries the events of one run. `write` takes one whole line; a clock gives seconds since the epoch."""
+
+    def __init__(self, write: Callable[[bytes], None], clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self._write = write
+        self._lock = threading.Lock()
+        self._stop_wished = False
+        self._publishing = False
+        self._ended = False
+        self._last_line_time = clock()
+
+    def send(self, event: TrainerEvent) -> None:
+        """Write one event. After a last one (Published, Failed, Cancelled) nothing is written any more."""
+        with self._lock:
+            self._send(event)
+
+    def check(self) -> None:
+        """Raise CancellationError if the run was asked to stop; say that it lives, if it was silent for
+        long."""
+        if self._stop_wished:
+            raise CancellationError
+        now = self.clock()
+        if abs(now - self._last_line_time) >= HEARTBEAT_SECONDS:
+            self.send(Heartbeat(time=now))
+
+    def begin_publication(self) -> None:
+        """From here on the run can no longer be stopped. Raises CancellationError if it already was."""
+        with self._lock:
+            if self._stop_wished:
+                raise CancellationError
+            self._publishing = True
+
+    def ask_to_stop(self) -> None:
+        """Ask from any thread; the process ends within `CANCEL_GRACE_SECONDS` unless it is publishing."""
+        with self._lock:
+            if self._stop_wished or self._publishing:
+                return
+            self._stop_wished = True
+        timer = threading.Timer(CANCEL_GRACE_SECONDS, self._end_process)
+        timer.daemon = True
+        timer.start()
+
+    def _send(self, event: TrainerEvent) -> None:
+        if self._ended:
+            return
+        self._ended = isinstance(event, Published | Failed | Cancelled)
+        try:
+            self._write(encode(event))
+        except ConnectionError:
+            os._exit(1)  # nobody hears this run any more, and nobody would stop it
+        self._last_line_time = self.clock()
+
+    def _end_process(self) -> None:
+        with self._lock:
+            self._send(Cancelled(time=self.clock()))
+            os._exit(CANCELLED_EXIT_CODE)
+
+
+def block_stop_signals() -> None:
+    """Keep SIGTERM and SIGINT for `watch_signals`; call it before any other thread is started."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+
+def watch_signals(channel: Channel) -> None:
+    """Take SIGTERM and SIGINT as the wish to stop; a second one ends the process at once."""
+
+    def watch() -> None:
+        # Waited for in a thread: a handler would only run when the main thread's present kernel returns.
+        signal.sigwait(_STOP_SIGNALS)
+        channel.ask_to_stop()
+        signal.sigwait(_STOP_SIGNALS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+
+
+def watch_socket(channel: Channel, connection: socket.socket) -> None:
+    """Take the line `cancel` as the wish to stop; when the other side is gone, die at once."""
+
+    def watch() -> None:
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                if line == b"cancel\n":
+                    channel.ask_to_stop()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="socket", daemon=True).start()

@@ -1,0 +1,71 @@
+"""The forward pass: rows in, summed loss out, and no logit that carries no loss.
+
+Hidden states of trained positions alone go through the output head, and the cross-entropy keeps one copy of
+those logits in the model's own type, overwritten by their gradient. It does not know optimizers or steps.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from trainer.attention import rows_of
+from trainer.batches import pack, pad
+from trainer.rows import Row
+
+_CHUNK_ELEMENTS = 4_194_304
+"""Logits that are held in 32 bits at a time (16 MiB); fewer cost calls, more cost memory."""
+
+
+class RowLoss:
+    """Sums the cross-entropy, in nats, over the trained tokens of rows."""
+
+    def __init__(self, model: PeftModel, *, packed: bool, device: torch.device) -> None:
+        self._model = model
+        self._packed = packed
+        self._device = device
+
+    def __call__(self, rows: Sequence[Row]) -> Tensor:
+        """A 32-bit scalar that can be differentiated; the rows go through in one pass."""
+        batch = pack(rows, self._device) if self._packed else pad(rows, self._device)
+        with rows_of(batch.row_lengths):
+            logits = self._model(**batch.inputs, logits_to_keep=batch.predicting, use_cache=False).logits
+        flat = logits.flatten(0, 1)  # [rows x columns, vocabulary]
+        if batch.picked is not None:
+            flat = flat.index_select(0, batch.picked)
+        return _summed_cross_entropy(flat, batch.targets)
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """Sum of -log softmax(logits)[target], computed in 32 bits a few rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # [trained, vocabulary], [trained]
+        rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
+        normalizers = torch.cat([chunk.float().logsumexp(1) for chunk in torch.split(logits, rows)])
+        chosen = logits.gather(1, targets[:, None])[:, 0].float()
+        ctx.save_for_backward(logits, targets, normalizers)
+        ctx.rows = rows
+        return (normalizers - chosen).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        logits, targets, normalizers = ctx.saved_tensors
+        written = torch.empty_like(logits)
+        for chunk, out, normalizer, target in zip(
+            torch.split(logits, ctx.rows),
+            torch.split(written, ctx.rows),
+            torch.split(normalizers, ctx.rows),
+            torch.split(targets, ctx.rows),
+            strict=True,
+        ):
+            probabilities = (chunk.float() - normalizer[:, None]).exp_()
+            probabilities[torch.arange(len(target), device=target.device), target] -= 1
+            out.copy_(probabilities.mul_(gradient))
+        return written, None
+
+
+_summed_cross_entropy = cast(Callable[[Tensor, Tensor], Tensor], _SummedCrossEntropy.apply)

@@ -1,0 +1,115 @@
+"""The frozen base: loaded from safetensors, optionally quantised to 4 bits, and probed for row packing.
+
+It never runs code that came with a model, and knows neither adapters nor data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trainer.attention import ROW_ATTENTION, RowAttentionUnsupportedError, rows_of
+
+_PROBE_LENGTHS = (5, 9, 3)
+_PROBE_TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
+"""Relative error of logits that rounding explains; attention that leaks between rows is wrong by about 1."""
+
+
+class BaseModelLoadError(Exception):
+    """The base model's files do not make a model that can be trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A frozen base model in memory."""
+
+    path: Path
+    model: PreTrainedModel
+    packs: bool
+    """Whether rows side by side in one sequence give the same as rows by themselves; it is set up
+    accordingly."""
+
+
+def load_base(path: Path, dtype: torch.dtype) -> Base:
+    """Load the weights at `path` into CPU memory as `dtype`, frozen. Raises BaseModelLoadError."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise BaseModelLoadError(
+            f"{path} could not be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
+    if not isinstance(model, PreTrainedModel):
+        raise BaseModelLoadError(f"{path} is a {type(model).__name__}, not a model of transformers")
+    model.requires_grad_(False)
+    model.train(False)
+    return Base(path=path, model=model, packs=_set_up_packing(model))
+
+
+def quantise(model: PreTrainedModel, device: torch.device) -> None:
+    """Store every linear layer but the output head as NF4 with double quantisation (Dettmers et al. 2023).
+
+    Works in place, layer by layer; arithmetic stays in the model's type.
+    """
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit  # noqa: PLC0415  (LoRA need not pay for it)
+
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    ]
+    for name, layer in layers:
+        weight = layer.weight.data.t().contiguous() if isinstance(layer, Conv1D) else layer.weight.data
+        outputs, inputs = weight.shape
+        small = Linear4bit(  # type: ignore[no-untyped-call]
+            inputs,
+            outputs,
+            bias=layer.bias is not None,
+            compute_dtype=weight.dtype,
+            quant_type="nf4",
+            device="meta",
+        )
+        # Quantisation happens when the weight moves to its device, also from CPU to CPU.
+        small.weight = Params4bit(weight, compress_statistics=True, quant_type="nf4", module=small)
+        small.bias = layer.bias
+        parent, _, own_name = name.rpartition(".")
+        setattr(model.get_submodule(parent), own_name, small.to(device).requires_grad_(False))
+
+
+def _set_up_packing(model: PreTrainedModel) -> bool:
+    """Give the model row attention if it then keeps packed rows apart, else leave it as it was."""
+    usual = model.config._attn_implementation
+    rows = [torch.arange(3, 3 + length)[None] * 7 % model.config.vocab_size for length in _PROBE_LENGTHS]
+    with torch.no_grad():
+        alone = torch.cat([model(input_ids=row, use_cache=False).logits for row in rows], dim=1)
+        packed = _packed_logits(model, rows)
+    if packed is not None and packed.shape == alone.shape:
+        error = (packed - alone).abs().max() / alone.abs().max()
+        if error < _PROBE_TOLERANCES[alone.dtype]:
+            return True
+    model.set_attn_implementation(usual)
+    return False
+
+
+def _packed_logits(model: PreTrainedModel, rows: list[Tensor]) -> Tensor | None:
+    """Logits of all rows in one sequence, or None where the architecture has no part in row attention."""
+    try:
+        model.set_attn_implementation(ROW_ATTENTION)
+        if model.config._attn_implementation != ROW_ATTENTION:
+            return None
+        with rows_of(_PROBE_LENGTHS):
+            tokens = torch.cat(rows, dim=1)
+            logits: Tensor = model(
+                input_ids=tokens,
+                position_ids=torch.cat([torch.arange(length) for length in _PROBE_LENGTHS])[None],
+                logits_to_keep=torch.arange(tokens.shape[1]),
+                use_cache=False,
+            ).logits
+            return logits
+    except (RowAttentionUnsupportedError, TypeError, ValueError, KeyError):
+        return None

@@ -1,0 +1,89 @@
+"""Rows of token ids out of a dataset: rendered, split for validation, and put in the order of training.
+
+Everything random here follows from the seed and a row's or an epoch's number alone, so that a resumed run
+needs no saved state to see the same rows in the same order. It does not know tensors.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.records import read_file
+from trainer.rendering import Renderer, RenderingError
+
+
+class DataError(Exception):
+    """The dataset cannot be trained on; the text names the line and the rule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One conversation as the model sees it."""
+
+    token_ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    """For each token whether predicting it carries loss. Never true for the first: nothing predicts it."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many tokens carry loss."""
+        return sum(self.trained)
+
+
+def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
+    """Every row of the dataset, in file order.
+
+    Raises DataError for a row that is longer than `max_length` tokens or that trains nothing, RecordsError
+    for lines that are not records, and OSError.
+    """
+    rows = []
+    for record in read_file(path):
+        try:
+            rendered = renderer.training_row(record.messages)
+        except RenderingError as error:
+            raise DataError(f"line {record.line}: {error}") from error
+        if len(rendered.token_ids) > max_length:
+            raise DataError(
+                f"line {record.line} is {len(rendered.token_ids)} tokens long; {max_length} are accepted"
+            )
+        row = Row(token_ids=rendered.token_ids, trained=(False, *rendered.trained[1:]))
+        if row.trained_tokens == 0:
+            raise DataError(f"line {record.line} has no tokens to train on")
+        rows.append(row)
+    return rows
+
+
+def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and rows set aside, both in file order.
+
+    At least one row is set aside where `fraction` is above 0 and there are two rows or more; one always
+    trains.
+    """
+    count = 0 if fraction == 0 or len(rows) < 2 else max(1, min(round(len(rows) * fraction), len(rows) - 1))
+    aside = set(random.Random(f"validation {seed}").sample(range(len(rows)), count))
+    training = [row for index, row in enumerate(rows) if index not in aside]
+    return training, [rows[index] for index in sorted(aside)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOrder:
+    """Which rows each optimizer step sees: every epoch its own permutation, cut into batches."""
+
+    rows: Sequence[Row]
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass; the last one of a pass may have fewer rows."""
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def rows_of_step(self, step: int) -> list[Row]:
+        """The rows of a step, counted from 0."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        order = list(range(len(self.rows)))
+        random.Random(f"epoch {self.seed} {epoch}").shuffle(order)
+        begin = batch * self.batch_size
+        return [self.rows[index] for index in order[begin : begin + self.batch_size]]

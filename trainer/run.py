@@ -1,0 +1,196 @@
+"""One training run, from top to bottom: load, render, train, evaluate, save, publish.
+
+`run` says how it ended; everything in between is `_train`. The pieces it is made of know nothing of each
+other.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from trainer import events
+from trainer.canary import choose_sequences, measure
+from trainer.channel import CANCELLED_EXIT_CODE, CancellationError, Channel
+from trainer.checkpoints import Checkpoints, Progress
+from trainer.config import JobFile, Technique
+from trainer.failures import explain
+from trainer.model import Base, load_base, quantise
+from trainer.optimization import learning_rate
+from trainer.precision import fastest_dtype
+from trainer.publication import publish, round_as_published
+from trainer.rendering import Renderer
+from trainer.rows import StepOrder, load_rows, split_validation
+from trainer.steps import Pace, Trainee, evaluate, train_step
+
+PUBLISHED_EXIT_CODE = 0
+FAILED_EXIT_CODE = 1
+
+_EVALUATIONS = 4
+"""In a run that does not say how often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a fork server has ready before a job comes."""
+
+    base: Base
+    renderer: Renderer
+
+
+def run(
+    job: JobFile, channel: Channel, *, prepared: Prepared | None = None, dtype: torch.dtype | None = None
+) -> int:
+    """Train, publish, and say so; returns the exit status of the process (0, 1 failed, 3 cancelled).
+
+    `prepared` is used where it fits the job. `dtype` None means what is fastest here. Never raises.
+    """
+    try:
+        channel.send(_train(job, channel, prepared, dtype))
+    except CancellationError:
+        channel.send(events.Cancelled(time=channel.clock()))
+        return CANCELLED_EXIT_CODE
+    except Exception as error:  # whatever it is, the run has failed and has to say so
+        traceback.print_exc(file=sys.stderr)
+        reason, message = explain(error)
+        channel.send(events.Failed(time=channel.clock(), reason=reason, message=message))
+        return FAILED_EXIT_CODE
+    return PUBLISHED_EXIT_CODE
+
+
+def _train(
+    job: JobFile, channel: Channel, prepared: Prepared | None, dtype: torch.dtype | None
+) -> events.Published:
+    channel.send(events.Loading(time=channel.clock(), pid=os.getpid()))
+    settings = job.hyperparameters
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fits = prepared is not None and prepared.base.path == job.base_model.path
+    base = (
+        prepared.base if prepared and fits else load_base(job.base_model.path, dtype or fastest_dtype(device))
+    )
+    renderer = prepared.renderer if prepared and fits else Renderer.from_directory(job.base_model.path)
+
+    rows = load_rows(job.dataset_path, renderer, max_length=settings.max_sequence_length)
+    training, validation = split_validation(rows, settings.validation_fraction, settings.seed)
+    order = StepOrder(rows=training, batch_size=settings.batch_size, seed=settings.seed)
+    total_steps = settings.max_steps or settings.epochs * order.steps_per_epoch
+    evaluate_every = settings.eval_every_steps or math.ceil(total_steps / _EVALUATIONS)
+    checkpoint_every = settings.checkpoint_every_steps or evaluate_every
+
+    if job.technique is Technique.QLORA:
+        quantise(base.model, device)
+    trainee = Trainee.of(base, settings, device)
+    checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
+    progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress(
+        step=0, tokens=0, seconds=0.0
+    )
+    if progress.step:
+        channel.send(events.Resumed(time=channel.clock(), step=progress.step))
+
+    channel.check()
+    channel.send(events.FirstForward(time=channel.clock()))
+    pace = Pace(progress)
+    loss, eval_loss = math.nan, None
+    for step in range(progress.step, total_steps):
+        begin = time.perf_counter()
+        rate = learning_rate(settings, step, total_steps)
+        loss, grad_norm, tokens = train_step(trainee, order.rows_of_step(step), step, rate, channel)
+        done = step + 1
+        pace.add(done, tokens, time.perf_counter() - begin)
+
+        if done == progress.step + 1:
+            channel.send(events.FirstStep(time=channel.clock(), step=done))
+        if done % settings.log_every_steps == 0 or done == total_steps:
+            channel.send(
+                events.Metrics(
+                    time=channel.clock(),
+                    step=done,
+                    total_steps=total_steps,
+                    loss=loss,
+                    learning_rate=rate,
+                    grad_norm=grad_norm,
+                    tokens_per_second=pace.take_tokens_per_second(),
+                    peak_memory_bytes=_peak_memory_bytes(device),
+                    eta_seconds=pace.seconds_left(total_steps),
+                    epoch=done / order.steps_per_epoch,
+                    tokens=pace.progress.tokens,
+                )
+            )
+        if validation and (done % evaluate_every == 0 or done == total_steps):
+            eval_loss = evaluate(trainee, validation, channel)
+            channel.send(
+                events.Evaluation(time=channel.clock(), step=done, eval_loss=eval_loss, rows=len(validation))
+            )
+        if (
+            done % checkpoint_every == 0 and done != total_steps
+        ):  # after the last step comes the adapter itself
+            checkpoints.save(pace.progress, trainee.matrices, trainee.optimizer)
+            channel.send(events.CheckpointSaved(time=channel.clock(), step=done))
+
+    channel.send(events.Saving(time=channel.clock(), step=total_steps))
+    saved = round_as_published(trainee.matrices)
+    served = trainee.model if job.technique is Technique.LORA else _on_16_bit_base(job, base, trainee, saved)
+    artifact = publish(
+        job,
+        channel,
+        model=served,
+        saved=saved,
+        rendering=renderer.contract(),
+        canary=measure(served, choose_sequences(training)),
+        metrics={
+            "loss": loss if math.isfinite(loss) else None,
+            "eval_loss": eval_loss,
+            "steps": total_steps,
+            "tokens": pace.progress.tokens,
+            "training_seconds": pace.progress.seconds,
+            "training_rows": len(training),
+            "validation_rows": len(validation),
+        },
+    )
+    return events.Published(
+        time=channel.clock(),
+        step=total_steps,
+        digest=artifact.digest,
+        size_bytes=artifact.size_bytes,
+        rank=settings.rank,
+    )
+
+
+def _fingerprint(job: JobFile) -> str:
+    """Names what a checkpoint is good for: the same job with the same settings on the same data and
+    weights."""
+    parts = [
+        job.job_id,
+        job.base_model.revision,
+        job.dataset_sha256,
+        job.technique,
+        dataclasses.asdict(job.hyperparameters),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _on_16_bit_base(job: JobFile, base: Base, trainee: Trainee, saved: Mapping[str, Tensor]) -> PeftModel:
+    """The adapter on the base as it is served; a 4-bit base only stands in for it while training."""
+    whole = load_base(job.base_model.path, trainee.dtype)
+    served = Trainee.of(whole, job.hyperparameters, trainee.device)
+    for name, matrix in served.matrices.items():
+        matrix.data.copy_(saved[name])
+    return served.model
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Highest so far: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

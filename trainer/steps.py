@@ -1,0 +1,151 @@
+"""One optimizer step and one evaluation: rows to micro-batches to gradients to moved weights.
+
+A step's loss and gradient are means over all its trained tokens, however the rows are cut into forward
+passes. It does not know which step comes next or when to evaluate.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from trainer.adapter import inject, matrices_of
+from trainer.batches import split_by_tokens
+from trainer.channel import Channel
+from trainer.checkpoints import Progress
+from trainer.config import Hyperparameters
+from trainer.events import FailureReason
+from trainer.failures import TrainingError
+from trainer.forward import RowLoss
+from trainer.model import Base
+from trainer.optimization import apply_step, make_optimizer
+from trainer.rows import Row
+
+_TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
+"""Budget of one forward pass: more fills the processor better, less needs less memory and answers sooner."""
+_SEED_STRIDE = 1_000_003
+"""Keeps the random numbers of neighbouring seeds and steps apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainee:
+    """A base with a fresh adapter, and what moves it."""
+
+    model: PeftModel
+    matrices: dict[str, nn.Parameter]
+    optimizer: torch.optim.AdamW
+    row_loss: RowLoss
+    settings: Hyperparameters
+    device: torch.device
+    dtype: torch.dtype
+    """Of the base's arithmetic."""
+    packs: bool
+    tokens_per_pass: int
+
+    @classmethod
+    def of(cls, base: Base, settings: Hyperparameters, device: torch.device) -> Self:
+        """Inject the adapter that the settings describe. Raises TargetModulesError."""
+        dtype = base.model.dtype
+        model = inject(
+            base.model,
+            rank=settings.rank,
+            alpha=settings.alpha,
+            dropout=settings.dropout,
+            target_modules=settings.target_modules,
+            seed=settings.seed,
+        ).to(device)
+        matrices = matrices_of(model)
+        return cls(
+            model=model,
+            matrices=matrices,
+            optimizer=make_optimizer(list(matrices.values()), settings),
+            row_loss=RowLoss(model, packed=base.packs, device=device),
+            settings=settings,
+            device=device,
+            dtype=dtype,
+            packs=base.packs,
+            tokens_per_pass=_TOKENS_PER_PASS[device.type],
+        )
+
+
+class Pace:
+    """How far and how fast: only steps count, evaluations and checkpoints do not."""
+
+    def __init__(self, start: Progress) -> None:
+        self.progress = start
+        self._start = start
+        self._logged = start
+
+    def add(self, step: int, tokens: int, seconds: float) -> None:
+        """Count one step."""
+        self.progress = Progress(
+            step=step, tokens=self.progress.tokens + tokens, seconds=self.progress.seconds + seconds
+        )
+
+    def take_tokens_per_second(self) -> float:
+        """Since this was last asked."""
+        now, then = self.progress, self._logged
+        self._logged = now
+        return (now.tokens - then.tokens) / max(now.seconds - then.seconds, 1e-9)
+
+    def seconds_left(self, total_steps: int) -> float:
+        """At the mean speed of this attempt."""
+        now, start = self.progress, self._start
+        return (total_steps - now.step) * (now.seconds - start.seconds) / max(1, now.step - start.step)
+
+
+def train_step(
+    trainee: Trainee, rows: Sequence[Row], step: int, rate: float, channel: Channel
+) -> tuple[float, float, int]:
+    """One optimizer step; returns mean loss in nats, gradient norm before clipping, and tokens seen.
+
+    Raises TrainingError(NAN_LOSS) before weights are touched, and CancellationError.
+    """
+    # Randomness of a step follows from its number alone, so that a resumed run drops the same elements.
+    torch.manual_seed(trainee.settings.seed * _SEED_STRIDE + step)
+    trainee.model.train()
+    trained_tokens = sum(row.trained_tokens for row in rows)
+    loss = 0.0
+    for micro_batch in split_by_tokens(rows, trainee.tokens_per_pass, padded=not trainee.packs):
+        channel.check()
+        share = trainee.row_loss(micro_batch) / trained_tokens
+        loss += share.item()
+        if not math.isfinite(loss):
+            raise _not_finite("loss", step)
+        share.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    norm = apply_step(
+        trainee.optimizer,
+        list(trainee.matrices.values()),
+        rate=rate,
+        max_grad_norm=trainee.settings.max_grad_norm,
+    )
+    if not math.isfinite(norm):
+        raise _not_finite("gradient", step)
+    return loss, norm, sum(len(row.token_ids) for row in rows)
+
+
+def evaluate(trainee: Trainee, rows: Sequence[Row], channel: Channel) -> float:
+    """Mean cross-entropy, in nats, over the trained tokens of the rows. Raises CancellationError."""
+    trainee.model.eval()
+    total = 0.0
+    with torch.no_grad():
+        for micro_batch in split_by_tokens(rows, trainee.tokens_per_pass, padded=not trainee.packs):
+            channel.check()
+            total += trainee.row_loss(micro_batch).item()
+    mean = total / sum(row.trained_tokens for row in rows)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            FailureReason.NAN_LOSS, "The evaluation loss is not a finite number; lower the learning rate."
+        )
+    return mean
+
+
+def _not_finite(what: str, step: int) -> TrainingError:
+    return TrainingError(
+        FailureReason.NAN_LOSS,
+        f"The {what} of step {step + 1} is not a finite number; lower the learning rate or clip gradients.",
+    )
