@@ -24,8 +24,8 @@ MIXES_IN_FLIGHT = 6
 LONGEST_ANSWER_TOKENS = 8
 NUM_TOP_LOGPROBS = 5
 MOST_LOGPROB_DIFFERENCE = 0.15
-"""bf16 keeps 8 bits of logits near 20, and batches of other sizes sum in another order. Another model's weights
-give differences of several units."""
+"""bf16 keeps 8 bits of logits near 20, and batches of other sizes sum in another order. Another model gives
+differences of several units."""
 QUESTIONS = (
     "The capital of France is",
     "Once upon a time there was a",
