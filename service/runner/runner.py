@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.changes import Changes
 from service.disk import Disk
-from service.errors import Conflict, HotloraError, NotFound, WrongState
+from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable, WrongState
 from service.registry import JobRow, Registry
 from service.runner.attempt import Attempt, Crash, NotStarted, Outcome
 from service.runner.endings import Endings
@@ -83,8 +83,7 @@ class Runner:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._server.run())
-                await self._rescue()
-                await self._sweep()
+                await self._tidy_up()
                 group.create_task(self._rescue_again_and_again())
                 for _ in range(self._settings.max_running_jobs):
                     group.create_task(self._work())
@@ -222,6 +221,17 @@ class Runner:
             await self._endings.clean_up_ended(job)
         except HotloraError as error:
             _LOG.warning("job %s stays for the next start to rescue: %s", job.id, error.message)
+
+    async def _tidy_up(self) -> None:
+        """Once, before the first claim: rescue and sweep."""
+        while True:
+            try:
+                await self._rescue()
+                await self._sweep()
+                return
+            except (Unavailable, Exhausted) as error:
+                _LOG.warning("the job runner cannot begin yet: %s", error.message)
+                await asyncio.sleep(self._limits.retry_seconds)
 
     async def _rescue_again_and_again(self) -> None:
         while True:

@@ -107,6 +107,18 @@ async def test_who_moves_a_version_that_somebody_moved_before_is_told(tmp_path: 
         assert "VERIFYING" in lost.message
 
 
+async def test_a_version_that_came_back_to_its_state_is_not_mistaken_for_what_was_known(
+    tmp_path: Path,
+) -> None:
+    async with open_registry(tmp_path) as registry:
+        known = await made(registry)
+        verifying = await registry.move_version(known, VersionState.VERIFYING)
+        again = await registry.move_version(verifying, VersionState.PENDING)
+        with pytest.raises(Conflict):
+            await registry.move_version(known, VersionState.VERIFYING)
+        assert await registry.get_version("support", 1) == again
+
+
 async def test_load_and_unload_do_what_each_state_allows(tmp_path: Path) -> None:
     async with open_registry(tmp_path) as registry:
         pending = await made(registry)

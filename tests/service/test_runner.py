@@ -224,6 +224,7 @@ async def test_a_whole_artifact_that_nobody_announced_is_adopted_without_trainin
     async with stage.running():
         job = await stage.ended(job)
     assert (job.state, job.crashes) == (JobState.SUCCEEDED, 0)
+    assert "loading" not in {row.kind for row in await stage.events(job)}
     version = await stage.registry.get_version("support", 1)
     assert version.digest == left.name
     assert version.size_bytes == sum(file.stat().st_size for file in left.iterdir())

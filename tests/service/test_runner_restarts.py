@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
-from asyncio.subprocess import Process
+from asyncio.subprocess import Process as ServiceProcess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
+from psutil import Process
 
 from service.registry import JobState
 from service.runner.owners import Owner, Owners
@@ -28,7 +30,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def service(home: Path) -> AsyncIterator[Process]:
+async def service(home: Path) -> AsyncIterator[ServiceProcess]:
     """A whole runner in another process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.service.runner_service", str(home)
@@ -45,6 +47,19 @@ async def gone(pid: int) -> bool:
     """Whether a process ends within the time of a test."""
     mark = ProcessMark.of(pid)
     return mark is None or await mark.gone(WAIT_SECONDS)
+
+
+async def pause(process: ServiceProcess, stage: Stage) -> None:
+    """Stop a service between two transactions: within one it would hold up every other writer."""
+    with closing(sqlite3.connect(stage.home / "registry.db", timeout=0.5)) as database:
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
 
 
 async def test_a_service_that_stops_puts_its_job_back_and_the_next_one_resumes_it(stage: Stage) -> None:
@@ -132,7 +147,6 @@ async def test_a_service_killed_while_a_job_is_cancelling_leaves_it_to_the_next_
     async with service(stage.home) as process:
         await stage.at_step(job, 1)
         pid = await stage.trainer_pid(job)
-        process.send_signal(signal.SIGSTOP)
         await stage.registry.request_cancel(job.id)
         process.send_signal(signal.SIGKILL)
         await process.wait()
@@ -150,6 +164,8 @@ async def test_a_stopped_trainer_of_a_dead_service_is_killed_before_the_job_runs
         await stage.at_step(job, 1)
         pid = await stage.trainer_pid(job)
         os.kill(pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
+        os.kill(Process(pid).ppid(), signal.SIGKILL)
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert ProcessMark.of(pid) is not None
@@ -166,7 +182,7 @@ async def test_a_paused_service_keeps_its_job_however_long_it_sleeps(stage: Stag
     async with service(stage.home) as process:
         first = await stage.submit("first")
         await stage.at_step(first, 1)
-        process.send_signal(signal.SIGSTOP)
+        await pause(process, stage)
         async with stage.running():
             second = await stage.run("second")
             assert (await stage.registry.get_job(first.id)).attempt == 1
