@@ -115,3 +115,14 @@ def watch_socket(channel: Channel, connection: socket.socket) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="socket", daemon=True).start()
+
+
+def watch_lifeline(descriptor: int) -> None:
+    """Die at once when the pipe behind `descriptor` ends: whoever held its other end is gone."""
+
+    def watch() -> None:
+        while os.read(descriptor, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
