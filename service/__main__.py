@@ -45,7 +45,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         settings.database_url, changes=changes, max_queued_jobs=settings.max_queued_jobs
     ) as registry:
         engine = _engine(settings)(settings=settings, base=base, changes=changes)
-        served = Served()
+        served = Served(engine=engine, changes=changes)
         chat = Chat(registry=registry, engine=engine, served=served, renderer=renderer, base=base)
         datasets = DatasetStore(
             directory=settings.datasets_dir, registry=registry, renderer=renderer, disk=disk
@@ -131,13 +131,14 @@ def main() -> int:
             print(f"HOTLORA_{field}: {problem['msg']}", file=sys.stderr)
         return 2
     _log.info("settings", **settings.model_dump(mode="json", exclude={"database_url", "engine_api_key"}))
+    exit_code = 0
     try:
         asyncio.run(_main(settings))
     except* (HotloraError, OSError) as group:
-        for error in group.exceptions:
-            print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        for missing in group.exceptions:
+            print(f"error: {missing}", file=sys.stderr)
+        exit_code = 1
+    return exit_code
 
 
 if __name__ == "__main__":
