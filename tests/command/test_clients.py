@@ -12,9 +12,9 @@ from hotlora import errors, requests
 from hotlora.aio import AsyncClient
 from hotlora.calls import UPLOAD_CHUNK_BYTES, UPLOAD_LIMIT_BYTES
 from hotlora.client import Client
-from hotlora.following import FIRST_TRIES, PATIENCE_SECONDS, STEADY_SECONDS, Patience
+from hotlora.following import FIRST_TRIES, PATIENCE_SECONDS, STEADY_SECONDS, JobCursor, Patience
 from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse
-from hotlora.v1.tuning_service_pb2 import Hyperparameters
+from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningEvent, WatchTuningJobResponse
 from tests.command.conftest import GOOD_ROW
 from tests.command.service import State, serving
 
@@ -120,6 +120,18 @@ async def test_a_watch_begins_after_the_cursor_it_is_given(state: State, address
         seen = [update.event.sequence async for update in client.watch_tuning_job("tuningJobs/j0", 6)]
 
     assert seen == [0, 7, 8, 9]
+
+
+def test_an_event_that_comes_again_is_not_passed_on_again() -> None:
+    cursor = JobCursor("tuningJobs/j0", after_sequence=3)
+
+    passed = [
+        cursor.is_new(WatchTuningJobResponse(event=TuningEvent(sequence=sequence)))
+        for sequence in (2, 3, 4, 4, 5, 1)
+    ]
+
+    assert passed == [False, False, True, False, True, False]
+    assert cursor.request().after_sequence == 5
 
 
 def test_a_watch_of_something_missing_fails_at_once(state: State, address: str) -> None:
