@@ -8,25 +8,35 @@ our own monotonic clock.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from time import monotonic
 
 from service.registry.rows import JobRow
 
+SCRATCH_PREFIX = "hotlora-"
+"""How the name of every scratch directory begins; no other directory is ever removed for a dead owner."""
+
 
 class Owner:
     """This service's ownership. `release` it at the end."""
 
-    def __init__(self, directory: Path, name: str) -> None:
-        """Take the lock of `name`. Raises BlockingIOError if a living owner has that name."""
+    def __init__(self, directory: Path, name: str, scratch: Path) -> None:
+        """Take the lock of `name`. Raises BlockingIOError if a living owner has that name.
+
+        `scratch` is a directory of this owner alone; should it die, somebody else removes it.
+        """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.name = name
         self._path = directory / f"{name}.lock"
+        self._scratch = scratch
         self._descriptor = _lock(self._path)
+        os.write(self._descriptor, os.fsencode(scratch))
 
     def release(self) -> None:
-        """Give the lock up and remove its file."""
+        """Give the lock up; remove its file and the scratch directory."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -56,7 +66,7 @@ class Owners:
         return True
 
     def forget(self, living: Collection[str]) -> None:
-        """Remove the files of dead owners that no job in `living` (names of owners) needs any more."""
+        """Remove files and scratch directories of dead owners whose names are not in `living`."""
         for path in self._directory.glob("*.lock"):
             if path.stem in living:
                 continue
@@ -66,6 +76,7 @@ class Owners:
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_scratch(Path(os.fsdecode(os.read(descriptor, 4096))))
                 path.unlink(missing_ok=True)
             except BlockingIOError:
                 pass
@@ -79,6 +90,11 @@ class Owners:
             self._last_beats[job.id] = (job.heartbeat_time, now)
             return False
         return now - since >= self._gone_seconds
+
+
+def _remove_scratch(directory: Path) -> None:
+    if directory.name.startswith(SCRATCH_PREFIX) and not directory.is_symlink():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _lock(path: Path) -> int:

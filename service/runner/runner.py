@@ -8,7 +8,6 @@ import asyncio
 import errno
 import logging
 import secrets
-import shutil
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from service.runner.endings import Endings
 from service.runner.files import JobFiles
 from service.runner.forkserver import ForkServer
 from service.runner.limits import Limits
-from service.runner.owners import Owner, Owners
+from service.runner.owners import SCRATCH_PREFIX, Owner, Owners
 from service.runner.processes import ProcessMark
 from service.settings import Settings
 from trainer import events
@@ -79,7 +78,7 @@ class Runner:
     async def run(self) -> None:
         """Run jobs until cancelled. Then running jobs go back to the queue, and no process is left."""
         self._settings.make_directories()
-        owner = Owner(self._owners_dir, self._owner_name)
+        owner = Owner(self._owners_dir, self._owner_name, self._socket_dir)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._server.run())
@@ -89,7 +88,6 @@ class Runner:
                     group.create_task(self._work())
         finally:
             owner.release()
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
 
     async def ready(self) -> None:
         """Wait until a job could begin at once."""
@@ -279,8 +277,8 @@ class Runner:
 
 
 def _private_directory() -> Path:
-    directory = Path(tempfile.mkdtemp(prefix="hotlora-"))
+    directory = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
     if len(str(directory)) > _MAX_SOCKET_DIR:
         directory.rmdir()
-        directory = Path(tempfile.mkdtemp(prefix="hotlora-", dir="/tmp"))
+        directory = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir="/tmp"))
     return directory

@@ -257,17 +257,22 @@ async def test_an_owner_is_gone_as_soon_as_its_lock_is(stage: Stage, tmp_path: P
     job = await stage.registry.claim_next_job("me")
     assert job is not None
     owners = Owners(directory, gone_seconds=1_000)
-    owner = Owner(directory, "me")
+    scratch = tmp_path / "hotlora-scratch"
+    scratch.mkdir()
+    owner = Owner(directory, "me", scratch)
     with pytest.raises(BlockingIOError):
-        Owner(directory, "me")
+        Owner(directory, "me", scratch)
     assert not owners.gone(job)
     owners.forget(set())
-    assert not owners.gone(job)
+    assert scratch.is_dir()
     lock = (directory / "me.lock").read_bytes()
     owner.release()
+    assert not scratch.exists()
+    scratch.mkdir()
     (directory / "me.lock").write_bytes(lock)
     assert owners.gone(job)
     owners.forget({"me"})
     assert owners.gone(job)
     owners.forget(set())
     assert list(directory.iterdir()) == []
+    assert not scratch.exists()
