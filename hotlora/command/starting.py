@@ -118,11 +118,11 @@ async def _missing(client: AsyncClient, page_address: str | None) -> str | None:
     try:
         models = await client.list_models()
     except (errors.Unavailable, errors.DeadlineExceeded):
-        return "the service (the very first start prepares the base model)"
+        return "the service is starting (the very first time it prepares the base model)"
     if models.engine.state != Engine.STATE_READY:
-        return f"the engine ({models.engine.message or 'starting'})"
+        return models.engine.message or "the engine is starting"
     if page_address is not None and not await _listens(page_address):
-        return "the page"
+        return "the page is starting"
     return None
 
 

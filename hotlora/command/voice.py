@@ -28,7 +28,7 @@ class Voice:
     def waiting(self, what: str) -> None:
         """What is awaited, told again and again."""
         now = self._clock()
-        words = f"Waiting for {what}: {now - self._since:.0f} s"
+        words = f"Waiting: {what}, {now - self._since:.0f} s"
         if self._console.is_terminal:
             if self._status is None:
                 self._status = self._console.status(words)

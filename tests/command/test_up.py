@@ -165,18 +165,18 @@ def test_a_wait_is_spoken_of_when_it_changes_and_every_ten_seconds() -> None:
     times = iter([0.0, 1.0, 2.0, 3.0, 13.0])
     voice = Voice(Console(file=written, width=200), clock=lambda: next(times))
 
-    for what in ("the service", "the service", "the engine (loading)", "the engine (loading)"):
+    for what in (*["the service is starting"] * 2, *["the engine loads"] * 2):
         voice.waiting(what)
 
     assert written.getvalue().splitlines() == [
-        "Waiting for the service: 1 s",
-        "Waiting for the engine (loading): 3 s",
-        "Waiting for the engine (loading): 13 s",
+        "Waiting: the service is starting, 1 s",
+        "Waiting: the engine loads, 3 s",
+        "Waiting: the engine loads, 13 s",
     ]
 
 
 async def test_ready_means_that_the_engine_answers_and_the_page_listens(state: State, address: str) -> None:
-    state.engine = Engine(state=Engine.STATE_STARTING, message="loading weights")
+    state.engine = Engine(state=Engine.STATE_STARTING, message="the engine loads weights")
     page = socket.socket()
     page.bind(("127.0.0.1", 0))
     heard: list[str] = []
@@ -191,7 +191,7 @@ async def test_ready_means_that_the_engine_answers_and_the_page_listens(state: S
     with page:
         await starting.ready(address, f"127.0.0.1:{page.getsockname()[1]}", waiting)
 
-    assert heard == ["the engine (loading weights)", "the page"]
+    assert heard == ["the engine loads weights", "the page is starting"]
 
 
 def test_flags_win_over_the_environment_and_reach_every_program() -> None:
