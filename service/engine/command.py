@@ -22,6 +22,9 @@ INSIDE = Path(__file__).parent / "inside"
 _CPU_CACHE_GIB = "1"
 """Keys and values of answers in flight; 64 answers of 2,048 tokens of the default model are 2.8 GiB at
 worst, and vLLM queues what does not fit."""
+_CPU_INFO = Path("/proc/cpuinfo")
+_NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags of x86 (the first two) and Arm CPUs."""
 
 
 class EngineCannotStartError(Exception):
@@ -57,6 +60,7 @@ def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str
             *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
             *("--max-model-len", str(settings.engine_max_model_len)),
             *("--max-num-seqs", str(settings.engine_max_num_seqs)),
+            *("--dtype", _dtype()),
             # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
             *("--generation-config", "vllm"),
             *("--middleware", "hotlora_engine_guard.Guard"),
@@ -100,8 +104,20 @@ def _is_cpu_build() -> bool:
     if "vllm" in names:
         return "cpu" in metadata.version("vllm")
     raise EngineCannotStartError(
-        "vLLM is not installed here: run make install, or set HOTLORA_ENGINE_URL to a running engine"
+        "vLLM is not installed here: run deploy/setup.sh, or set HOTLORA_ENGINE_URL to a running engine"
     )
+
+
+def _dtype() -> str:
+    """What the weights are computed in: 16 bits wherever the machine multiplies them natively.
+
+    A CPU without such instructions emulates bfloat16 several times slower than it computes 32 bits, and less
+    exactly, which blurs the proof of weak adapters too.
+    """
+    if not _is_cpu_build():
+        return "auto"
+    flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.exists() else set()
+    return "bfloat16" if flags & _NATIVE_BFLOAT16 else "float32"
 
 
 def _cpu_plugin() -> str:
@@ -114,7 +130,7 @@ def _cpu_plugin() -> str:
             return entry.name
     raise EngineCannotStartError(
         f"vLLM's CPU build mixes up base and adapters without the plugin {PLUGIN_DISTRIBUTION}, which is not "
-        "installed: run make install, or pip install deploy/vllm_plugin"
+        "installed: run deploy/setup.sh, or pip install deploy/vllm_plugin"
     )
 
 
