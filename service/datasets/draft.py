@@ -6,10 +6,12 @@ the registry.
 
 import hashlib
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
+from typing import BinaryIO
 
 from trainer.records import Limits, LineProblem, Record, RecordParser, Turn, iter_records
 from trainer.rendering import Renderer, RenderingError, Segment
@@ -18,16 +20,21 @@ _READ_BYTES = 64 * 1024
 
 
 class Draft:
-    """A file being received. One call at a time, from any thread."""
+    """A file being received: `receive` until it ends, `finish`, then `measure` until it says so.
+
+    One call at a time, from any thread. Touches nothing before the first byte.
+    """
 
     def __init__(self, *, path: Path, limits: Limits, renderer: Renderer) -> None:
         self._path = path
-        self._file = path.open("xb")
+        self._limits = limits
         self._parser = RecordParser(limits)
         self._renderer = renderer
+        self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
+        self._unmeasured: Generator[Record | LineProblem, None, None] | None = None
         self.problems: list[LineProblem] = []
-        """What is wrong so far, in the file's order."""
+        """What is wrong so far, in the file's order. A file with a problem is never published."""
         self.size_bytes = 0
         self.rows = 0
         self.tokens = 0
@@ -43,40 +50,58 @@ class Draft:
         """Of the bytes so far, lower-case hexadecimal."""
         return self._digest.hexdigest()
 
-    def receive(self, chunk: bytes) -> None:
+    def receive(self, piece: bytes) -> None:
         """Write the file's next bytes and check the lines that they complete. Raises OSError."""
-        self.size_bytes += len(chunk)
-        self._digest.update(chunk)
-        self._look_at(self._parser.feed(chunk))
-        if not self.problems:  # a file with a problem is never published
-            self._file.write(chunk)
+        self.size_bytes += len(piece)
+        self._digest.update(piece)
+        self._look_at(self._parser.feed(piece))
+        if not self.problems:
+            self._opened().write(piece)
 
     def finish(self) -> None:
         """Check what the file's end brings; without problems, put the whole file on disk. Raises OSError."""
         self._look_at(self._parser.finish())
         if not self.problems:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
+            file = self._opened()
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            self._unmeasured = _records(self._path, self._limits)
+
+    def measure(self, *, seconds: float) -> bool:
+        """Render rows for so long; True when all of them are counted. Raises OSError.
+
+        Rendering is by far the slowest part, so it comes when nothing else can be wrong any more.
+        """
+        assert self._unmeasured is not None, "measure comes after finish"
+        until = monotonic() + seconds
+        for record in self._unmeasured:
+            assert isinstance(record, Record), "the file was accepted"
+            self._count(record)
+            if len(self.problems) >= self._limits.max_problems:
+                break
+            if monotonic() > until:
+                return False
+        return True
 
     def discard(self) -> None:
         """Leave nothing behind. Harmless after the file was moved away."""
-        with suppress(OSError):  # on a full disk, closing fails as writing did
-            self._file.close()
-        self._path.unlink(missing_ok=True)
+        if self._unmeasured is not None:
+            self._unmeasured.close()
+        if self._file is not None:
+            with suppress(OSError):  # on a full disk, closing fails as writing did
+                self._file.close()
+            self._path.unlink(missing_ok=True)
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            self._file = self._path.open("xb")
+        return self._file
 
     def _look_at(self, found: Iterable[Record | LineProblem]) -> None:
-        records = []
-        for one in found:
-            if isinstance(one, LineProblem):
-                self.problems.append(one)
-            else:
-                records.append(one)
-        # Rendering is most of the work, and figures of a refused file interest nobody.
-        for record in records if not self.problems else ():
-            self._measure(record)
+        self.problems.extend(one for one in found if isinstance(one, LineProblem))
 
-    def _measure(self, record: Record) -> None:
+    def _count(self, record: Record) -> None:
         try:
             row = self._renderer.training_row(record.messages)
         except RenderingError as error:
@@ -109,8 +134,8 @@ def preview(path: Path, *, max_rows: int, max_characters: int, renderer: Rendere
     """
     rows: list[PreviewRow] = []
     characters = 0
-    with path.open("rb") as file:
-        for record in iter_records(iter(lambda: file.read(_READ_BYTES), b"")):
+    with closing(_records(path, Limits())) as records:
+        for record in records:
             if isinstance(record, LineProblem):
                 raise ValueError(f"line {record.line}: {record.reason}")
             row = renderer.training_row(record.messages)
@@ -130,6 +155,11 @@ def preview(path: Path, *, max_rows: int, max_characters: int, renderer: Rendere
             if len(rows) == max_rows:
                 break
     return rows
+
+
+def _records(path: Path, limits: Limits) -> Generator[Record | LineProblem, None, None]:
+    with path.open("rb") as file:
+        yield from iter_records(iter(lambda: file.read(_READ_BYTES), b""), limits)
 
 
 def _unrenderable(record: Record, error: RenderingError) -> LineProblem:

@@ -29,6 +29,10 @@ MAX_REPORTED_PROBLEMS = 20
 MAX_PREVIEW_CHARACTERS = 800_000
 """A character takes at most 4 bytes, and a gRPC message at most 4 MiB."""
 
+_PIECE_BYTES = 64 * 1024
+"""Checked at once; a bad line is told that much later at most."""
+_SLICE_SECONDS = 0.2
+"""How long a worker thread is busy at most, or a cancelled upload would wait for it."""
 _DISK_CHECK_BYTES = 16 * 1024 * 1024
 _BUSY_RETRY_SECONDS = 10.0
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
@@ -108,7 +112,7 @@ class DatasetStore:
                 raise _taken(dataset_id, "is or was taken")
             self._disk.refuse_if_full()
             part = self._directory / f"{dataset_id}.part"
-            draft = await self._in_thread(self._draft, part)
+            draft = Draft(path=part, limits=self._parser_limits, renderer=self._renderer)
             try:
                 with _disk_errors():
                     await self._receive(draft, chunks)
@@ -143,23 +147,24 @@ class DatasetStore:
             ) from error
 
     async def _receive(self, draft: Draft, chunks: AsyncIterator[bytes]) -> None:
-        """Take the file in until it ends, or until its verdict is known and told within a second."""
+        """Take the file in until it ends, or until its verdict can be told."""
         now = asyncio.get_running_loop().time
         ends_at, checked_bytes = now() + self.limits.total_seconds, 0
         while (chunk := await self._next(chunks, ends_at - now(), draft)) is not None:
             if draft.size_bytes + len(chunk) > self.limits.records.max_file_bytes:
                 raise self._too_large()
-            was_clean = not draft.problems
-            await self._in_thread(draft.receive, chunk)
-            if draft.problems and was_clean:
-                ends_at = now() + self.limits.more_problems_seconds
-            if draft.stopped:
-                break
+            for begin in range(0, len(chunk), _PIECE_BYTES):
+                await self._in_thread(draft.receive, chunk[begin : begin + _PIECE_BYTES])
+                if draft.problems:
+                    ends_at = min(ends_at, now() + self.limits.more_problems_seconds)
+                    if draft.stopped or now() >= ends_at:
+                        raise _refusal(draft.problems)
             if draft.size_bytes - checked_bytes > _DISK_CHECK_BYTES:
                 checked_bytes = draft.size_bytes
                 self._disk.refuse_if_full()
-        else:
-            await self._in_thread(draft.finish)
+        await self._in_thread(draft.finish)
+        while not draft.problems and not await self._in_thread(draft.measure, seconds=_SLICE_SECONDS):
+            pass
         if draft.problems:
             raise _refusal(draft.problems)
 
@@ -193,10 +198,6 @@ class DatasetStore:
             longest_row_tokens=draft.longest_row_tokens,
             create_time=self._clock(),
         )
-
-    def _draft(self, part: Path) -> Draft:
-        with _disk_errors():
-            return Draft(path=part, limits=self._parser_limits, renderer=self._renderer)
 
     @contextmanager
     def _reserved(self, dataset_id: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ by name; health and reflection pass here too.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # generic in its stubs alone
 
 DRAIN_RETRY_SECONDS = 5.0
 """What a caller that is refused while the service drains is told to wait: about a restart."""
+
+_LINGER_SECONDS = 0.3
+_QUIET_SECONDS = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -94,7 +97,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         behaviour, make = _parts(handler)
         method = handler_call_details.method
         wrapped = (
-            self._stream(method, behaviour) if handler.response_streaming else self._single(method, behaviour)
+            self._stream(method, behaviour)
+            if handler.response_streaming
+            else self._single(method, behaviour, lingers=handler.request_streaming)
         )
         guarded: _Handler = make(
             wrapped,
@@ -103,10 +108,15 @@ class Boundary(grpc.aio.ServerInterceptor):
         )
         return guarded
 
-    def _single(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _single(self, method: str, behaviour: Callable[..., Any], *, lingers: bool) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
             async with self._call(method, context):
-                return await behaviour(_checked(request), context)
+                try:
+                    return await behaviour(_checked(request), context)
+                except HotloraError:
+                    if lingers:
+                        await _linger(context)
+                    raise
 
         return call
 
@@ -150,6 +160,20 @@ class Boundary(grpc.aio.ServerInterceptor):
         error_id = self._new_id()
         _log.error("call failed", method=method, error_id=error_id, exc_info=error)
         return internal_outcome(error_id)
+
+
+async def _linger(context: Context) -> None:
+    """Throw away what the caller of a refused call still sends, for a moment.
+
+    A caller on grpc.aio whose message is under way when the status comes is told INTERNAL instead of the
+    status (seen with grpcio 1.85). Most callers are done sending, or pause, before this ends.
+    """
+    with suppress(TimeoutError, grpc.aio.BaseError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while True:
+                async with asyncio.timeout(_QUIET_SECONDS):
+                    if await context.read() is grpc.aio.EOF:
+                        return
 
 
 async def _abort(context: Context, outcome: Outcome) -> None:

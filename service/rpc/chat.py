@@ -1,22 +1,31 @@
 """ChatService: passes turns to the chat and its deltas back. Models and templates are the chat's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from typing import Protocol
 
 from hotlora.v1 import chat_service_pb2 as pb
 from hotlora.v1 import chat_service_pb2_grpc as pb_grpc
 from service.engine import Engine
 from service.rpc import conversion
 from service.rpc.boundary import Context
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    from service.serving import Chat
+from service.serving import ChatDelta, ChatTurn, ServedModel
+
+
+class Answering(Protocol):
+    """The face of `service.serving.Chat`."""
+
+    async def models(self) -> list[ServedModel]:
+        """Everything that can be asked."""
+
+    def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
+        """Answer in pieces. Closing it frees the engine."""
 
 
 class ChatServicer(pb_grpc.ChatServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, chat: "Chat", engine: Engine) -> None:
+    def __init__(self, *, chat: Answering, engine: Engine) -> None:
         self._chat = chat
         self._engine = engine
 

@@ -10,10 +10,12 @@ from typing import Any, assert_never
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hotlora.v1 import adapter_service_pb2 as adapters_pb
+from hotlora.v1 import chat_service_pb2 as chat_pb
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.datasets import PreviewRow
+from service.engine import Engine
 from service.registry.rows import (
     AdapterRow,
     DatasetRow,
@@ -25,6 +27,7 @@ from service.registry.rows import (
     VersionRow,
 )
 from service.registry.states import JobState, VersionState
+from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
 from trainer import events
 from trainer.config import Hyperparameters, Schedule, Technique
 
@@ -32,6 +35,7 @@ DEFAULT_MAX_SEQUENCE_LENGTH = 2048
 """Of `Hyperparameters.max_sequence_length`, where the base model's context is not smaller."""
 DEFAULT_ALPHA_PER_RANK = 2.0
 DEFAULT_PAGE_SIZE = 50
+DEFAULT_TOP_P = 1.0
 
 _TECHNIQUES: Mapping[int, Technique] = {
     tuning_pb.TECHNIQUE_UNSPECIFIED: Technique.LORA,
@@ -52,6 +56,13 @@ _SCHEDULES_SENT = {
     Schedule.COSINE: tuning_pb.SCHEDULE_COSINE,
     Schedule.LINEAR: tuning_pb.SCHEDULE_LINEAR,
     Schedule.CONSTANT: tuning_pb.SCHEDULE_CONSTANT,
+}
+
+
+_FINISH_REASONS_SENT = {
+    None: chat_pb.FINISH_REASON_UNSPECIFIED,
+    FinishReason.STOP: chat_pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: chat_pb.FINISH_REASON_LENGTH,
 }
 
 
@@ -239,6 +250,55 @@ def preview_row_message(row: PreviewRow) -> datasets_pb.PreviewRow:
         ],
         tokens=row.tokens,
         trained_tokens=row.trained_tokens,
+    )
+
+
+def chat_turn_of(request: chat_pb.ChatRequest) -> ChatTurn:
+    """What is asked, and of whom."""
+    return ChatTurn(
+        model=request.model,
+        messages=tuple(ChatMessage(role=turn.role, content=turn.content) for turn in request.messages),
+        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        temperature=request.temperature,  # not set: 0, which is the default
+        top_p=request.top_p if request.HasField("top_p") else DEFAULT_TOP_P,
+        seed=request.seed if request.HasField("seed") else None,
+        stop=tuple(request.stop),
+    )
+
+
+def chat_message(delta: ChatDelta) -> chat_pb.ChatResponse:
+    """A piece of an answer."""
+    return chat_pb.ChatResponse(
+        delta=delta.text,
+        model=delta.model,
+        finish_reason=_FINISH_REASONS_SENT[delta.finish_reason],
+        prompt_tokens=0 if delta.finish_reason is None else delta.prompt_tokens,
+        completion_tokens=delta.completion_tokens,
+        time_to_first_token_seconds=delta.time_to_first_token_seconds,
+        elapsed_seconds=delta.elapsed_seconds,
+    )
+
+
+def model_message(model: ServedModel) -> chat_pb.Model:
+    """Something to ask."""
+    row = model.version
+    return chat_pb.Model(
+        id=model.id,
+        base_model=model.base_model,
+        adapter_version="" if row is None else version_name(row.adapter_id, row.number),
+        state=None if row is None else version_state(row.state),
+        available=model.available,
+        max_model_length=model.max_model_length,
+    )
+
+
+def engine_message(engine: Engine) -> chat_pb.Engine:
+    """The engine behind the models."""
+    return chat_pb.Engine(
+        state=f"STATE_{engine.state.value}",
+        restarts=engine.restarts,
+        message=engine.message,
+        max_rank=engine.max_rank,
     )
 
 

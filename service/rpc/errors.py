@@ -7,6 +7,7 @@ everything here is cut to fit, and says so.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -33,12 +34,14 @@ _CODES: dict[type[errors.HotloraError], grpc.StatusCode] = {
     errors.DataLoss: grpc.StatusCode.DATA_LOSS,
 }
 
-_MAX_MESSAGE_CHARACTERS = 400
-"""The message is sent twice, in the details and percent-encoded beside them."""
-_MAX_FIELD_CHARACTERS = 120
+_MAX_MESSAGE_BYTES = 600
+"""As gRPC sends it, percent-encoded; a second copy goes into the details."""
+_MAX_VIOLATIONS_BYTES = 3_600
+"""With base64, and with both copies of the message, this keeps all trailers below 8 KiB."""
 _MAX_DESCRIPTION_CHARACTERS = 300
-_MAX_VIOLATIONS_BYTES = 3_200
-"""With base64 and both copies of the message, this keeps all trailers below 8 KiB."""
+_MIN_DESCRIPTION_CHARACTERS = 80
+"""Descriptions are shortened down to this before violations are left out."""
+_FIELD_OVERHEAD_BYTES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +102,17 @@ def cut(text: str, most_characters: int) -> str:
 def _outcome(
     code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str], details: Sequence[Message]
 ) -> Outcome:
-    # A lone surrogate cannot travel in a protobuf string.
-    message = cut(message, _MAX_MESSAGE_CHARACTERS).encode("utf-8", "replace").decode()
+    message = _sendable(message)
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
     status = status_pb2.Status(code=code.value[0], message=message, details=_packed([info, *details]))
     return Outcome(code=code, message=message, status=status)
+
+
+def _sendable(message: str) -> str:
+    """`message` cut to what a trailer may carry, and without what UTF-8 cannot."""
+    message = message.encode("utf-8", "replace").decode()
+    costs = accumulate(1 if " " <= letter <= "~" else 3 * len(letter.encode()) for letter in message)
+    return cut(message, sum(cost <= _MAX_MESSAGE_BYTES for cost in costs))
 
 
 def _packed(details: Iterable[Message]) -> list[any_pb2.Any]:
@@ -116,15 +125,16 @@ def _packed(details: Iterable[Message]) -> list[any_pb2.Any]:
 
 
 def _bad_request(violations: Sequence[errors.FieldViolation]) -> error_details_pb2.BadRequest:
+    room = _MAX_VIOLATIONS_BYTES // max(1, len(violations)) - _FIELD_OVERHEAD_BYTES
+    most_characters = min(max(room, _MIN_DESCRIPTION_CHARACTERS), _MAX_DESCRIPTION_CHARACTERS)
     bad_request = error_details_pb2.BadRequest()
     for index, violation in enumerate(violations):
         one = error_details_pb2.BadRequest.FieldViolation(
-            field=cut(violation.field, _MAX_FIELD_CHARACTERS),
-            description=cut(violation.description, _MAX_DESCRIPTION_CHARACTERS),
+            field=violation.field, description=cut(violation.description, most_characters)
         )
         if bad_request.ByteSize() + one.ByteSize() > _MAX_VIOLATIONS_BYTES:
             bad_request.field_violations.add(
-                field="", description=f"{len(violations) - index} more problems are not shown"
+                field="request", description=f"{len(violations) - index} more problems are not shown"
             )
             break
         bad_request.field_violations.append(one)

@@ -32,13 +32,10 @@ from service.engine import Engine
 from service.registry import Registry
 from service.rpc.adapters import AdapterServicer
 from service.rpc.boundary import Boundary, Drain
-from service.rpc.chat import ChatServicer
+from service.rpc.chat import Answering, ChatServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.following import Following
 from service.rpc.tuning import TuningServicer
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    from service.serving import Chat
 
 _END_SECONDS = 0.5
 """What is left for health watchers, which never end by themselves, to hear NOT_SERVING."""
@@ -67,7 +64,7 @@ class Server:
         address: str,
         registry: Registry,
         datasets: DatasetStore,
-        chat: "Chat",
+        chat: Answering,
         engine: Engine,
         changes: Changes,
         disk: Disk,
@@ -84,6 +81,7 @@ class Server:
         self._drain = Drain()
         self._health = health.aio.HealthServicer()
         self._port = 0
+        self._stopped = asyncio.Event()
         self._server = grpc.aio.server(
             interceptors=[Boundary(drain=self._drain, new_id=new_error_id)],
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
@@ -149,7 +147,7 @@ class Server:
         if not self._port:
             await self.start()
         try:
-            await self._server.wait_for_termination()
+            await self._stopped.wait()  # cancelling grpc's own wait would break its stop
         finally:
             await self.drain()
 
@@ -163,6 +161,7 @@ class Server:
         except TimeoutError:
             _log.warning("calls did not end in time and are cut", seconds=self._limits.drain_seconds)
         await self._server.stop(_END_SECONDS)
+        self._stopped.set()
 
     def _add(
         self, add: Callable[[object, grpc.aio.Server], None], servicer: object, module: ModuleType

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.doubles import EngineDouble
 from tests.contract.stage import Stage, running
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     """A running service."""
-    async with running(tmp_path, chat=None, engine=EngineDouble()) as stage:
+    async with running(tmp_path) as stage:
         yield stage

@@ -1,10 +1,11 @@
 """A whole gRPC service in this process: real server, registry and dataset store on a free loopback port.
 
-What stands in for the engine and the chat is as small as their faces. Nothing trains: jobs stay queued, and tests
-write the trainer's events into the registry.
+What stands in for the engine and the chat is as small as their faces. Nothing trains: jobs stay queued, and
+tests write the trainer's events into the registry.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -25,6 +26,7 @@ from service.datasets import DatasetStore, UploadLimits
 from service.disk import Disk
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
+from tests.contract.doubles import ChatDouble, EngineDouble
 from trainer.rendering import Renderer
 
 BASE = "tiny-base"
@@ -33,7 +35,8 @@ ENGINE_MAX_RANK = 64
 GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -79,6 +82,8 @@ class Stage:
     channel: grpc.aio.Channel
     home: Path
     clock: Clock
+    answers: ChatDouble
+    engine: EngineDouble
     tuning: tuning_grpc.TuningServiceStub = field(init=False)
     datasets: datasets_grpc.DatasetServiceStub = field(init=False)
     adapters: adapters_grpc.AdapterServiceStub = field(init=False)
@@ -90,7 +95,9 @@ class Stage:
         self.adapters = adapters_grpc.AdapterServiceStub(self.channel)
         self.chat = chat_grpc.ChatServiceStub(self.channel)
 
-    async def upload(self, content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536) -> datasets_pb.Dataset:
+    async def upload(
+        self, content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536
+    ) -> datasets_pb.Dataset:
         """Upload a file the ordinary way."""
         return await self.datasets.UploadDataset(parts(content, dataset_id, chunk_bytes))
 
@@ -104,7 +111,9 @@ class Stage:
         return sorted(path.name for path in (self.home / "datasets").iterdir())
 
 
-def parts(content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536) -> Iterator[datasets_pb.UploadDatasetRequest]:
+def parts(
+    content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536
+) -> Iterator[datasets_pb.UploadDatasetRequest]:
     """The messages of an upload."""
     yield datasets_pb.UploadDatasetRequest(header=datasets_pb.UploadHeader(dataset_id=dataset_id))
     for begin in range(0, len(content), chunk_bytes):
@@ -115,17 +124,22 @@ def parts(content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536) -
 async def running(
     home: Path,
     *,
-    chat: object,
-    engine: object,
+    chat: ChatDouble | None = None,
+    engine: EngineDouble | None = None,
     upload_limits: UploadLimits | None = None,
     server_limits: ServerLimits | None = None,
     min_free_disk_bytes: int = 0,
+    max_queued_jobs: int = 100,
+    address: str = "127.0.0.1:0",
 ) -> AsyncIterator[Stage]:
     """A service that answers until the block ends."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
     changes, clock = Changes(), Clock()
+    answers, motor = chat or ChatDouble(), engine or EngineDouble()
     url = f"sqlite+aiosqlite:///{home}/registry.db"
-    async with Registry.open(url, changes=changes, clock=clock, ids=ids("job")) as registry:
+    async with Registry.open(
+        url, changes=changes, clock=clock, ids=ids("job"), max_queued_jobs=max_queued_jobs
+    ) as registry:
         disk = Disk(directory=home, min_free_bytes=min_free_disk_bytes)
         store = DatasetStore(
             directory=home / "datasets",
@@ -138,11 +152,11 @@ async def running(
         )
         await store.sweep()
         server = Server(
-            address="127.0.0.1:0",
+            address=address,
             registry=registry,
             datasets=store,
-            chat=chat,
-            engine=engine,
+            chat=answers,
+            engine=motor,
             changes=changes,
             disk=disk,
             base_model=BASE,
@@ -154,7 +168,15 @@ async def running(
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Stage(
-                server=server, registry=registry, changes=changes, store=store, channel=channel, home=home, clock=clock
+                server=server,
+                registry=registry,
+                changes=changes,
+                store=store,
+                channel=channel,
+                home=home,
+                clock=clock,
+                answers=answers,
+                engine=motor,
             )
         await server.drain()
         store.close()
@@ -175,7 +197,7 @@ class Refusal:
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
-    """Unpack the error of a call to one of our services; every one carries google.rpc.Status and ErrorInfo."""
+    """Unpack the error of a call; every one of ours carries google.rpc.Status with an ErrorInfo."""
     encoded = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
     status = status_pb2.Status.FromString(encoded)
     info, bad, retry = (
@@ -194,9 +216,26 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
         reason=info.reason,
         metadata=dict(info.metadata),
         violations={one.field: one.description for one in bad.field_violations},
-        retry_seconds=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        retry_seconds=retry.retry_delay.ToTimedelta().total_seconds()
+        if retry.HasField("retry_delay")
+        else None,
         trailer_bytes=len(encoded),
     )
+
+
+async def refused(call: Awaitable[object]) -> Refusal:
+    """How the call was refused; it must be."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error)
+    raise AssertionError(f"the call was not refused but answered {answer}")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another task or thread is about to do."""
+    while not condition():  # noqa: ASYNC110 - what is waited for is on disk, and sends no event
+        await asyncio.sleep(0.005)
 
 
 def small(limits: UploadLimits | None = None, **records: int) -> UploadLimits:

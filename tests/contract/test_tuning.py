@@ -1,24 +1,366 @@
 """TuningService, over the wire."""
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
 
 from hotlora.v1 import tuning_service_pb2 as pb
-from service.registry import StateChanged
-from tests.contract.stage import GOOD_LINE, Stage, refusal_of
+from service.registry.rows import ProgressEvent
+from tests.contract.doubles import EngineDouble
+from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Refusal, Stage, refused, running
 from trainer import events
 
+HISTORY: tuple[ProgressEvent, ...] = (
+    events.Loading(time=1.0, pid=7),
+    events.FirstForward(time=2.0),
+    events.Metrics(
+        time=3.0,
+        step=1,
+        total_steps=4,
+        loss=2.5,
+        learning_rate=2e-4,
+        grad_norm=0.5,
+        tokens_per_second=200.0,
+        peak_memory_bytes=1 << 33,
+        eta_seconds=9.0,
+        epoch=0.25,
+        tokens=640,
+    ),
+    events.FirstStep(time=3.5, step=1),
+    events.Evaluation(time=4.0, step=2, eval_loss=2.25, rows=6),
+    events.CheckpointSaved(time=5.0, step=2),
+    events.Resumed(time=6.0, step=2),
+    events.Saving(time=7.0, step=4),
+)
+PUBLISHED = events.Published(time=8.0, step=4, digest="ab" * 32, size_bytes=1000, rank=16)
+LAST_SEQUENCE = 1 + 1 + len(HISTORY) + 2
+"""QUEUED, RUNNING, the history, then Published and SUCCEEDED."""
 
-async def refused(call: object) -> object:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return refusal_of(caught.value)
+
+async def create_refused(stage: Stage, **fields: object) -> Refusal:
+    return await refused(stage.job(**fields))
+
+
+async def run_to_success(stage: Stage) -> None:
+    """Do to the queued job what a runner and a trainer would."""
+    job = await stage.registry.claim_next_job("owner")
+    assert job is not None
+    for event in HISTORY:
+        await stage.registry.append_event(job.id, job.epoch, event)
+    await stage.registry.succeed_job(job.id, job.epoch, PUBLISHED)
+
+
+def watch(stage: Stage, after_sequence: int = 0) -> grpc.aio.UnaryStreamCall:
+    request = pb.WatchTuningJobRequest(name="tuningJobs/job-1", after_sequence=after_sequence)
+    return stage.tuning.WatchTuningJob(request)
+
+
+async def watched(stage: Stage, after_sequence: int = 0) -> list[pb.WatchTuningJobResponse]:
+    return [response async for response in watch(stage, after_sequence)]
 
 
 async def test_a_created_job_is_queued_with_every_default_filled_in(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     job = await stage.job()
+    assert job.name == "tuningJobs/job-1"
     assert job.state == pb.TuningJob.STATE_QUEUED
-    assert job.hyperparameters.rank == 16
+    assert (job.base_model, job.dataset, job.adapter) == (BASE, "datasets/rows", "adapters/support")
+    assert job.technique == pb.TECHNIQUE_LORA
+    assert job.hyperparameters == pb.Hyperparameters(
+        rank=16,
+        alpha=32,
+        dropout=0.05,
+        learning_rate=2e-4,
+        epochs=3,
+        batch_size=8,
+        max_sequence_length=CONTEXT_LENGTH,
+        warmup_ratio=0.05,
+        schedule=pb.SCHEDULE_COSINE,
+        weight_decay=0.01,
+        max_grad_norm=1,
+        seed=42,
+        validation_fraction=0.1,
+        log_every_steps=1,
+    )
+    assert job.create_time.ToNanoseconds() == 1_700_000_000_250_000_000
+    assert not job.HasField("failure") and not job.HasField("start_time")
+
+
+async def test_given_settings_are_kept_even_where_they_are_zero(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    given = pb.Hyperparameters(
+        rank=4,
+        dropout=0,
+        validation_fraction=0,
+        seed=0,
+        max_grad_norm=0,
+        max_steps=7,
+        schedule=pb.SCHEDULE_LINEAR,
+        target_modules=["q_proj"],
+        eval_every_steps=2,
+    )
+    settings = (await stage.job(hyperparameters=given, technique=pb.TECHNIQUE_QLORA)).hyperparameters
+    for field, value in given.ListFields():
+        assert settings.HasField(field.name) if not field.is_repeated else value
+        assert getattr(settings, field.name) == value
+    assert settings.alpha == 8, "alpha follows the rank that was given"
+
+
+async def test_the_same_request_again_returns_the_same_job_whatever_happened_meanwhile(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    first = await stage.job(request_id="once")
+    await stage.tuning.CancelTuningJob(pb.CancelTuningJobRequest(name=first.name))
+    await stage.store.delete("rows")
+    again = await stage.job(request_id="once")
+    assert again.name == first.name
+    assert again.state == pb.TuningJob.STATE_CANCELLED
+
+
+async def test_a_request_id_with_another_body_is_refused(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job(request_id="once")
+    refusal = await create_refused(stage, request_id="once", adapter_id="other")
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_USED")
+
+
+async def test_without_a_request_id_every_call_makes_a_job(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    assert (await stage.job()).name != (await stage.job()).name
+
+
+async def test_everything_that_the_engine_or_the_base_cannot_do_is_refused_at_once(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    refusal = await create_refused(
+        stage, base_model="evil/repo", hyperparameters=pb.Hyperparameters(rank=33, max_sequence_length=513)
+    )
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert set(refusal.violations) == {
+        "base_model",
+        "hyperparameters.rank",
+        "hyperparameters.max_sequence_length",
+    }
+    assert "32" in refusal.violations["hyperparameters.rank"]
+    assert "512" in refusal.violations["hyperparameters.max_sequence_length"]
+
+
+async def test_while_the_engines_highest_rank_is_unknown_the_setting_counts(tmp_path: Path) -> None:
+    engine = EngineDouble()
+    engine.max_rank = 0
+    async with running(tmp_path, engine=engine) as stage:
+        await stage.upload(GOOD_LINE)
+        assert (await stage.job(hyperparameters=pb.Hyperparameters(rank=64))).hyperparameters.rank == 64
+        refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(rank=65))
+        assert "64" in refusal.violations["hyperparameters.rank"]
+
+
+async def test_a_row_longer_than_the_sequence_is_named_before_anything_is_trained(stage: Stage) -> None:
+    dataset = await stage.upload(b'{"prompt": "hello", "completion": "' + b"x" * 200 + b'"}\n')
+    length = dataset.longest_row_tokens
+    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(max_sequence_length=length - 1))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"has {length} tokens" in refusal.violations["hyperparameters.max_sequence_length"]
+    assert await stage.job(hyperparameters=pb.Hyperparameters(max_sequence_length=length))
+
+
+async def test_a_dataset_that_does_not_exist_is_not_found(stage: Stage) -> None:
+    refusal = await create_refused(stage)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "DATASET_NOT_FOUND")
+
+
+async def test_an_adapter_may_not_have_the_base_models_name(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    refusal = await create_refused(stage, adapter_id=BASE)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_OF_BASE_MODEL")
+
+
+async def test_a_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
+    async with running(tmp_path, max_queued_jobs=1) as stage:
+        await stage.upload(GOOD_LINE)
+        await stage.job()
+        refusal = await create_refused(stage)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        assert refusal.retry_seconds is not None and refusal.retry_seconds > 0
+
+
+async def test_a_nearly_full_disk_takes_neither_job_nor_upload(tmp_path: Path) -> None:
+    async with running(tmp_path) as stage:
+        await stage.upload(GOOD_LINE)
+    async with running(tmp_path, min_free_disk_bytes=1 << 60) as stage:
+        for call in (stage.job(), stage.upload(GOOD_LINE, "more")):
+            refusal = await refused(call)
+            assert (refusal.code, refusal.reason) == (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "DISK_NEARLY_FULL",
+            )
+        assert stage.files() == ["rows.jsonl"]
+
+
+async def test_cancelling_a_queued_job_ends_it_and_cancelling_again_changes_nothing(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    request = pb.CancelTuningJobRequest(name=(await stage.job()).name)
+    first = await stage.tuning.CancelTuningJob(request)
+    assert first.state == pb.TuningJob.STATE_CANCELLED
+    assert await stage.tuning.CancelTuningJob(request) == first
+
+
+async def test_cancelling_a_finished_job_names_its_state(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    request = pb.CancelTuningJobRequest(name=(await stage.job()).name)
+    await run_to_success(stage)
+    refusal = await refused(stage.tuning.CancelTuningJob(request))
+    assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refusal.metadata["state"] == "SUCCEEDED"
+    assert "RUNNING" in refusal.metadata["allowed_states"]
+
+
+async def test_jobs_are_listed_newest_first_in_pages_and_by_filter(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    for number in range(5):
+        await stage.job(adapter_id="even" if number % 2 == 0 else "odd")
+    await stage.tuning.CancelTuningJob(pb.CancelTuningJobRequest(name="tuningJobs/job-2"))
+    names, token = [], ""
+    while True:
+        page = await stage.tuning.ListTuningJobs(pb.ListTuningJobsRequest(page_size=2, page_token=token))
+        names += [job.name for job in page.tuning_jobs]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == [f"tuningJobs/job-{number}" for number in (5, 4, 3, 2, 1)]
+    odd = await stage.tuning.ListTuningJobs(
+        pb.ListTuningJobsRequest(adapter="adapters/odd", states=[pb.TuningJob.STATE_QUEUED])
+    )
+    assert [job.name for job in odd.tuning_jobs] == ["tuningJobs/job-4"]
+
+
+async def test_a_page_token_of_another_list_is_refused(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    for _ in range(2):
+        await stage.job()
+    page = await stage.tuning.ListTuningJobs(pb.ListTuningJobsRequest(page_size=1))
+    for token in (page.next_page_token[:-3], "x", "é", "bnVsbA"):
+        refusal = await refused(stage.tuning.ListTuningJobs(pb.ListTuningJobsRequest(page_token=token)))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "page_token" in refusal.violations
+    other_filter = pb.ListTuningJobsRequest(page_token=page.next_page_token, adapter="adapters/support")
+    assert "page_token" in (await refused(stage.tuning.ListTuningJobs(other_filter))).violations
+
+
+async def test_a_watch_begins_with_the_present_and_ends_when_everything_was_sent(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    await run_to_success(stage)
+    first, *rest = await watched(stage)
+    assert first.tuning_job.state == pb.TuningJob.STATE_SUCCEEDED
+    assert first.tuning_job.adapter_version == "adapters/support/versions/1"
+    assert first.tuning_job.latest_metrics.peak_memory_bytes == 1 << 33
+    assert first.tuning_job.last_sequence == LAST_SEQUENCE
+    kinds = [response.event.WhichOneof("event") for response in rest]
+    assert kinds == [
+        "state_change",
+        "state_change",
+        "milestone",
+        "milestone",
+        "metrics",
+        "milestone",
+        "evaluation",
+        "checkpoint_saved",
+        "milestone",
+        "milestone",
+        "milestone",
+        "state_change",
+    ]
+    assert [response.event.sequence for response in rest] == list(range(1, LAST_SEQUENCE + 1))
+    milestones = [response.event.milestone.kind for response in rest if response.event.HasField("milestone")]
+    kind = pb.Milestone
+    assert milestones == [
+        kind.KIND_LOADING,
+        kind.KIND_FIRST_FORWARD,
+        kind.KIND_FIRST_STEP,
+        kind.KIND_RESUMED,
+        kind.KIND_SAVING,
+        kind.KIND_PUBLISHED,
+    ]
+    assert rest[4].event.metrics.eta_seconds == 9
+    assert rest[6].event.evaluation.eval_loss == 2.25
+
+
+async def test_from_any_cursor_a_watch_misses_nothing_and_repeats_nothing(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    await run_to_success(stage)
+    _, *whole = await watched(stage)
+    for cursor in range(LAST_SEQUENCE + 3):
+        first, *rest = await watched(stage, cursor)
+        assert first.HasField("tuning_job")
+        assert rest == whole[cursor:]
+
+
+async def test_a_watch_that_is_broken_off_after_every_event_sees_each_once_while_the_job_goes_on(
+    stage: Stage,
+) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    trainer = asyncio.create_task(run_to_success(stage))
+    sequences: list[int] = []
+    while not sequences or sequences[-1] < LAST_SEQUENCE:
+        call = watch(stage, sequences[-1] if sequences else 0)
+        assert (await call.read()).HasField("tuning_job")
+        sequences.append((await call.read()).event.sequence)
+        call.cancel()
+    await trainer
+    assert sequences == list(range(1, LAST_SEQUENCE + 1))
+
+
+async def test_a_watcher_hears_of_each_event_as_it_happens(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    call = watch(stage)
+    assert (await call.read()).tuning_job.state == pb.TuningJob.STATE_QUEUED
+    assert (await call.read()).event.state_change.state == pb.TuningJob.STATE_QUEUED
+    job = await stage.registry.claim_next_job("owner")
+    assert job is not None
+    async with asyncio.timeout(2):  # far less than the time after which a watch looks by itself
+        assert (await call.read()).event.state_change.state == pb.TuningJob.STATE_RUNNING
+        for event in HISTORY:
+            await stage.registry.append_event(job.id, job.epoch, event)
+            assert (await call.read()).event.time.ToNanoseconds() == event.time * 1e9
+        await stage.registry.fail_job(job.id, job.epoch, "NAN_LOSS", "The loss is not a number.")
+        last = (await call.read()).event.state_change
+        assert (last.state, last.failure.reason) == (pb.TuningJob.STATE_FAILED, "NAN_LOSS")
+        assert await call.read() is grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_crashed_attempt_says_why_the_job_is_queued_again(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    job = await stage.registry.claim_next_job("owner")
+    assert job is not None
+    await stage.registry.requeue_job(job.id, job.epoch, crash=("TRAINER_CRASHED", "It was killed."))
+    await stage.tuning.CancelTuningJob(pb.CancelTuningJobRequest(name="tuningJobs/job-1"))
+    changes = [response.event.state_change for response in (await watched(stage))[1:]]
+    assert [(one.state, one.attempt, one.failure.reason) for one in changes] == [
+        (pb.TuningJob.STATE_QUEUED, 0, ""),
+        (pb.TuningJob.STATE_RUNNING, 1, ""),
+        (pb.TuningJob.STATE_QUEUED, 1, "TRAINER_CRASHED"),
+        (pb.TuningJob.STATE_CANCELLED, 1, ""),
+    ]
+
+
+async def test_many_watchers_of_one_job_all_see_all_of_it(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    watchers = [asyncio.create_task(watched(stage)) for _ in range(20)]
+    await run_to_success(stage)
+    for responses in await asyncio.gather(*watchers):
+        assert [one.event.sequence for one in responses[1:]] == list(range(1, LAST_SEQUENCE + 1))
+
+
+@pytest.mark.parametrize("method", ["GetTuningJob", "CancelTuningJob", "WatchTuningJob"])
+async def test_a_job_that_does_not_exist_is_not_found(stage: Stage, method: str) -> None:
+    request = getattr(pb, f"{method}Request")(name="tuningJobs/nobody")
+    call = getattr(stage.tuning, method)(request)
+    refusal = await refused(call.read() if method == "WatchTuningJob" else call)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")

@@ -1,0 +1,383 @@
+"""DatasetService, over the wire, with everything that an upload may bring."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from hotlora.v1 import dataset_service_pb2 as pb
+from hotlora.v1 import tuning_service_pb2 as tuning_pb
+from service.datasets import UploadLimits
+from tests.contract.stage import (
+    GOOD_LINE,
+    Refusal,
+    Stage,
+    datasets_grpc,
+    refusal_of,
+    refused,
+    running,
+    small,
+    until,
+)
+
+MALFORMED = sorted((Path(__file__).parent.parent / "data" / "malformed").iterdir())
+CONVERSATION = (
+    b'{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, '
+    b'{"role": "assistant", "content": "Yes?", "weight": 0}, {"role": "user", "content": "Bye"}, '
+    b'{"role": "assistant", "content": "Bye."}]}\n'
+)
+
+
+def header(dataset_id: str = "rows") -> pb.UploadDatasetRequest:
+    return pb.UploadDatasetRequest(header=pb.UploadHeader(dataset_id=dataset_id))
+
+
+def blocking_refusal(stage: Stage, messages: Iterator[pb.UploadDatasetRequest]) -> Refusal:
+    """How an upload by a caller that uses threads was refused."""
+    with grpc.insecure_channel(f"127.0.0.1:{stage.server.port}") as channel:
+        call = datasets_grpc.DatasetServiceStub(channel).UploadDataset.future(messages)
+        return refusal_of(call.exception())
+
+
+async def assert_nothing_was_left(stage: Stage, dataset_id: str = "rows") -> None:
+    assert stage.files() == []
+    assert not await stage.registry.dataset_id_taken(dataset_id)
+
+
+async def test_an_uploaded_file_is_kept_to_the_byte_and_counted(stage: Stage) -> None:
+    content = GOOD_LINE * 3 + b"\r\n" + CONVERSATION
+    dataset = await stage.upload(content, chunk_bytes=7)
+    assert dataset.name == "datasets/rows"
+    assert (dataset.size_bytes, dataset.rows) == (len(content), 4)
+    assert dataset.sha256 == hashlib.sha256(content).hexdigest()
+    assert dataset.tokens > dataset.longest_row_tokens > 0
+    assert (stage.home / "datasets" / "rows.jsonl").read_bytes() == content
+    assert stage.files() == ["rows.jsonl"]
+    assert await stage.datasets.GetDataset(pb.GetDatasetRequest(name="datasets/rows")) == dataset
+
+
+async def test_without_an_id_one_is_made(stage: Stage) -> None:
+    assert (await stage.upload(GOOD_LINE, "")).name == "datasets/dataset-1"
+
+
+async def test_a_malformed_file_is_refused_by_line_and_leaves_nothing(stage: Stage) -> None:
+    for path in MALFORMED:
+        refusal = await refused(stage.upload(path.read_bytes()))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_LINES"), path.name
+        assert refusal.violations, path.name
+        assert all(field.startswith("line ") for field in refusal.violations), path.name
+        await assert_nothing_was_left(stage)
+
+
+async def test_a_bad_line_is_named(stage: Stage) -> None:
+    refusal = await refused(stage.upload(GOOD_LINE + b"{oops}\n" + GOOD_LINE))
+    assert list(refusal.violations) == ["line 2"]
+    assert "JSON" in refusal.violations["line 2"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        bytes(range(256)) * 8,
+        '{"prompt": "a", "completion": "b"}\n'.encode("utf-16"),
+        b"[" * 100_000 + b"]" * 100_000 + b"\n",
+        b'{"prompt": "a", "completion": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}\n",
+        b"x" * (3 << 20),
+        b"\x1f\x8b\x08\x00" + bytes(100),
+        b'{"prompt": "a", "completion": "b", "lr": 1e999}\n',
+    ],
+    ids=["empty", "blank", "binary", "utf-16", "deep list", "deep object", "long line", "gzip", "infinite"],
+)
+async def test_what_is_no_training_data_is_refused_within_a_second(stage: Stage, content: bytes) -> None:
+    begin = time.monotonic()
+    refusal = await refused(stage.upload(content, chunk_bytes=1 << 20))
+    assert time.monotonic() - begin < 1
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    await assert_nothing_was_left(stage)
+
+
+async def test_the_first_twenty_problems_are_told_and_the_rest_is_not_waited_for(stage: Stage) -> None:
+    sent_bytes = 0
+
+    def endless() -> Iterator[pb.UploadDatasetRequest]:
+        nonlocal sent_bytes
+        yield header()
+        yield pb.UploadDatasetRequest(chunk=GOOD_LINE + b"oops\n" * 25)
+        while True:
+            sent_bytes += 1 << 20
+            yield pb.UploadDatasetRequest(chunk=(GOOD_LINE * 25_000)[: 1 << 20])
+
+    # A blocking caller, as one on grpc.aio loses the status of a call that it is still sending.
+    refusal = await asyncio.to_thread(blocking_refusal, stage, endless())
+    assert [*refusal.violations][:19] == [f"line {line}" for line in range(2, 21)]
+    assert refusal.trailer_bytes < 5_000
+    assert sent_bytes < 512 << 20, "the refusal did not stop the caller"
+    await assert_nothing_was_left(stage)
+
+
+async def test_one_bad_line_early_in_an_endless_upload_is_told_within_a_second(stage: Stage) -> None:
+    async def endless() -> AsyncIterator[pb.UploadDatasetRequest]:
+        yield header()
+        yield pb.UploadDatasetRequest(chunk=GOOD_LINE + b"oops\n")
+        while True:
+            yield pb.UploadDatasetRequest(chunk=GOOD_LINE * 100)
+            await asyncio.sleep(0)
+
+    begin = time.monotonic()
+    refusal = await refused(stage.datasets.UploadDataset(endless()))
+    assert time.monotonic() - begin < 1
+    assert list(refusal.violations) == ["line 2"]
+
+
+async def test_a_bad_line_is_told_even_if_the_caller_then_says_nothing_more(stage: Stage) -> None:
+    call = stage.datasets.UploadDataset()
+    await call.write(header())
+    await call.write(pb.UploadDatasetRequest(chunk=b"oops\n"))
+    async with asyncio.timeout(1):
+        assert list((await refused(call)).violations) == ["line 1"]
+    await assert_nothing_was_left(stage)
+
+
+async def test_a_used_id_is_refused_before_the_data_is_sent(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    call = stage.datasets.UploadDataset()
+    await call.write(header())
+    async with asyncio.timeout(1):
+        refusal = await refused(call)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "DATASET_ID_USED")
+    assert (stage.home / "datasets" / "rows.jsonl").read_bytes() == GOOD_LINE
+
+
+async def test_an_id_stays_used_after_its_dataset_is_deleted(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.datasets.DeleteDataset(pb.DeleteDatasetRequest(name="datasets/rows"))
+    assert stage.files() == []
+    assert (await refused(stage.upload(GOOD_LINE))).reason == "DATASET_ID_USED"
+    missing = await refused(stage.datasets.GetDataset(pb.GetDatasetRequest(name="datasets/rows")))
+    assert missing.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_of_two_uploads_under_one_id_at_the_same_time_one_is_refused(stage: Stage) -> None:
+    slow = stage.datasets.UploadDataset()
+    await slow.write(header())
+    await slow.write(pb.UploadDatasetRequest(chunk=GOOD_LINE))
+    await until(lambda: "rows.part" in stage.files())
+    assert (await refused(stage.upload(b"{}"))).reason == "DATASET_ID_USED"
+    await slow.done_writing()
+    assert (await slow).rows == 1
+
+
+async def test_a_cancelled_upload_leaves_nothing_and_its_id_stays_free(stage: Stage) -> None:
+    call = stage.datasets.UploadDataset()
+    await call.write(header())
+    await call.write(pb.UploadDatasetRequest(chunk=GOOD_LINE * 1000))
+    await until(lambda: "rows.part" in stage.files())
+    call.cancel()
+    async with asyncio.timeout(5):
+        await until(lambda: not stage.files())
+    await assert_nothing_was_left(stage)
+    assert (await stage.upload(GOOD_LINE)).rows == 1
+
+
+async def test_a_file_above_the_limit_is_refused_as_too_large(tmp_path: Path) -> None:
+    limits = small(max_file_bytes=1000)
+    async with running(tmp_path, upload_limits=limits) as stage:
+        assert (await stage.upload(GOOD_LINE * 23, "fits")).size_bytes == 23 * len(GOOD_LINE) <= 1000
+        refusal = await refused(stage.upload(GOOD_LINE * 24))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "FILE_TOO_LARGE")
+        assert stage.files() == ["fits.jsonl"]
+
+
+async def test_a_file_with_too_many_rows_is_refused_by_the_row(tmp_path: Path) -> None:
+    async with running(tmp_path, upload_limits=small(max_rows=5)) as stage:
+        assert (await stage.upload(GOOD_LINE * 5, "fits")).rows == 5
+        assert list((await refused(stage.upload(GOOD_LINE * 6))).violations) == ["line 6"]
+
+
+@pytest.mark.parametrize("begun", [[], [header()], [header(), pb.UploadDatasetRequest(chunk=GOOD_LINE)]])
+async def test_an_upload_that_stalls_is_ended(tmp_path: Path, begun: list[pb.UploadDatasetRequest]) -> None:
+    limits = replace(UploadLimits(), idle_seconds=0.1)
+    async with running(tmp_path, upload_limits=limits) as stage:
+        call = stage.datasets.UploadDataset()
+        for part in begun:
+            await call.write(part)
+        async with asyncio.timeout(5):
+            refusal = await refused(call)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_STALLED")
+        await assert_nothing_was_left(stage)
+
+
+async def test_an_upload_that_never_ends_is_ended(tmp_path: Path) -> None:
+    async def trickle() -> AsyncIterator[pb.UploadDatasetRequest]:
+        yield header()
+        while True:
+            yield pb.UploadDatasetRequest(chunk=b"\n")
+
+    limits = replace(UploadLimits(), total_seconds=0.2)
+    async with running(tmp_path, upload_limits=limits) as stage:
+        refusal = await refused(stage.datasets.UploadDataset(trickle()))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LONG")
+        await assert_nothing_was_left(stage)
+
+
+async def test_one_upload_too_many_at_once_is_told_to_wait(tmp_path: Path) -> None:
+    limits = replace(UploadLimits(), uploads_at_once=1)
+    async with running(tmp_path, upload_limits=limits) as stage:
+        first = stage.datasets.UploadDataset()
+        await first.write(header("first"))
+        await first.write(pb.UploadDatasetRequest(chunk=GOOD_LINE))
+        await until(lambda: "first.part" in stage.files())
+        refusal = await refused(stage.upload(GOOD_LINE, "second"))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_UPLOADS")
+        assert refusal.retry_seconds
+        first.cancel()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [pb.UploadDatasetRequest(chunk=GOOD_LINE)],
+        [header(), header()],
+        [header(), pb.UploadDatasetRequest(chunk=GOOD_LINE), header("other")],
+    ],
+    ids=["nothing", "no header", "two headers", "a header after data"],
+)
+async def test_an_upload_is_one_header_and_then_chunks(
+    stage: Stage, messages: list[pb.UploadDatasetRequest]
+) -> None:
+    refusal = await refused(stage.datasets.UploadDataset(iter(messages)))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(refusal.violations) == ["header"]
+    await assert_nothing_was_left(stage)
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.UploadDatasetRequest(), "part"),
+        (pb.UploadDatasetRequest(chunk=b""), "chunk"),
+        (pb.UploadDatasetRequest(chunk=b"x" * ((1 << 20) + 1)), "chunk"),
+    ],
+    ids=["empty", "empty chunk", "large chunk"],
+)
+async def test_a_bad_message_in_the_middle_of_an_upload_is_named(
+    stage: Stage, message: pb.UploadDatasetRequest, field: str
+) -> None:
+    stream = iter([header(), pb.UploadDatasetRequest(chunk=GOOD_LINE), message])
+    refusal = await refused(stage.datasets.UploadDataset(stream))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(refusal.violations) == [field]
+    await assert_nothing_was_left(stage)
+
+
+@pytest.mark.parametrize(
+    "dataset_id", ["../x", "/etc/passwd", "a\0b", "a\n", "A", "-a", "a" * 64, "\u0430bc", "."]
+)
+async def test_an_id_that_could_be_a_path_is_refused(stage: Stage, dataset_id: str) -> None:
+    refusal = await refused(stage.upload(GOOD_LINE, dataset_id))
+    assert list(refusal.violations) == ["header.dataset_id"]
+    assert stage.files() == []
+
+
+async def test_datasets_are_listed_newest_first_in_pages(stage: Stage) -> None:
+    for number in range(3):
+        await stage.upload(GOOD_LINE, f"rows-{number}")
+    first = await stage.datasets.ListDatasets(pb.ListDatasetsRequest(page_size=2))
+    rest = await stage.datasets.ListDatasets(
+        pb.ListDatasetsRequest(page_size=2, page_token=first.next_page_token)
+    )
+    names = [dataset.name for dataset in [*first.datasets, *rest.datasets]]
+    assert names == ["datasets/rows-2", "datasets/rows-1", "datasets/rows-0"]
+    assert rest.next_page_token == ""
+
+
+async def test_a_dataset_that_a_waiting_job_needs_is_not_deleted(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    job = await stage.job()
+    request = pb.DeleteDatasetRequest(name="datasets/rows")
+    refusal = await refused(stage.datasets.DeleteDataset(request))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DATASET_IN_USE")
+    assert stage.files() == ["rows.jsonl"]
+    await stage.tuning.CancelTuningJob(tuning_pb.CancelTuningJobRequest(name=job.name))
+    await stage.datasets.DeleteDataset(request)
+    assert stage.files() == []
+
+
+async def test_a_preview_shows_what_the_model_sees_and_what_is_trained(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE + b"\n" + CONVERSATION)
+    preview = await stage.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="datasets/rows"))
+    first, second = preview.rows
+    assert (first.line, second.line) == (1, 3)
+    assert [(turn.role, turn.content) for turn in first.messages] == [
+        ("user", "hello"),
+        ("assistant", "world"),
+    ]
+    assert [(segment.text, segment.trained) for segment in first.segments] == [
+        ("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n", False),
+        ("world<|im_end|>", True),
+        ("\n", False),
+    ]
+    assert first.trained_tokens == len("world") + 1
+    assert first.tokens > first.trained_tokens
+    assert [segment.text for segment in second.segments if segment.trained] == ["Bye.<|im_end|>"]
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(0, 5), (1, 1), (7, 7), (100, 9)])
+async def test_a_preview_has_as_many_rows_as_asked_for(stage: Stage, asked: int, shown: int) -> None:
+    await stage.upload(GOOD_LINE * 9)
+    request = pb.PreviewDatasetRequest(name="datasets/rows", max_rows=asked)
+    assert len((await stage.datasets.PreviewDataset(request)).rows) == shown
+
+
+async def test_a_preview_of_huge_rows_shows_fewer_but_fits_a_message(stage: Stage) -> None:
+    line = b'{"prompt": "q", "completion": "' + "ü".encode() * 100_000 + b'"}\n'
+    await stage.upload(line * 8, chunk_bytes=1 << 20)
+    request = pb.PreviewDatasetRequest(name="datasets/rows", max_rows=100)
+    assert 1 <= len((await stage.datasets.PreviewDataset(request)).rows) < 8
+
+
+@pytest.mark.parametrize("content", [None, b"other bytes\n"])
+async def test_a_damaged_file_is_data_loss(stage: Stage, content: bytes | None) -> None:
+    await stage.upload(GOOD_LINE)
+    path = stage.home / "datasets" / "rows.jsonl"
+    path.unlink() if content is None else path.write_bytes(content)
+    refusal = await refused(stage.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="datasets/rows")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.DATA_LOSS, "DATASET_DAMAGED")
+    assert str(stage.home) not in refusal.message
+
+
+async def test_a_restart_sweeps_what_a_killed_upload_left(tmp_path: Path) -> None:
+    async with running(tmp_path) as stage:
+        await stage.upload(GOOD_LINE)
+    directory = tmp_path / "datasets"
+    (directory / "half.part").write_bytes(GOOD_LINE)
+    (directory / "renamed-but-not-recorded.jsonl").write_bytes(GOOD_LINE)
+    async with running(tmp_path) as stage:
+        assert stage.files() == ["rows.jsonl"]
+        assert (await stage.upload(GOOD_LINE, "half")).rows == 1
+
+
+async def test_a_caller_on_asyncio_that_sends_more_after_a_bad_line_learns_which_line(stage: Stage) -> None:
+    content = GOOD_LINE + b"oops\n" * 25 + GOOD_LINE * 100_000
+    refusal = await refused(stage.upload(content, chunk_bytes=1 << 20))
+    assert len(refusal.violations) == 20
+
+
+async def test_an_upload_at_full_speed_holds_up_no_other_call(stage: Stage) -> None:
+    content = CONVERSATION * 10_000
+    upload = asyncio.create_task(stage.upload(content, chunk_bytes=1 << 20))
+    slowest = 0.0
+    while not upload.done():
+        begin = time.monotonic()
+        await stage.datasets.ListDatasets(pb.ListDatasetsRequest())
+        slowest = max(slowest, time.monotonic() - begin)
+    assert (await upload).rows == 10_000
+    assert slowest < 1
