@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 # Before torch is loaded, for then it is too late. One thread in this process: a pool of threads would not
 # exist in the children, which wait for it for ever. Idle threads sleep at once: spinning ones take the
@@ -104,7 +105,7 @@ class _Server:
             os.waitpid(pid, 0)
 
 
-def _become_trainer(job_path: Path, address: str, terms: _Terms, close: tuple[int, ...]) -> None:
+def _become_trainer(job_path: Path, address: str, terms: _Terms, close: tuple[int, ...]) -> NoReturn:
     """The whole life of a forked trainer; does not return."""
     code = 1
     try:
@@ -172,7 +173,7 @@ def _woken_by_children() -> tuple[int, int]:
     return read, write
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m trainer.forkserver", description="Fork trainers.")
     parser.add_argument("socket_dir", type=Path, help="where the sockets of requests lie")
@@ -198,8 +199,8 @@ def main() -> int:
     server.say({"ready": True})
     _serve(server, sys.stdin.fileno(), child_ended)
     server.kill_all()
-    return 0
+    os._exit(0)  # libraries' own endings only print complaints about each other
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
