@@ -1,6 +1,6 @@
 """The Training tab: start a training from a file, follow every job, see its loss, cancel it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, TECHNIQUE_QLORA, Hyperparameters
-from ui.board import FINISHED, Board
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, TECHNIQUE_QLORA, Hyperparameters, TuningJob
+from ui.board import FINISHED, Board, Point
 from ui.cards import cards, title
 from ui.words import plain
 
@@ -31,78 +31,16 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
                     choices=[], label="Job", elem_id="job", interactive=True, filterable=False, scale=4
                 )
                 cancel = gr.Button("Cancel job", scale=1, min_width=100, elem_id="cancel-job")
-            plot = gr.LinePlot(
-                x="step",
-                y="loss",
-                color="kind",
-                x_title="step",
-                y_title="loss (nats per token)",
-                height=260,
-                elem_id="loss",
-                show_label=False,
-            )
-    seen = gr.State(("", ()))
-
-    async def begin(
-        path: str | None,
-        adapter_id: str,
-        technique: str,
-        rank: float | None,
-        learning_rate: float | None,
-        epochs: float | None,
-    ) -> Any:
-        if not path:
-            raise gr.Error("Choose a file of examples first.", duration=5, print_exception=False)
-        settings = Hyperparameters()
-        if rank is not None:
-            settings.rank = int(rank)
-        if learning_rate is not None:
-            settings.learning_rate = learning_rate
-        if epochs is not None:
-            settings.epochs = int(epochs)
-        try:
-            dataset = await client().upload_dataset(Path(path), display_name=Path(path).name[:200])
-            created = await client().create_tuning_job(
-                dataset=dataset.name,
-                adapter_id=adapter_id.strip(),
-                technique=TECHNIQUES[technique],
-                hyperparameters=settings,
-            )
-        except HotloraError as error:
-            raise gr.Error(plain(error), duration=15, print_exception=False) from error
-        gr.Info(f"Training of {adapter_id} on {dataset.rows} rows is queued.")
-        return gr.Dropdown(choices=[(title(created), created.name)], value=created.name)
-
-    async def refresh(chosen: str | None, before: tuple[str, tuple[Any, ...]]) -> Any:
-        try:
-            jobs = await board().jobs()
-        except HotloraError:
-            return gr.skip(), gr.skip(), gr.skip(), before
-        choices = [(title(found), found.name) for found in jobs]
-        names = [name for _, name in choices]
-        value = chosen if chosen in names else (names[0] if names else None)
-        points = board().curve(value) if value else []
-        now = (cards(jobs), (tuple(choices), value, len(points), points[-1:] and points[-1].step))
-        if now == before:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        # An empty frame would fix the kind column as numbers, and the legend with it.
-        curve = _frame(points) if points else None
-        return now[0], gr.Dropdown(choices=choices, value=value), curve, now
-
-    async def stop(chosen: str | None) -> None:
-        if not chosen:
-            raise gr.Error("Choose a job first.", duration=5, print_exception=False)
-        try:
-            cancelled = await client().cancel_tuning_job(chosen)
-        except HotloraError as error:
-            raise gr.Error(plain(error), duration=10, print_exception=False) from error
-        if cancelled.state not in FINISHED:
-            gr.Info("The job is asked to stop; it ends within 5 seconds.")
-
-    start.click(begin, form, job, api_visibility=PRIVATE, show_progress="minimal")
-    cancel.click(stop, job, None, api_visibility=PRIVATE)
+            plot = _plot()
+    seen = gr.State(None)
+    start.click(_begin(client), form, job, api_visibility=PRIVATE, show_progress="minimal")
+    cancel.click(_stop(client), job, None, api_visibility=PRIVATE)
     gr.Timer(REFRESH_SECONDS).tick(
-        refresh, [job, seen], [listing, job, plot, seen], show_progress="hidden", api_visibility=PRIVATE
+        _refresh(board),
+        [job, seen],
+        [listing, job, plot, seen],
+        show_progress="hidden",
+        api_visibility=PRIVATE,
     )
 
 
@@ -123,7 +61,97 @@ def _form() -> list[gr.components.Component]:
     return [upload, adapter, technique, rank, rate, epochs]
 
 
-def _frame(points: list[Any]) -> Any:
+def _plot() -> gr.LinePlot:
+    return gr.LinePlot(
+        x="step",
+        y="loss",
+        color="kind",
+        x_title="step",
+        y_title="loss (nats per token)",
+        height=260,
+        elem_id="loss",
+        show_label=False,
+    )
+
+
+def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
+    async def begin(
+        path: str | None,
+        adapter_id: str,
+        technique: str,
+        rank: float | None,
+        learning_rate: float | None,
+        epochs: float | None,
+    ) -> Any:
+        if not path:
+            raise _toast("Choose a file of examples first.")
+        settings = Hyperparameters(
+            rank=None if rank is None else int(rank),
+            learning_rate=learning_rate,
+            epochs=None if epochs is None else int(epochs),
+        )
+        try:
+            dataset = await client().upload_dataset(Path(path), display_name=Path(path).name[:200])
+            created = await client().create_tuning_job(
+                dataset=dataset.name,
+                adapter_id=adapter_id.strip(),
+                technique=TECHNIQUES[technique],
+                hyperparameters=settings,
+            )
+        except HotloraError as error:
+            raise _toast(plain(error)) from error
+        except (ValueError, OverflowError) as error:
+            raise _toast(f"A setting is far outside its range: {error}") from error
+        gr.Info(f"Training of {adapter_id} on {dataset.rows} rows is queued.")
+        return gr.Dropdown(choices=[(title(created), created.name)], value=created.name)
+
+    return begin
+
+
+def _stop(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
+    async def stop(chosen: str | None) -> None:
+        if not chosen:
+            raise _toast("Choose a job first.")
+        try:
+            cancelled = await client().cancel_tuning_job(chosen)
+        except HotloraError as error:
+            raise _toast(plain(error)) from error
+        if cancelled.state not in FINISHED:
+            gr.Info("The job is asked to stop; it ends within 5 seconds.")
+
+    return stop
+
+
+def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
+    async def refresh(chosen: str | None, before: object) -> Any:
+        try:
+            jobs = await board().jobs()
+        except HotloraError:
+            return gr.skip(), gr.skip(), gr.skip(), before
+        choices = [(title(found), found.name) for found in jobs]
+        value = _still_there(chosen, jobs)
+        points = board().curve(value) if value else []
+        now = (cards(jobs), choices, value, points)
+        if now == before:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        # An empty frame would fix the kind column as numbers, and the legend with it.
+        curve = _frame(points) if points else None
+        return now[0], gr.Dropdown(choices=choices, value=value), curve, now
+
+    return refresh
+
+
+def _still_there(chosen: str | None, jobs: Sequence[TuningJob]) -> str | None:
+    """The chosen job, or the newest one when there is none like it."""
+    names = [job.name for job in jobs]
+    return chosen if chosen in names else (names[0] if names else None)
+
+
+def _toast(words: str) -> gr.Error:
+    return gr.Error(words, duration=15, print_exception=False)
+
+
+def _frame(points: Sequence[Point]) -> Any:
     # pandas comes with gradio; it is imported where the plot needs it because it is slow to load.
     import pandas as pd  # noqa: PLC0415
 
