@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -128,7 +129,7 @@ class EngineDouble:
         self._token_seconds = token_seconds
         self._exits = exits
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._listening: socket.socket | None = None
         self.port = 0
 
     @property
@@ -154,20 +155,21 @@ class EngineDouble:
         app.router.add_post("/v1/completions", self._completions)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, "127.0.0.1", port)
-        await self._site.start()
-        self.port = self._runner.addresses[0][1]
+        self._listening = socket.create_server(("127.0.0.1", port))
+        self.port = self._listening.getsockname()[1]
+        await web.SockSite(self._runner, self._listening).start()
 
     async def stop(self) -> None:
         """Drop every connection and forget every adapter, as a killed engine does."""
         self.adapters.clear()
-        if self._runner is not None and self._site is not None:
-            await self._site.stop()
+        if self._runner is not None and self._listening is not None:
+            # A connection that is accepted while its server closes is never closed by asyncio (3.11). So
+            # first accept no more, then let those just accepted become connections that the cleanup knows.
+            asyncio.get_running_loop().remove_reader(self._listening)
             for _ in range(3):
-                # Connections that were just accepted get their handlers, so that cleanup finds them.
                 await asyncio.sleep(0)
             await self._runner.cleanup()
-            self._runner = self._site = None
+            self._runner = self._listening = None
 
     async def restart(self) -> None:
         """Come back empty at the same address."""

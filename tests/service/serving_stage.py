@@ -9,16 +9,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
 from service.changes import Changes
 from service.engine import EngineClient, EngineState
 from service.engine.client import Limits
 from service.registry import Registry, VersionRow, VersionState
-from service.serving import Reconciler, Served
+from service.serving import Chat, Reconciler, Served
 from tests.doubles.engine import EngineDouble, logprobs
 from tests.service.registry_stage import BASE, new_job, open_registry
 from tests.service.registry_stage import until as until_reached
 from trainer.config import BaseModel
 from trainer.events import Published
+from trainer.rendering import Renderer
 
 MODEL = BaseModel(name=BASE, path=Path("/models/base"), revision="sha256:base")
 CANARY_TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
@@ -116,6 +121,17 @@ class DoubleEngine:
         self._changes.notify("engine")
 
 
+def renderer(directory: Path) -> Renderer:
+    """A renderer with a tiny vocabulary and the plain template."""
+    directory.mkdir(parents=True, exist_ok=True)
+    words = ["[UNK]", "</s>", "hello", "world", "how", "are", "you"]
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return Renderer.from_directory(directory)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Everything of serving, running against a double."""
@@ -126,6 +142,7 @@ class Stage:
     served: Served
     changes: Changes
     artifacts_dir: Path
+    chat: Chat
 
     async def publish(
         self, adapter_id: str, weights: bytes, *, canary_weights: bytes | None = None
@@ -196,6 +213,14 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
                 served=served,
                 changes=changes,
                 artifacts_dir=artifacts_dir,
+                chat=Chat(
+                    registry=registry,
+                    engine=engine,
+                    served=served,
+                    renderer=renderer(tmp_path / "tokenizer"),
+                    base=MODEL,
+                    max_answers=4,
+                ),
             )
         finally:
             for task in tasks:

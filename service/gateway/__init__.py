@@ -1,0 +1,5 @@
+"""The OpenAI-compatible gateway."""
+
+from service.gateway.server import Gateway
+
+__all__ = ["Gateway"]

@@ -1,0 +1,225 @@
+"""The OpenAI-compatible door: /v1/models, /v1/chat/completions, /healthz, on loopback.
+
+Relays and translates; what may answer and how is `service.serving.Chat`'s. A client that goes away takes its
+answer at the engine with it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from service.engine.face import Engine, EngineState
+from service.errors import HotloraError, NotFound
+from service.gateway.completions import DONE, Envelope
+from service.gateway.errors import (
+    error_body,
+    error_response,
+    internal_error,
+    internal_error_body,
+    plain_error,
+)
+from service.gateway.requests import CompletionRequest, read_request
+from service.registry import VersionState
+from service.serving import Chat, ChatDelta, ServedModel
+
+_log = structlog.get_logger(__name__)
+
+MAX_BODY_BYTES = 8 << 20
+"""A context of 2,048 tokens is some 10 KB; this is a bound against nonsense, not a budget."""
+MAX_UNREAD_SECONDS = 60.0
+"""A client that reads nothing for so long has lost its answer; the engine's place is freed."""
+_SHUTDOWN_SECONDS = 5.0
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Gateway:
+    """The HTTP server."""
+
+    def __init__(
+        self,
+        *,
+        chat: Chat,
+        engine: Engine,
+        address: str,
+        clock: Callable[[], float] = time.time,
+        ids: Callable[[], str] = lambda: secrets.token_hex(12),
+    ) -> None:
+        """`address` is HOST:PORT, port 0 for a free one; `clock` gives seconds since the epoch."""
+        self._chat = chat
+        self._engine = engine
+        self._host, _, port = address.rpartition(":")
+        self._wanted_port = int(port)
+        self._clock = clock
+        self._ids = ids
+        self._started = int(clock())
+        self._port: asyncio.Future[int] | None = None
+
+    async def run(self) -> None:
+        """Serve until cancelled; then end running answers. Raises OSError where the address is taken."""
+        runner = web.AppRunner(
+            self.app(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host.strip("[]"), self._wanted_port)
+            await site.start()
+            self._bound().set_result(runner.addresses[0][1])
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def port(self) -> int:
+        """The port it listens on, as soon as it does."""
+        return await asyncio.shield(self._bound())
+
+    def app(self) -> web.Application:
+        """The application, for a server or a test."""
+        app = web.Application(middlewares=[self._errors], client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/models/{model:.+}", self._model)
+        app.router.add_post("/v1/chat/completions", self._completions)
+        return app
+
+    def _bound(self) -> asyncio.Future[int]:
+        if self._port is None:
+            self._port = asyncio.get_running_loop().create_future()
+        return self._port
+
+    @web.middleware
+    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.host.rpartition(":")[0] not in _LOCAL_HOSTS and request.host not in _LOCAL_HOSTS:
+            # A page of a stranger whose name resolves to this machine must not talk to it (DNS rebinding).
+            return plain_error(403, "this server answers to localhost only", "wrong_host")
+        try:
+            return await handler(request)
+        except HotloraError as error:
+            return error_response(error)
+        except web.HTTPRequestEntityTooLarge:
+            return plain_error(413, f"a request may have up to {MAX_BODY_BYTES} bytes", "too_large")
+        except web.HTTPException as error:
+            return plain_error(
+                error.status, f"{request.method} {request.path}: {error.reason}", "no_such_route"
+            )
+        except Exception:
+            error_id = self._ids()
+            _log.exception("gateway failed", error_id=error_id, path=request.path)
+            return internal_error(error_id)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        """200 when answers can be given, else 503; the body says where the engine stands."""
+        ready = self._engine.state is EngineState.READY
+        body = {"ready": ready, "engine": self._engine.state, "message": self._engine.message}
+        return web.json_response(body, status=200 if ready else 503)
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": await self._cards()})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["model"]
+        for card in await self._cards():
+            if card["id"] == name:
+                return web.json_response(card)
+        raise NotFound("MODEL_NOT_FOUND", f"there is no model {name[:256]!r}")
+
+    async def _cards(self) -> list[dict[str, object]]:
+        """The base, every ACTIVE version, and each adapter's name for its newest ACTIVE version."""
+        cards: list[dict[str, object]] = []
+        aliased: set[str] = set()
+        for model in await self._chat.models():
+            version = model.version
+            if version is None:
+                cards.append(_card(model.id, model, self._started))
+            elif version.state == VersionState.ACTIVE:
+                if version.adapter_id not in aliased:
+                    aliased.add(version.adapter_id)
+                    cards.append(_card(version.adapter_id, model, int(version.create_time)))
+                cards.append(_card(model.id, model, int(version.create_time)))
+        return cards
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        if request.content_type != "application/json":
+            return plain_error(415, "send application/json", "wrong_media_type")
+        asked = read_request(await request.read())
+        async with aclosing(self._chat.stream(asked.turn)) as answer:
+            # Errors before the first piece are answers of their own, with a status.
+            first = await anext(answer)
+            envelope = Envelope(
+                answer_id=f"chatcmpl-{self._ids()}", created=int(self._clock()), model=first.model
+            )
+            if asked.stream:
+                return await self._stream(request, asked, envelope, first, answer)
+            texts, last = [first.text], first
+            async for last in answer:
+                texts.append(last.text)
+            return web.Response(text=envelope.whole("".join(texts), last), content_type="application/json")
+
+    async def _stream(
+        self,
+        request: web.Request,
+        asked: CompletionRequest,
+        envelope: Envelope,
+        first: ChatDelta,
+        answer: AsyncGenerator[ChatDelta, None],
+    ) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            async with aclosing(self._events(asked, envelope, first, answer)) as events:
+                async for event in events:
+                    await _write(request, response, event)
+        return response
+
+    async def _events(
+        self,
+        asked: CompletionRequest,
+        envelope: Envelope,
+        first: ChatDelta,
+        answer: AsyncGenerator[ChatDelta, None],
+    ) -> AsyncGenerator[bytes, None]:
+        """The answer as events. The status is sent by now, so an error is an event too, and no [DONE]
+        follows."""
+        last, usage = first, asked.include_usage
+        yield envelope.chunk(first, is_first=True, include_usage=usage)
+        try:
+            async for last in answer:
+                yield envelope.chunk(last, is_first=False, include_usage=usage)
+        except HotloraError as error:
+            yield f"data: {error_body(error)}\n\n".encode()
+        except Exception:
+            error_id = self._ids()
+            _log.exception("gateway failed within a stream", error_id=error_id)
+            yield f"data: {internal_error_body(error_id)}\n\n".encode()
+        else:
+            yield (envelope.usage_chunk(last) if usage else b"") + DONE
+
+
+async def _write(request: web.Request, response: web.StreamResponse, event: bytes) -> None:
+    """Raises ConnectionError when the client is gone, or reads nothing for too long."""
+    try:
+        async with asyncio.timeout(MAX_UNREAD_SECONDS):
+            await response.write(event)
+    except TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError("the client does not read its answer") from error
+
+
+def _card(name: str, model: ServedModel, created: int) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "hotlora",
+        "root": model.id,
+        "parent": None if model.version is None else model.base_model,
+        "max_model_len": model.max_model_length,
+    }

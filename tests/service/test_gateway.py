@@ -1,0 +1,258 @@
+"""The gateway as the `openai` package and a plain HTTP client see it."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from service.engine import EngineState
+from service.gateway import Gateway
+from tests.doubles.engine import WORDS
+from tests.service.serving_stage import MODEL, Stage, stage
+
+HELLO: Any = [{"role": "user", "content": "hello world"}]
+TEXT = "".join(WORDS[:5])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """A gateway at work, with clients for it."""
+
+    on: Stage
+    url: str
+    ai: openai.AsyncOpenAI
+    http: aiohttp.ClientSession
+
+    async def post(self, body: Any, **more: Any) -> tuple[int, Any]:
+        """Status and JSON of a chat request."""
+        async with self.http.post(f"{self.url}/v1/chat/completions", json=body, **more) as response:
+            return response.status, await response.json()
+
+
+@asynccontextmanager
+async def _gateway(tmp_path: Path) -> AsyncIterator[Door]:
+    async with stage(tmp_path) as on:
+        gateway = Gateway(chat=on.chat, engine=on.engine, address="127.0.0.1:0")
+        task = asyncio.create_task(gateway.run())
+        url = f"http://127.0.0.1:{await gateway.port()}"
+        ai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        try:
+            async with aiohttp.ClientSession() as http:
+                yield Door(on=on, url=url, ai=ai, http=http)
+        finally:
+            await ai.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_openai_package_gets_a_whole_answer(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        answer = await door.ai.chat.completions.create(model=MODEL.name, messages=HELLO)
+
+        assert answer.choices[0].message.content == TEXT
+        assert answer.choices[0].message.role == "assistant"
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.model == MODEL.name
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 5
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + 5
+
+
+async def test_the_openai_package_gets_a_streamed_answer_with_its_usage_last(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        stream = await door.ai.chat.completions.create(
+            model="", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+
+        *body, usage = chunks
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in body) == TEXT
+        assert body[0].choices[0].delta.role == "assistant"
+        assert [chunk.choices[0].finish_reason for chunk in body][-1] == "stop"
+        assert all(chunk.usage is None for chunk in body)
+        assert usage.choices == []
+        assert usage.usage is not None and usage.usage.completion_tokens == 5
+        assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_adapters_answer_by_name_and_are_listed_with_it(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        await door.on.outcome(await door.on.publish("support", b"one"))
+        await door.on.outcome(await door.on.publish("support", b"two"))
+        answer = await door.ai.chat.completions.create(model="support", messages=HELLO)
+
+        assert answer.model == "support@2"
+        listed = [model.id async for model in door.ai.models.list()]
+        assert listed == [MODEL.name, "support", "support@2", "support@1"]
+        assert (await door.ai.models.retrieve("support@1")).id == "support@1"
+
+
+async def test_content_may_be_a_list_of_text_parts(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        parts = [{"type": "text", "text": "hello "}, {"type": "text", "text": "world"}]
+        whole = await door.ai.chat.completions.create(model="", messages=HELLO)
+        messages: Any = [{"role": "user", "content": parts}]
+        split = await door.ai.chat.completions.create(model="", messages=messages)
+
+        assert whole.usage == split.usage
+
+
+async def test_errors_are_those_that_the_openai_package_knows(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        create = door.ai.chat.completions.create
+        with pytest.raises(openai.NotFoundError) as missing:
+            await create(model="nobody", messages=HELLO)
+        assert missing.value.code == "model_not_found"
+        with pytest.raises(openai.BadRequestError) as bad:
+            await create(model="", messages=HELLO, temperature=3)
+        assert bad.value.param == "temperature"
+        door.on.engine.state = EngineState.DOWN
+        with pytest.raises(openai.InternalServerError) as down:
+            await create(model="", messages=HELLO)
+        assert down.value.status_code == 503
+        assert int(down.value.response.headers["Retry-After"]) >= 1
+        door.on.engine.state = EngineState.READY
+
+
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_without_done(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        door.on.double.faults.error_event_at = 2
+        door.on.double.hold = asyncio.Event()
+        stream = await door.ai.chat.completions.create(model="", messages=HELLO, stream=True)
+        door.on.double.hold.set()
+        with pytest.raises(openai.APIError, match="failed while answering"):
+            async for _ in stream:
+                pass
+
+
+async def test_a_client_that_goes_away_takes_its_answer_with_it(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        door.on.double.hold = asyncio.Event()
+        stream = await door.ai.chat.completions.create(model="", messages=HELLO, stream=True)
+        assert door.on.double.streams == 1
+
+        await stream.close()
+
+        async with asyncio.timeout(1):
+            await door.on.double.stream_ended.wait()
+        assert door.on.served.answers(MODEL.name) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            "messages[0]",
+        ),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": []}]}, "messages[0].tool_calls"),
+        ({"messages": [7]}, "messages[0]"),
+        ({"messages": [*HELLO, *HELLO]}, "messages[1].role"),
+        ({"model": 7}, "model"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_completion_tokens": 10**9}, "max_completion_tokens"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ["", "x"]}, "stop"),
+        ({"stop": ["x"] * 5}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"stream_options": []}, "stream_options"),
+        ({"n": 2}, "n"),
+        ({"tools": [{}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"prompt_embeds": "AAAA"}, "prompt_embeds"),
+        ({"chat_template": "{{ x }}"}, "chat_template"),
+    ],
+)
+async def test_a_wrong_field_is_refused_by_its_name(
+    tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    async with _gateway(tmp_path) as door:
+        status, body = await door.post({"model": "", "messages": HELLO, **change})
+
+        assert status == 400
+        assert body["error"]["param"] == field
+        assert body["error"]["type"] == "invalid_request_error"
+        assert door.on.double.streams == 0
+
+
+async def test_fields_without_meaning_for_the_answer_and_nulls_are_accepted(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        body = {"model": None, "messages": HELLO, "user": "me", "metadata": {"a": "b"}, "n": 1, "tools": None}
+        status, answer = await door.post(
+            {**body, "frequency_penalty": 0, "response_format": {"type": "text"}}
+        )
+
+        assert (status, answer["choices"][0]["message"]["content"]) == (200, TEXT)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"messages": ' + b"[" * 100_000]
+)
+async def test_a_body_that_is_no_json_object_is_refused(tmp_path: Path, body: bytes) -> None:
+    async with _gateway(tmp_path) as door:
+        headers = {"Content-Type": "application/json"}
+        async with door.http.post(f"{door.url}/v1/chat/completions", data=body, headers=headers) as response:
+            assert response.status == 400
+            assert (await response.json())["error"]["param"] == "body"
+
+
+async def test_a_body_beyond_the_bound_is_refused_and_the_gateway_lives_on(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        headers = {"Content-Type": "application/json"}
+        body = io.BytesIO(json.dumps({"messages": "x" * (9 << 20)}).encode())
+        async with door.http.post(f"{door.url}/v1/chat/completions", data=body, headers=headers) as response:
+            assert response.status == 413
+            assert (await response.json())["error"]["code"] == "too_large"
+        assert (await door.post({"messages": HELLO}))[0] == 200
+
+
+async def test_what_a_browser_page_of_a_stranger_could_send_is_refused(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        plain = {"Content-Type": "text/plain"}
+        async with door.http.post(
+            f"{door.url}/v1/chat/completions", data=json.dumps({"messages": HELLO}), headers=plain
+        ) as response:
+            assert response.status == 415
+        async with door.http.get(f"{door.url}/v1/models", headers={"Host": "evil.example:8080"}) as response:
+            assert response.status == 403
+
+
+async def test_unknown_routes_and_methods_answer_in_json(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        for path, status in (
+            ("/v1/embeddings", 404),
+            ("/v1/chat/completions", 405),
+            ("/v1/models/nobody", 404),
+        ):
+            async with door.http.get(door.url + path) as response:
+                assert response.status == status
+                assert (await response.json())["error"]["message"]
+
+
+async def test_health_says_whether_answers_can_be_given(tmp_path: Path) -> None:
+    async with _gateway(tmp_path) as door:
+        for state, status in ((EngineState.READY, 200), (EngineState.STARTING, 503)):
+            door.on.engine.state = state
+            async with door.http.get(f"{door.url}/healthz") as response:
+                assert response.status == status
+                assert (await response.json())["engine"] == state
+        door.on.engine.state = EngineState.READY
