@@ -56,7 +56,7 @@ GARBAGE: dict[int, list[object]] = {
 }
 BYTES_GARBAGE: list[object] = [b"", b"\0" * 1000, bytes(range(256))]
 UNREADABLE = [b"\xff", b"\x0a\xff", b"\x0b" * 119, b"\x07\x07", b"\x00", b"\x0a\x7f\x0a"]
-"""A cut tag, a cut length, groups that never end, a wire type and a field number that are not, a cut field."""
+"""A cut tag, a cut length, endless groups, a wire type and a field number that are none, a cut field."""
 PURPOSEFUL = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.contract.stage import (
     Refusal,
     Stage,
     datasets_grpc,
+    parts,
     refusal_of,
     refused,
     running,
@@ -186,6 +188,30 @@ async def test_a_cancelled_upload_leaves_nothing_and_its_id_stays_free(stage: St
     assert (await stage.upload(GOOD_LINE)).rows == 1
 
 
+async def test_an_upload_cancelled_at_any_moment_is_there_whole_or_not_at_all(stage: Stage) -> None:
+    for number in range(40):
+        call = stage.datasets.UploadDataset(parts(GOOD_LINE * 50, f"rows-{number}"))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(call.code()), number / 1000)
+        call.cancel()
+    await stage.server.drain()
+    page = await stage.registry.list_datasets(limit=1000)
+    assert stage.files() == sorted(f"{row.id}.jsonl" for row in page.rows)
+    assert all(row.rows == 50 for row in page.rows)
+
+
+async def test_an_id_that_is_taken_while_its_file_arrives_is_refused_at_the_end(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE, "other")
+    call = stage.datasets.UploadDataset()
+    await call.write(header())
+    await call.write(pb.UploadDatasetRequest(chunk=GOOD_LINE))
+    await until(lambda: "rows.part" in stage.files())
+    await stage.registry.create_dataset(replace(await stage.registry.get_dataset("other"), id="rows"))
+    await call.done_writing()
+    assert (await refused(call)).reason == "DATASET_ID_USED"
+    assert stage.files() == ["other.jsonl"]
+
+
 async def test_a_file_above_the_limit_is_refused_as_too_large(tmp_path: Path) -> None:
     limits = small(max_file_bytes=1000)
     async with running(tmp_path, upload_limits=limits) as stage:
@@ -339,9 +365,9 @@ async def test_a_preview_has_as_many_rows_as_asked_for(stage: Stage, asked: int,
 
 async def test_a_preview_of_huge_rows_shows_fewer_but_fits_a_message(stage: Stage) -> None:
     line = b'{"prompt": "q", "completion": "' + "ü".encode() * 100_000 + b'"}\n'
-    await stage.upload(line * 8, chunk_bytes=1 << 20)
+    await stage.upload(line * 4, chunk_bytes=1 << 20)
     request = pb.PreviewDatasetRequest(name="datasets/rows", max_rows=100)
-    assert 1 <= len((await stage.datasets.PreviewDataset(request)).rows) < 8
+    assert 1 <= len((await stage.datasets.PreviewDataset(request)).rows) < 4
 
 
 @pytest.mark.parametrize("content", [None, b"other bytes\n"])
@@ -371,13 +397,11 @@ async def test_a_caller_on_asyncio_that_sends_more_after_a_bad_line_learns_which
     assert len(refusal.violations) == 20
 
 
-async def test_an_upload_at_full_speed_holds_up_no_other_call(stage: Stage) -> None:
-    content = CONVERSATION * 10_000
-    upload = asyncio.create_task(stage.upload(content, chunk_bytes=1 << 20))
-    slowest = 0.0
+async def test_an_upload_in_full_swing_holds_up_no_other_call(stage: Stage) -> None:
+    upload = asyncio.create_task(stage.upload(CONVERSATION * 3_000, chunk_bytes=1 << 20))
+    answered = 0
     while not upload.done():
-        begin = time.monotonic()
         await stage.datasets.ListDatasets(pb.ListDatasetsRequest())
-        slowest = max(slowest, time.monotonic() - begin)
-    assert (await upload).rows == 10_000
-    assert slowest < 1
+        answered += 1
+    assert (await upload).rows == 3_000
+    assert answered > 10
