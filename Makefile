@@ -1,5 +1,5 @@
 # Each target does its own set-up the first time and starts within seconds the next time.
-.PHONY: help run demo test check bench generate lock
+.PHONY: help run demo test check bench generate lock release-contract
 .DEFAULT_GOAL := help
 PYTHON_BIN := .venv/bin/python
 
@@ -29,6 +29,7 @@ check:
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	cd protos && ../.venv/bin/buf lint && ../.venv/bin/buf format --diff --exit-code --path hotlora
+	cd protos && ../.venv/bin/buf breaking --against released.binpb --path hotlora
 	$(PYTHON_BIN) protos/generate.py --check
 
 bench:
@@ -40,4 +41,10 @@ generate:
 	$(PYTHON_BIN) protos/generate.py
 
 lock:
+	@deploy/setup.sh
 	@deploy/lock.sh
+
+# Once for each release: from then on `make check` refuses protos that break it.
+release-contract:
+	@deploy/setup.sh
+	cd protos && ../.venv/bin/buf build --exclude-source-info --path hotlora -o released.binpb

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,8 +78,13 @@ def services(
 ) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], Client]]]:
     """Starts services one after another in the same home."""
     started: list[subprocess.Popen[bytes]] = []
-    address = "127.0.0.1:50871"
-    variables = {**environment(tmp_path, models_dir), "HOTLORA_GRPC_ADDRESS": address}
+    address = f"127.0.0.1:{free_port()}"
+    # Jobs need no engine: the one that is named here is never there.
+    variables = {
+        **environment(tmp_path, models_dir),
+        "HOTLORA_GRPC_ADDRESS": address,
+        "HOTLORA_ENGINE_URL": f"http://127.0.0.1:{free_port()}",
+    }
 
     def start() -> tuple[subprocess.Popen[bytes], Client]:
         log = (tmp_path / "service.log").open("ab")
@@ -129,6 +135,12 @@ def test_a_job_whose_service_is_killed_goes_on_from_its_checkpoint_and_ends_once
     assert again.name == job.name
     versions = client.list_adapter_versions("adapters/lasting").adapter_versions
     assert [version.name for version in versions] == ["adapters/lasting/versions/1"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 240.0) -> None:
