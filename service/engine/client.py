@@ -72,8 +72,9 @@ class EngineClient:
     ) -> None:
         """`url` without a path, for example http://127.0.0.1:8000; with `unix_socket` its host is only a
         name."""
-        self._url = url.rstrip("/")
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self.url = url.rstrip("/")
+        self.headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        """What the engine wants to see; carries the key."""
         self._unix_socket = unix_socket
         self._limits = limits or Limits()
         self._clock = clock
@@ -215,7 +216,7 @@ class EngineClient:
             total=limit_seconds, sock_connect=self._limits.connect_seconds, sock_read=idle_seconds
         )
         try:
-            response = await self._open().request(method, self._url + path, json=request, timeout=timeout)
+            response = await self._open().request(method, self.url + path, json=request, timeout=timeout)
         except _MISSED as error:
             raise unavailable(f"the engine does not answer ({type(error).__name__})") from error
         try:
@@ -237,7 +238,7 @@ class EngineClient:
                 else aiohttp.UnixConnector(self._unix_socket, limit=0)
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, auto_decompress=False
+                connector=connector, headers=self.headers, auto_decompress=False
             )
         elif self._session.closed:
             raise unavailable("the engine is being restarted")

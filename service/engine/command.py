@@ -3,6 +3,7 @@
 Facts about vLLM 0.32 stand here and nowhere else. The process itself is `service.engine.process`'s.
 """
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from service.jsonshape import mapping
 from service.settings import Settings
 from trainer.config import BaseModel
 
@@ -47,6 +49,18 @@ def allowed_rank(rank: int) -> int:
     raise ValueError(f"rank {rank} is above {RANKS[-1]}, the highest that vLLM serves")
 
 
+def model_length(settings: Settings, base: BaseModel) -> int:
+    """Tokens of prompt and answer together: as set, but not more than the base model's positions."""
+    try:
+        config = mapping(json.loads((base.path / "config.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return settings.engine_max_model_len
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return settings.engine_max_model_len
+    return min(settings.engine_max_model_len, positions)
+
+
 def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str) -> EngineCommand:
     """vLLM's API server for `base` on 127.0.0.1:`port`. Raises EngineCannotStartError."""
     return EngineCommand(
@@ -58,7 +72,7 @@ def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str
             *("--max-loras", str(settings.engine_max_loras)),
             *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
             *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
-            *("--max-model-len", str(settings.engine_max_model_len)),
+            *("--max-model-len", str(model_length(settings, base))),
             *("--max-num-seqs", str(settings.engine_max_num_seqs)),
             *("--dtype", _dtype()),
             # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
@@ -66,8 +80,13 @@ def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str
             *("--middleware", "hotlora_engine_guard.Guard"),
             "--disable-uvicorn-access-log",
         ),
-        environment={**os.environ, **_environment(api_key)},
+        environment={**_without_ours(), **_environment(api_key)},
     )
+
+
+def _without_ours() -> dict[str, str]:
+    """Our own environment without our settings, which hold passwords that are not the engine's business."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HOTLORA_")}
 
 
 def _environment(api_key: str) -> dict[str, str]:

@@ -18,7 +18,13 @@ import structlog
 
 from service.changes import Changes
 from service.engine.client import EngineClient
-from service.engine.command import EngineCannotStartError, EngineCommand, allowed_rank, vllm_command
+from service.engine.command import (
+    EngineCannotStartError,
+    EngineCommand,
+    allowed_rank,
+    model_length,
+    vllm_command,
+)
 from service.engine.face import EngineState
 from service.engine.process import EngineProcess, Spawner, spawn_leashed
 from service.engine.wire import EngineRefused, unavailable
@@ -79,6 +85,7 @@ class Supervisor:
         self._health = health or Health()
         self._clock = clock
         self._client: EngineClient | None = None
+        self._max_model_length = model_length(settings, base)
         self._backoff_seconds = self._health.first_backoff_seconds
         self._ready_since = math.inf
         self._state = EngineState.STARTING
@@ -109,7 +116,7 @@ class Supervisor:
 
     @property
     def max_model_length(self) -> int:
-        return self._settings.engine_max_model_len
+        return self._max_model_length
 
     @property
     def client(self) -> EngineClient:

@@ -117,6 +117,8 @@ class EngineDouble:
         """Set whenever a streamed answer ends, however it does."""
         self.dead = False
         """Whether every connection is dropped, until `restart`."""
+        self.stalled_completions = False
+        """Whether completions never answer, while everything else does."""
         self.died = asyncio.Event()
         """Set when it died; whoever plays the supervisor clears it."""
         self.hold: asyncio.Event | None = None
@@ -247,6 +249,8 @@ class EngineDouble:
             fields = json.loads(await request.read())
         except ValueError:
             return _error(400, "Bad Request", "1 validation error: JSON decode error", param="body.9")
+        if self.stalled_completions:
+            await asyncio.Event().wait()
         model, prompt, limit = fields["model"], fields["prompt"], fields["max_tokens"]
         if model != self.base_name and model not in self.adapters:
             message = f"The model `{model}` does not exist. Valid aliases: {self.base_name}."

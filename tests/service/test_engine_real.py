@@ -1,0 +1,277 @@
+"""Real vLLM under the real supervisor: what is proven, what is refused, what comes back; and an honest
+double.
+
+One engine serves all tests of this module, which run in order: the last one kills it.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from service.changes import Changes
+from service.engine import EngineClient, EngineState, Supervisor
+from service.engine.supervisor import Health
+from service.registry import Registry, VersionRow, VersionState
+from service.serving import Chat, ChatMessage, ChatTurn, Reconciler, Served
+from service.settings import Settings
+from tests.doubles.engine import EngineDouble
+from tests.service.real_adapters import Workshop
+from tests.service.registry_stage import open_registry
+from tests.service.registry_stage import until as until_reached
+from tests.service.serving_stage import register
+from trainer.config import BaseModel
+from trainer.rendering import Renderer
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(900),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+START_SECONDS = 400.0
+PROOF_SECONDS = 200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """Everything of serving on a real engine."""
+
+    base: BaseModel
+    registry: Registry
+    engine: Supervisor
+    served: Served
+    chat: Chat
+    changes: Changes
+    artifacts_dir: Path
+    workshop: Workshop
+
+    async def ready(self, generation: int) -> None:
+        """Wait for the engine."""
+
+        async def reached() -> bool:
+            return self.engine.generation >= generation and self.engine.state is EngineState.READY
+
+        await until_reached(self.changes, "engine", reached, START_SECONDS)
+
+    async def outcome(self, row: VersionRow) -> VersionRow:
+        """Wait for ACTIVE or FAILED."""
+
+        async def reached() -> bool:
+            found = await self.registry.get_version(row.adapter_id, row.number)
+            return found.state in {VersionState.ACTIVE, VersionState.FAILED}
+
+        await until_reached(self.changes, f"version/{row.model}", reached, PROOF_SECONDS)
+        return await self.registry.get_version(row.adapter_id, row.number)
+
+    async def is_served(self, model: str) -> None:
+        """Wait until a version is proven on the present engine."""
+
+        async def reached() -> bool:
+            return self.served.holds(model)
+
+        await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
+
+    async def say(self, model: str) -> str:
+        """A short answer."""
+        turn = ChatTurn(
+            model=model, messages=(ChatMessage(role="user", content="Say hello."),), max_tokens=12
+        )
+        async with aclosing(self.chat.stream(turn)) as deltas:
+            return "".join([delta.text async for delta in deltas])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> AsyncIterator[Real]:
+    home = tmp_path_factory.mktemp("real")
+    settings = Settings(
+        home=home,
+        engine_port=0,
+        engine_max_rank=16,
+        engine_max_loras=2,
+        engine_max_model_len=512,
+        engine_max_num_seqs=8,
+        engine_start_timeout_seconds=START_SECONDS,
+    )
+    settings.make_directories()
+    base = BaseModel(name="smollm2-135m-instruct", path=base_model_dir, revision="sha256:test")
+    changes = Changes()
+    async with AsyncExitStack() as stack:
+        registry = await stack.enter_async_context(open_registry(home, changes=changes))
+        engine = Supervisor(
+            settings=settings,
+            base=base,
+            changes=changes,
+            health=Health(probe_timeout_seconds=60.0, first_backoff_seconds=0.1),
+        )
+        served = Served(engine=engine, changes=changes)
+        reconciler = Reconciler(
+            registry=registry,
+            engine=engine,
+            served=served,
+            artifacts_dir=settings.artifacts_dir,
+            base=base,
+            changes=changes,
+        )
+        chat = Chat(
+            registry=registry,
+            engine=engine,
+            served=served,
+            renderer=Renderer.from_directory(base_model_dir),
+            base=base,
+        )
+        tasks = [asyncio.create_task(engine.run()), asyncio.create_task(reconciler.run())]
+        try:
+            on = Real(
+                base=base,
+                registry=registry,
+                engine=engine,
+                served=served,
+                chat=chat,
+                changes=changes,
+                artifacts_dir=settings.artifacts_dir,
+                workshop=Workshop(base),
+            )
+            await on.ready(1)
+            yield on
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _shape(value: object) -> object:
+    """Names and types of JSON, without the values; a list by its first element and its last."""
+    if isinstance(value, dict):
+        return {name: _shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shape(each) for each in (value[:1] + value[-1:])]
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+async def _ask(client: EngineClient, path: str, body: object | None) -> tuple[int, object]:
+    """Status and shape of what a server answers, each event of a stream counted as one shape."""
+    headers = dict(client.headers)
+    async with aiohttp.ClientSession(headers=headers) as session:
+        method = "GET" if body is None else "POST"
+        async with session.request(method, client.url + path, json=body) as response:
+            text = await response.text()
+            if response.content_type == "text/event-stream":
+                events = [line[6:] for line in text.split("\n\n") if line]
+                assert events[-1] == "[DONE]"
+                shapes = [_shape(json.loads(event)) for event in events[:-1]]
+                return response.status, [shapes[0], shapes[-1]]
+            if response.content_type == "application/json":
+                return response.status, _without_numbers_as_names(_shape(json.loads(text)))
+            return response.status, ""
+
+
+def _without_numbers_as_names(shape: object) -> object:
+    """Token ids as names are data, not shape."""
+    if isinstance(shape, dict):
+        return {
+            "token" if name.isdigit() else name: _without_numbers_as_names(each)
+            for name, each in shape.items()
+        }
+    if isinstance(shape, list):
+        return [_without_numbers_as_names(each) for each in shape]
+    return shape
+
+
+async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: Path) -> None:
+    path = str(real.artifacts_dir / real.workshop.draw(seed=9).publish(real.artifacts_dir))
+    name = real.base.name
+    calls: list[tuple[str, object | None]] = [
+        ("/v1/models", None),
+        ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
+        ("/v1/unload_lora_adapter", {"lora_name": "x@1"}),
+        ("/v1/completions", {"model": "nobody", "prompt": [1], "max_tokens": 1}),
+        ("/v1/completions", {"model": name, "prompt": [1, 2], "max_tokens": 4000}),
+        ("/v1/completions", {"model": name, "prompt": [1, 5, 9], "max_tokens": 1, "prompt_logprobs": 0}),
+        (
+            "/v1/completions",
+            {
+                "model": name,
+                "prompt": [1, 5, 9],
+                "max_tokens": 4,
+                "stream": True,
+                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            },
+        ),
+        ("/health", None),
+        ("/adapters", {"name": "x@1", "src": path}),
+        ("/invocations", {"model": name, "prompt": [1], "max_tokens": 1}),
+    ]
+    async with EngineDouble(base_name=name, max_model_length=512) as double:
+        fake = EngineClient(url=double.url)
+        for route, body in calls:
+            assert await _ask(fake, route, body) == await _ask(real.engine.client, route, body), (route, body)
+
+
+async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_lives_on(real: Real) -> None:
+    directory = real.artifacts_dir
+    good, other = real.workshop.draw(seed=1), real.workshop.draw(seed=2)
+    flipped = other.publish(directory, renamed=("base_model.", "base_model."), canary=other.canary[:2])
+    with (directory / flipped / "adapter_model.safetensors").open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x40]))
+    digests = {
+        "good": good.publish(directory),
+        "silent": good.publish(directory, renamed=(".layers.", ".layers.9")),
+        "flipped": flipped,
+        "high": real.workshop.draw(seed=3, rank=32).publish(directory),
+        "swapped": other.publish(directory, canary=good.canary),
+    }
+    generation = real.engine.generation
+
+    rows = {name: await register(real.registry, digest, adapter_id=name) for name, digest in digests.items()}
+    found = {name: await real.outcome(row) for name, row in rows.items()}
+
+    for name, row in found.items():
+        print(name, row.state, row.failure_message, row.verification)
+    assert {name: row.failure_reason or row.state.value for name, row in found.items()} == {
+        "good": "ACTIVE",
+        "silent": "NO_EFFECT",
+        "flipped": "CORRUPT",
+        "high": "RANK_TOO_HIGH",
+        "swapped": "WRONG_WEIGHTS",
+    }
+    assert real.engine.generation == generation
+    figures = found["good"].verification
+    assert figures is not None
+    assert figures.adapter_difference <= figures.tolerance < figures.effect
+    assert await real.say("good") != await real.say("")
+
+
+async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_of_the_old_one(
+    real: Real,
+) -> None:
+    generation = real.engine.generation
+    before = await real.say("good")
+    group = real.engine.pid
+    assert group is not None
+    os.kill(group, signal.SIGKILL)
+    await real.ready(generation + 1)
+
+    await real.is_served("good@1")
+
+    assert await real.say("good") == before
+    assert not _exists(lambda: os.killpg(group, 0))
+    assert (await real.registry.get_version("good", 1)).state == VersionState.ACTIVE
+
+
+def _exists(signal_group: Callable[[], None]) -> bool:
+    try:
+        signal_group()
+    except ProcessLookupError:
+        return False
+    return True
