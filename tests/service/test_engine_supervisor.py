@@ -17,6 +17,7 @@ from service.engine import EngineState, Supervisor, leash
 from service.engine.command import (
     EngineCannotStartError,
     EngineCommand,
+    Packages,
     allowed_rank,
     vllm_command,
 )
@@ -224,3 +225,33 @@ def test_the_command_keeps_the_key_out_of_the_arguments_and_off_every_interface(
     assert following["--port"] == "8123"
     assert following["--max-lora-rank"] == "32"
     assert following["--served-model-name"] == "base"
+
+
+def test_a_cpu_engine_is_not_started_without_the_plugin_and_with_it_gets_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    bare = Packages(is_cpu_build=True, cpu_plugin=None)
+    with pytest.raises(EngineCannotStartError, match="hotlora-vllm-cpu-lora"):
+        vllm_command(settings, BASE, port=1, api_key="k", packages=bare)
+
+    fitted = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
+    command = vllm_command(settings, BASE, port=1, api_key="k", packages=fitted)
+    assert "hotlora_cpu_lora" in command.environment["VLLM_PLUGINS"].split(",")
+
+
+def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_path: Path) -> None:
+    cuda = Packages(is_cpu_build=False, cpu_plugin=None)
+
+    command = vllm_command(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=cuda)
+
+    assert command.arguments[command.arguments.index("--dtype") + 1] == "auto"
+    assert "OMP_NUM_THREADS" not in command.environment.keys() - os.environ.keys()
+
+
+def test_the_context_is_not_longer_than_the_base_models(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 128}')
+    base = BaseModel(name="base", path=tmp_path, revision="sha256:0")
+    packages = Packages(is_cpu_build=False, cpu_plugin=None)
+
+    command = vllm_command(Settings(home=tmp_path), base, port=1, api_key="k", packages=packages)
+
+    assert command.arguments[command.arguments.index("--max-model-len") + 1] == "128"
