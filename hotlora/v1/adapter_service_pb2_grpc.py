@@ -137,8 +137,8 @@ class AdapterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchAdapterVersion(self, request, context):
-        """Streams a version: its present state, then again at every change. Ends with OK once it is ACTIVE, FAILED or RETIRED.
-        Errors: NOT_FOUND.
+        """Streams a version: its present state, then again at every change; changes in quick succession may come as one. Ends
+        with OK once it is ACTIVE, FAILED or RETIRED. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -78,7 +78,9 @@ class DatasetServiceServicer:
         """Uploads a file: first one header, then chunks. Nothing exists until the last byte is checked; a cancelled or refused
         upload leaves nothing behind.
         Errors: INVALID_ARGUMENT (a bad field, no header, or bad lines: one violation for each of the first 20, its field is
-        "line N"), ALREADY_EXISTS (the id is or was taken), RESOURCE_EXHAUSTED (file too large, disk nearly full).
+        "line N"), ALREADY_EXISTS (the id is or was taken; told before the first chunk is read), RESOURCE_EXHAUSTED (file too
+        large, disk nearly full, too many uploads at once, no bytes for 30 seconds).
+        A bad line is told at most half a second after it was found, with those found by then, however much is still to come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +108,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PreviewDataset(self, request, context):
-        """Shows the first rows as the base model will see them, with the trained parts marked. Errors: NOT_FOUND.
+        """Shows the first rows as the base model will see them, with the trained parts marked; fewer than asked for where they
+        would not fit one message. Errors: NOT_FOUND, DATA_LOSS (the file is damaged).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
