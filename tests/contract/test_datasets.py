@@ -392,7 +392,7 @@ async def test_a_restart_sweeps_what_a_killed_upload_left(tmp_path: Path) -> Non
 
 
 async def test_a_caller_on_asyncio_that_sends_more_after_a_bad_line_learns_which_line(stage: Stage) -> None:
-    content = GOOD_LINE + b"oops\n" * 25 + GOOD_LINE * 100_000
+    content = GOOD_LINE + b"oops\n" * 25 + GOOD_LINE * 500_000
     refusal = await refused(stage.upload(content, chunk_bytes=1 << 20))
     assert len(refusal.violations) == 20
 

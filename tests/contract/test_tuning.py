@@ -7,7 +7,12 @@ import grpc
 import pytest
 
 from hotlora.v1 import tuning_service_pb2 as pb
+from service.disk import Disk
+from service.registry import EventRow, JobState, Registry
 from service.registry.rows import ProgressEvent
+from service.rpc.boundary import Drain
+from service.rpc.following import Following
+from service.rpc.tuning import TuningServicer
 from tests.contract.doubles import EngineDouble
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Refusal, Stage, refused, running
 from trainer import events
@@ -331,6 +336,37 @@ async def test_a_watcher_hears_of_each_event_as_it_happens(stage: Stage) -> None
         assert (last.state, last.failure.reason) == (pb.TuningJob.STATE_FAILED, "NAN_LOSS")
         assert await call.read() is grpc.aio.EOF
     assert await call.code() is grpc.StatusCode.OK
+
+
+class LateRegistry:
+    """A registry in which a job ends right after its events were read."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.get_job = registry.get_job
+
+    async def events_after(self, job_id: str, sequence: int, limit: int) -> list[EventRow]:
+        events = await self._registry.events_after(job_id, sequence, limit)
+        if (await self._registry.get_job(job_id)).state is JobState.QUEUED:
+            await self._registry.request_cancel(job_id)
+        return events
+
+
+async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    servicer = TuningServicer(
+        registry=LateRegistry(stage.registry),
+        following=Following(changes=stage.changes, drain=Drain()),
+        disk=Disk(directory=stage.home, min_free_bytes=0),
+        base_model=BASE,
+        context_length=CONTEXT_LENGTH,
+        max_rank=lambda: 1,
+    )
+    async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
+        request = pb.WatchTuningJobRequest(name="tuningJobs/job-1")
+        responses = [response async for response in servicer.WatchTuningJob(request, None)]
+    assert [response.event.sequence for response in responses[1:]] == [1, 2]
 
 
 async def test_a_crashed_attempt_says_why_the_job_is_queued_again(stage: Stage) -> None:
