@@ -4,7 +4,6 @@ Knows nothing of the service but its protos. Every method may raise what stands 
 """
 
 import asyncio
-import io
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -18,6 +17,7 @@ import grpc.aio
 
 from hotlora import calls, errors, requests, statuses
 from hotlora.calls import Call, RequestT, ResponseT
+from hotlora.client import Client
 from hotlora.following import Cursor, JobCursor, Patience, VersionCursor
 from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
@@ -127,35 +127,25 @@ class AsyncClient:
 
         Raises OSError when the file cannot be read. InvalidArgument names the first 20 bad lines as "line N".
         """
-        size_bytes = (
-            len(source) if isinstance(source, bytes) else (await asyncio.to_thread(source.stat)).st_size
-        )
-        header = requests.upload_header(
-            dataset_id=dataset_id, display_name=display_name, size_bytes=size_bytes
-        )
-        call = self._channel().stream_unary(
-            calls.UPLOAD_DATASET.path,
-            request_serializer=datasets.UploadDatasetRequest.SerializeToString,
-            response_deserializer=datasets.Dataset.FromString,
-        )(timeout=calls.UPLOAD_DATASET.timeout_seconds)
+        # By the blocking client in a thread: grpc.aio loses the status of a call that is refused while it is
+        # still being written to.
+        blocking = Client(self.address)
+        loop = asyncio.get_running_loop()
+
+        def told(total_bytes: int) -> None:
+            loop.call_soon_threadsafe(sent, total_bytes)
+
         try:
-            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-                await call.write(header)
-                total_bytes = 0
-                while chunk := await asyncio.to_thread(file.read, calls.UPLOAD_CHUNK_BYTES):
-                    await call.write(datasets.UploadDatasetRequest(chunk=chunk))
-                    total_bytes += len(chunk)
-                    sent(total_bytes)
-                await call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # The service answered before the last byte; awaiting the call below says what.
-        except BaseException:
-            call.cancel()
-            raise
-        try:
-            return await call
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error, calls.UPLOAD_DATASET) from None
+            return await asyncio.to_thread(
+                blocking.upload_dataset,
+                source,
+                dataset_id=dataset_id,
+                display_name=display_name,
+                sent=told,
+            )
+        finally:
+            # Ends the call too, where this one is cancelled.
+            blocking.close()
 
     async def get_dataset(self, name: str) -> datasets.Dataset:
         return await self._unary(calls.GET_DATASET, datasets.GetDatasetRequest(name=name))

@@ -37,7 +37,7 @@ def test_the_grpc_and_the_openai_snippet_train_prove_and_ask(stack: Stack, small
     train, ask = (adapted(code, stack, small_dataset) for code in snippets("python"))
     said = run(train)
     assert re.search(r"^step 1: loss \d", said, flags=re.M)
-    assert re.search(r"^support@1 differs from the trainer by 0\.0\d+$", said.splitlines()[-1])
+    assert re.search(r"^support@1 differs from what was trained by 0\.0\d+$", said.splitlines()[-1])
     answers = run(ask)
     assert "smollm2-135m-instruct says: " in answers
     assert "support@1 says: " in answers
