@@ -19,8 +19,8 @@ from trainer.config import BaseModel
 from trainer.precision import fastest_dtype
 
 TEXTS_TOKENS = ([1, *range(400, 440)], [1, *range(900, 963)], [1, *range(5000, 5040)])
-STRENGTH = 0.01
-"""Standard deviation of B's entries; moves the model by about a nat per token at rank 8."""
+STRENGTH = 0.1
+"""Standard deviation of B's entries; enough to change what the model says."""
 
 
 class Workshop:

@@ -74,6 +74,7 @@ async def test_an_active_version_does_not_answer_until_it_is_proven_on_the_new_e
 
         with pytest.raises(Unavailable) as refusal:
             await _answer(on, ChatTurn(model="support", messages=HELLO))
+        assert refusal.value.reason == "BEING_PROVEN"
         assert refusal.value.retry_seconds > 0
         assert (await _answer(on, ChatTurn(messages=HELLO)))[-1].finish_reason is FinishReason.STOP
 

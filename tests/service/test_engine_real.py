@@ -186,7 +186,9 @@ def _without_numbers_as_names(shape: object) -> object:
 
 
 async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: Path) -> None:
-    path = str(real.artifacts_dir / real.workshop.draw(seed=9).publish(real.artifacts_dir))
+    path = str(
+        real.artifacts_dir / (await asyncio.to_thread(real.workshop.draw, seed=9)).publish(real.artifacts_dir)
+    )
     name = real.base.name
     calls: list[tuple[str, object | None]] = [
         ("/v1/models", None),
@@ -217,8 +219,11 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
 
 async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_lives_on(real: Real) -> None:
     directory = real.artifacts_dir
-    good, other = real.workshop.draw(seed=1), real.workshop.draw(seed=2)
-    flipped = other.publish(directory, renamed=("base_model.", "base_model."), canary=other.canary[:2])
+    good, other, high = [
+        await asyncio.to_thread(real.workshop.draw, seed=seed, rank=rank)
+        for seed, rank in ((1, 8), (2, 8), (3, 32))
+    ]
+    flipped = other.publish(directory, canary=other.canary[:2])
     with (directory / flipped / "adapter_model.safetensors").open("r+b") as file:
         file.seek(-1000, os.SEEK_END)
         byte = file.read(1)[0]
@@ -228,7 +233,7 @@ async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_
         "good": good.publish(directory),
         "silent": good.publish(directory, renamed=(".layers.", ".layers.9")),
         "flipped": flipped,
-        "high": real.workshop.draw(seed=3, rank=32).publish(directory),
+        "high": high.publish(directory),
         "swapped": other.publish(directory, canary=good.canary),
     }
     generation = real.engine.generation
@@ -236,8 +241,8 @@ async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_
     rows = {name: await register(real.registry, digest, adapter_id=name) for name, digest in digests.items()}
     found = {name: await real.outcome(row) for name, row in rows.items()}
 
-    for name, row in found.items():
-        print(name, row.state, row.failure_message, row.verification)
+    for row in found.values():
+        print(row.model, row.state, row.failure_message, row.verification)
     assert {name: row.failure_reason or row.state.value for name, row in found.items()} == {
         "good": "ACTIVE",
         "silent": "NO_EFFECT",
