@@ -59,17 +59,23 @@ def inject(
             if unknown
             else "it has no linear layers"
         )
+    # The GPT-2 family keeps its matrices transposed, which PEFT wants to be told when it loads the adapter.
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes and saves any number
         lora_dropout=dropout,
         target_modules=list(target_modules or present),
+        fan_in_fan_out=transposed,
         bias="none",
         task_type=TaskType.CAUSAL_LM,
     )
     config._register_custom_module({nn.Linear: _TrainedLinear, Conv1D: _TrainedLinear})
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    try:
+        adapted = get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=False)
+    except ValueError as error:  # some architectures have layers that PEFT knows to work without their module
+        raise TargetModulesError(str(error)) from error
     for matrix in matrices_of(adapted).values():
         matrix.data = matrix.data.float()
     return adapted
@@ -99,11 +105,10 @@ class _TrainedLinear(PeftLinear):
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
-        low, high = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        low, high = self.lora_A[ADAPTER].get_parameter("weight"), self.lora_B[ADAPTER].get_parameter("weight")
         drop = self.lora_dropout[ADAPTER]  # PEFT puts an Identity where nothing is ever dropped
         probability = drop.p if self.training and isinstance(drop, nn.Dropout) else 0.0
-        adapted: Tensor = _add_low_rank(result, x, low, high, self.scaling[ADAPTER], probability)
-        return adapted
+        return add_low_rank(result, x, low, high, self.scaling[ADAPTER], probability)
 
 
 class _AddLowRank(torch.autograd.Function):
@@ -125,7 +130,7 @@ class _AddLowRank(torch.autograd.Function):
     ) -> Tensor:
         flat_x = x.reshape(-1, x.shape[-1])
         low, high = low.to(x.dtype), high.to(x.dtype)
-        kept, share = _draw(flat_x, probability)
+        kept, share = draw_kept(flat_x, probability)
         projected = linear(flat_x if kept is None else flat_x * kept, low)  # [tokens, rank]
         ctx.save_for_backward(flat_x, kept, low, high, projected)
         ctx.scale = scale / share
@@ -148,10 +153,11 @@ class _AddLowRank(torch.autograd.Function):
         return gradient, gradient_x, gradient_low, gradient_high, None, None
 
 
-_add_low_rank = cast(Callable[..., Tensor], _AddLowRank.apply)  # torch leaves `apply` untyped
+add_low_rank = cast(Callable[[Tensor, Tensor, Tensor, Tensor, float, float], Tensor], _AddLowRank.apply)
+"""Differentiable; the arguments are those of `_AddLowRank.forward`."""
 
 
-def _draw(x: Tensor, probability: float) -> tuple[Tensor | None, float]:
+def draw_kept(x: Tensor, probability: float) -> tuple[Tensor | None, float]:
     """Which elements are kept (None: all), and which share of them that is on average."""
     if probability == 0.0:
         return None, 1.0

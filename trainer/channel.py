@@ -82,8 +82,9 @@ class Channel:
 
     def _end_process(self) -> None:
         with self._lock:
-            self._send(Cancelled(time=self.clock()))
-            os._exit(CANCELLED_EXIT_CODE)
+            if not self._ended:
+                self._send(Cancelled(time=self.clock()))
+                os._exit(CANCELLED_EXIT_CODE)
 
 
 def block_stop_signals() -> None:

@@ -35,7 +35,7 @@ class RowLoss:
         flat = logits.flatten(0, 1)  # [rows x columns, vocabulary]
         if batch.picked is not None:
             flat = flat.index_select(0, batch.picked)
-        return _summed_cross_entropy(flat, batch.targets)
+        return summed_cross_entropy(flat, batch.targets)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -68,4 +68,4 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return written, None
 
 
-_summed_cross_entropy = cast(Callable[[Tensor, Tensor], Tensor], _SummedCrossEntropy.apply)
+summed_cross_entropy = cast(Callable[[Tensor, Tensor], Tensor], _SummedCrossEntropy.apply)

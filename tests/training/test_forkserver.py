@@ -1,0 +1,168 @@
+"""The fork server and its trainers: start, cancel, resume after SIGKILL, and that nobody outlives anybody."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import Bases, Jobs
+from tests.training.processes import ForkServer, Trainer, alive, kill
+from trainer import events
+from trainer.config import Technique
+
+ENDLESS = {"max_steps": 1_000_000, "validation_fraction": 0.0}
+
+
+@pytest.fixture(scope="module")
+def socket_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fs") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def server(base_of: Bases, socket_dir: Path) -> Iterator[ForkServer]:
+    """One fork server for all tests that leave it alive; its imports are the expensive part."""
+    with ForkServer(socket_dir, preload=base_of("llama")) as server:
+        yield server
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Look until something is true; gives whether it became so in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)  # another process's end can only be looked at
+    return True
+
+
+@pytest.mark.parametrize("technique", list(Technique))
+def test_a_job_is_trained_and_published(server: ForkServer, make_job: Jobs, technique: Technique) -> None:
+    job = make_job(job_id=f"good-{technique}", technique=technique)
+    trainer = server.start(job)
+    told = list(trainer.events())
+    assert isinstance(told[0], events.Loading)
+    assert told[0].pid == trainer.pid
+    assert isinstance(told[-1], events.Published), told
+    assert (job.artifacts_path / told[-1].digest / "MANIFEST.json").is_file()
+    assert server.line() == {
+        "ended": str(job.work_path / "job-1.json"),
+        "pid": trainer.pid,
+        "exit_code": 0,
+        "signal": None,
+    }
+
+
+def test_a_base_that_is_not_held_ready_is_loaded(server: ForkServer, make_job: Jobs) -> None:
+    told = list(server.start(make_job("gpt2", job_id="other-base")).events())
+    assert isinstance(told[-1], events.Published), told
+    assert server.line()["exit_code"] == 0
+
+
+def test_a_cancelled_job_ends_within_five_seconds_and_publishes_nothing(
+    server: ForkServer, make_job: Jobs
+) -> None:
+    job = make_job(job_id="cancelled", **ENDLESS)
+    trainer = server.start(job)
+    trainer.wait_for(events.FirstStep)
+    begin = time.monotonic()
+    trainer.cancel()
+    last = list(trainer.events())[-1]
+    assert time.monotonic() - begin < 5
+    assert isinstance(last, events.Cancelled)
+    assert server.line()["exit_code"] == 3
+    assert not job.artifacts_path.exists()
+
+
+def test_a_trainer_whose_service_died_dies_at_once(server: ForkServer, make_job: Jobs) -> None:
+    trainer = server.start(make_job(job_id="orphan", **ENDLESS))
+    trainer.wait_for(events.FirstStep)
+    trainer.hang_up()
+    ended = server.line()
+    assert ended["pid"] == trainer.pid
+    assert (
+        ended["signal"] == 9 or ended["exit_code"] == 1
+    )  # by its watcher, or by the line it could not write
+    assert not alive(trainer.pid)
+
+
+def test_nonsense_on_standard_input_is_survived(server: ForkServer, make_job: Jobs) -> None:
+    server.write(b"nonsense\n" + json.dumps({"job": "only"}).encode() + b"\n[]\n")
+    told = list(server.start(make_job(job_id="after-nonsense")).events())
+    assert isinstance(told[-1], events.Published)
+    assert server.line()["exit_code"] == 0
+
+
+def test_a_job_file_that_cannot_be_read_ends_its_trainer_alone(
+    server: ForkServer, make_job: Jobs, tmp_path: Path
+) -> None:
+    server.write(json.dumps({"job": "/nowhere/job.json", "socket": str(tmp_path / "none")}).encode() + b"\n")
+    assert server.line()["started"] == "/nowhere/job.json"
+    assert server.line()["exit_code"] == 1
+    assert isinstance(list(server.start(make_job(job_id="next")).events())[-1], events.Published)
+    assert server.line()["exit_code"] == 0
+
+
+def curve(trainer: Trainer) -> dict[int, tuple[float, float, int]]:
+    """Loss, gradient norm and tokens by step."""
+    return {
+        event.step: (event.loss, event.grad_norm, event.tokens)
+        for event in trainer.events()
+        if isinstance(event, events.Metrics)
+    }
+
+
+def test_a_job_killed_at_any_step_goes_on_as_if_undisturbed(server: ForkServer, make_job: Jobs) -> None:
+    settings = {"max_steps": 300, "checkpoint_every_steps": 7, "eval_every_steps": 100, "dropout": 0.1}
+    undisturbed = curve(server.start(make_job(job_id="undisturbed", **settings)))
+    assert server.line()["exit_code"] == 0
+    assert sorted(undisturbed) == list(range(1, 301))
+
+    job = make_job(job_id="undisturbed", **settings)
+    job = replace(job, work_path=job.work_path.parent / "killed")
+    first = server.start(replace(job, attempt=2))
+    seen: dict[int, tuple[float, float, int]] = {}
+    for event in first.events():
+        if isinstance(event, events.Metrics):
+            seen[event.step] = (event.loss, event.grad_norm, event.tokens)
+        if isinstance(event, events.CheckpointSaved) and event.step >= 35:
+            kill(first.pid)
+    assert server.line()["signal"] == 9
+    assert max(seen) < 300
+
+    second = server.start(replace(job, attempt=3))
+    resumed = second.wait_for(events.Resumed)
+    assert isinstance(resumed, events.Resumed)
+    assert resumed.step >= 35
+    rest = curve(second)
+    assert server.line()["exit_code"] == 0
+    assert sorted(rest) == list(range(resumed.step + 1, 301))
+    assert {**seen, **rest} == undisturbed
+    assert all(undisturbed[step] == values for step, values in seen.items())
+
+
+def test_the_end_of_standard_input_ends_server_and_trainers(base_of: Bases, make_job: Jobs) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="fs") as directory,
+        ForkServer(Path(directory), preload=None) as server,
+    ):
+        trainers = [server.start(make_job(job_id=f"eof-{number}", **ENDLESS)) for number in range(2)]
+        for trainer in trainers:
+            trainer.wait_for(events.FirstStep)
+        assert server.end() == 0
+        assert not any(alive(trainer.pid) for trainer in trainers)
+
+
+def test_trainers_do_not_outlive_a_server_that_is_killed(base_of: Bases, make_job: Jobs) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="fs") as directory,
+        ForkServer(Path(directory), preload=None) as server,
+    ):
+        trainer = server.start(make_job(job_id="forsaken", **ENDLESS))
+        trainer.wait_for(events.FirstStep)
+        kill(server.process.pid)
+        assert wait_until(lambda: not alive(trainer.pid))
