@@ -241,8 +241,6 @@ async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_
     rows = {name: await register(real.registry, digest, adapter_id=name) for name, digest in digests.items()}
     found = {name: await real.outcome(row) for name, row in rows.items()}
 
-    for row in found.values():
-        print(row.model, row.state, row.failure_message, row.verification)
     assert {name: row.failure_reason or row.state.value for name, row in found.items()} == {
         "good": "ACTIVE",
         "silent": "NO_EFFECT",
