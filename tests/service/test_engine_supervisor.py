@@ -107,6 +107,17 @@ async def test_a_killed_engine_is_started_again_as_a_new_generation(tmp_path: Pa
             await first_client.models()
 
 
+async def test_an_engine_whose_leash_is_killed_is_ended_and_started_again(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (engine, changes):
+        await _until(changes, lambda: engine.state is EngineState.READY)
+        assert engine.pid is not None
+        group = engine.pid
+        os.kill(psutil.Process(group).ppid(), signal.SIGKILL)
+        await _until(changes, lambda: engine.state is EngineState.READY and engine.generation == 2)
+
+        assert _group(group) == []
+
+
 async def test_a_hung_engine_is_found_by_its_missing_tokens_and_started_again(tmp_path: Path) -> None:
     health = Health(
         ready_poll_seconds=0.02,
