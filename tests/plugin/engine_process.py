@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,42 +16,33 @@ import torch
 
 START_SECONDS = 240.0
 """A start takes 25 to 90 s on two idle cores; more while other things run."""
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """A server that answered that it is ready."""
 
-    url: str
+    socket_path: Path
+    """Where it listens; a free port found now might be taken by the time the engine is up."""
+    dtype: str
     log: list[str]
     """Its output so far, line by line."""
 
 
 @asynccontextmanager
 async def running_engine(
-    *, model_dir: Path, adapters: Mapping[str, Path], max_loras: int
+    *, model_dir: Path, adapters: Mapping[str, Path], max_loras: int, socket_path: Path
 ) -> AsyncIterator[Engine]:
     """Serves the model as `base` and each adapter under its own name, without a prefix cache.
 
     Without that cache every request is computed with the requests it arrives with, which is what is tested.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     # Without AVX-512 the engine itself multiplies bf16 in a scalar loop, several times slower than fp32.
     dtype = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *(
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--model",
-            str(model_dir),
-            "--served-model-name",
-            "base",
-        ),
+        *("--uds", str(socket_path), "--model", str(model_dir), "--served-model-name", "base"),
         *("--dtype", dtype, "--max-model-len", "256", "--no-enable-prefix-caching"),
         *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(len(adapters))),
         *("--lora-modules", *(f"{name}={path}" for name, path in adapters.items())),
@@ -62,14 +52,14 @@ async def running_engine(
         start_new_session=True,
     )
     log: list[str] = []
-    ready = asyncio.Event()
-    reader = asyncio.create_task(_read_log(process, log, ready))
+    is_ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    reader = asyncio.create_task(_read_log(process, log, is_ready))
     try:
         async with asyncio.timeout(START_SECONDS):
-            await ready.wait()
-        if process.returncode is not None or reader.done():
-            raise RuntimeError("the engine ended while starting:\n" + "".join(log[-30:]))
-        yield Engine(url=f"http://127.0.0.1:{port}", log=log)
+            if not await is_ready:
+                raise RuntimeError("the engine ended while starting:\n" + "".join(log[-30:]))
+            await _listening(socket_path)
+        yield Engine(socket_path=socket_path, dtype=dtype, log=log)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -77,11 +67,26 @@ async def running_engine(
         await reader
 
 
-async def _read_log(process: asyncio.subprocess.Process, log: list[str], ready: asyncio.Event) -> None:
-    """Collects the output; sets `ready` when the server says so, or when there is no more output."""
+async def _listening(socket_path: Path) -> None:
+    """Returns once connections are taken; the server says that it is ready a moment too early."""
+    while True:
+        try:
+            _, writer = await asyncio.open_unix_connection(socket_path)
+        except ConnectionRefusedError:
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            writer.close()
+            return await writer.wait_closed()
+
+
+async def _read_log(
+    process: asyncio.subprocess.Process, log: list[str], is_ready: asyncio.Future[bool]
+) -> None:
+    """Collects the output; says that the server is ready, or that it ended before it was."""
     assert process.stdout is not None
     async for line in process.stdout:
         log.append(line.decode(errors="replace"))
-        if "Application startup complete" in log[-1]:
-            ready.set()
-    ready.set()
+        if "Application startup complete" in log[-1] and not is_ready.done():
+            is_ready.set_result(True)
+    if not is_ready.done():
+        is_ready.set_result(False)

@@ -23,9 +23,8 @@ NUM_MIXES = 200
 MIXES_IN_FLIGHT = 6
 LONGEST_ANSWER_TOKENS = 8
 NUM_TOP_LOGPROBS = 5
-MOST_LOGPROB_DIFFERENCE = 0.15
-"""bf16 keeps 8 bits of logits near 20, and batches of other sizes sum in another order. Another model gives
-differences of several units."""
+MOST_LOGPROB_DIFFERENCE = {"bfloat16": 0.5, "float32": 0.02}
+"""Noise of a batch that sums in another order. In bf16 logits between 16 and 32 lie 0.125 apart."""
 QUESTIONS = (
     "The capital of France is",
     "Once upon a time there was a",
@@ -61,26 +60,33 @@ async def test_base_and_adapters_asked_at_once_answer_as_they_do_alone(
         write_random_adapter(directory, model_dir=base_model_dir, rank=RANKS[name], seed=seed)
     models = ("base", *adapters)
     async with (
-        running_engine(model_dir=base_model_dir, adapters=adapters, max_loras=MAX_LORAS) as engine,
-        aiohttp.ClientSession(engine.url) as session,
+        running_engine(
+            model_dir=base_model_dir,
+            adapters=adapters,
+            max_loras=MAX_LORAS,
+            socket_path=tmp_path / "engine.socket",
+        ) as engine,
+        aiohttp.ClientSession(
+            "http://engine", connector=aiohttp.UnixConnector(str(engine.socket_path))
+        ) as session,
     ):
         alone = {
             (model, question): await _ask(session, model, question, LONGEST_ANSWER_TOKENS)
             for model in models
             for question in QUESTIONS
         }
-        _assert_models_differ(alone, models)
+        _assert_models_differ(alone, models, MOST_LOGPROB_DIFFERENCE[engine.dtype])
         turns = asyncio.Semaphore(MIXES_IN_FLIGHT)
         choice = random.Random(0)
         mixes = [_random_mix(choice) for _ in range(NUM_MIXES)]
         async with asyncio.TaskGroup() as tasks:
             answers = [tasks.create_task(_ask_mix(session, turns, mix)) for mix in mixes]
-        log = "".join(engine.log)
+        log, noise = "".join(engine.log), MOST_LOGPROB_DIFFERENCE[engine.dtype]
     wrong = [
         f"{model} on {question!r}: {difference}"
         for mix, task in zip(mixes, answers, strict=True)
         for (model, question, _), answer in zip(mix, task.result(), strict=True)
-        if (difference := _difference(answer, alone[model, question])) is not None
+        if (difference := _difference(answer, alone[model, question], noise)) is not None
     ]
     num_asked = sum(len(mix) for mix in mixes)
     assert not wrong, f"{len(wrong)} of {num_asked} answers changed in company:\n" + "\n".join(wrong[:20])
@@ -121,20 +127,22 @@ async def _ask(session: aiohttp.ClientSession, model: str, question: str, max_to
     )
 
 
-def _difference(found: Answer, alone: Answer) -> str | None:
+def _difference(found: Answer, alone: Answer, noise: float) -> str | None:
     """What differs beyond noise, up to the first position where noise decided between two likely tokens."""
     for position, (token, logprob) in enumerate(zip(found.tokens, found.logprobs, strict=True)):
         expected = alone.top_logprobs[position].get(token)
-        if expected is None or abs(expected - logprob) > MOST_LOGPROB_DIFFERENCE:
+        if expected is None or abs(expected - logprob) > noise:
             return f"token {position} is {token!r} at {logprob:.3f}, alone {alone.top_logprobs[position]}"
         if token != alone.tokens[position]:
             gap = alone.logprobs[position] - expected
-            return None if gap <= MOST_LOGPROB_DIFFERENCE else f"{token!r} won against a gap of {gap:.3f}"
+            return None if gap <= noise else f"{token!r} won against a gap of {gap:.3f}"
     return None
 
 
-def _assert_models_differ(alone: dict[tuple[str, str], Answer], models: tuple[str, ...]) -> None:
-    """The test has no force where a mix-up of two models would go unseen."""
+def _assert_models_differ(
+    alone: dict[tuple[str, str], Answer], models: tuple[str, ...], noise: float
+) -> None:
+    """The test has no force where a mix-up of two models would go unseen; for one question in ten it may."""
     for first, second in itertools.permutations(models, 2):
-        unseen = [q for q in QUESTIONS if _difference(alone[first, q], alone[second, q]) is None]
-        assert not unseen, f"{first} and {second} answer alike on {unseen}"
+        unseen = [q for q in QUESTIONS if _difference(alone[first, q], alone[second, q], noise) is None]
+        assert len(unseen) <= 1, f"{first} and {second} answer alike on {unseen}"
