@@ -1,0 +1,162 @@
+"""Our training loop against TRL's SFTTrainer, as one JSON line: `python -m benchmarks.trainer`.
+
+SmolLM2-135M, LoRA of rank 16 on every linear layer, the triage rows in one order for all; an arm is a process
+of its own and arms take turns, so that a noisy machine slows all of them. Speed counts tokens without padding
+between the end of an arm's first step and the end of its last, by the clock and by processor time. Memory is
+the highest resident size of the whole process. Two arms run in 32 bits from the same first weights, to show
+that the loss curve is the same.
+
+Where the processor has no fast bfloat16, TRL's defaults take minutes for one step of eight rows: there the
+bfloat16 arms train one row a step, once, and their memory is not compared.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = Path(os.environ.get("HOTLORA_MODELS_DIR", ROOT / ".hotlora" / "models"))
+ARM_TIMEOUT_SECONDS = 900
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What one process trains."""
+
+    name: str
+    steps: int
+    """The first one warms up and is not timed."""
+    rows: int
+    """Rows of a step; for the packed arm, rows that a step may hold at most."""
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one process came to."""
+
+    tokens_per_second: float
+    tokens_per_processor_second: float
+    peak_bytes: int
+    losses: tuple[float, ...]
+
+
+CURVES = (Arm(name="ours_fp32", steps=8, rows=2, rounds=2), Arm(name="trl_fp32", steps=8, rows=2, rounds=2))
+FAST_BFLOAT16 = (
+    Arm(name="ours", steps=4, rows=8, rounds=3),
+    Arm(name="trl", steps=2, rows=8, rounds=3),
+    Arm(name="trl_packed", steps=2, rows=8, rounds=3),
+)
+SLOW_BFLOAT16 = (
+    Arm(name="trl", steps=2, rows=1, rounds=1),
+    Arm(name="trl_packed", steps=2, rows=1, rounds=1),
+)
+
+
+def main() -> None:
+    """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    fast = _run("-c", "import torch, trainer.precision as p; print(p.fastest_dtype(torch.device('cpu')))")
+    arms = (*(FAST_BFLOAT16 if fast.strip() == "torch.bfloat16" else SLOW_BFLOAT16), *CURVES)
+    base = json.loads(
+        _run("-m", "trainer.base_model", "--name", "smollm2-135m-instruct", "--models-dir", str(MODELS))
+    )["path"]
+    results: dict[str, list[Measured]] = {arm.name: [] for arm in arms}
+    for number in range(max(arm.rounds for arm in arms)):
+        for arm in arms[:: 1 if number % 2 == 0 else -1]:
+            if number < arm.rounds:
+                results[arm.name].append(_measure(arm, base))
+                print(f"{arm.name}: {results[arm.name][-1]}", file=sys.stderr)
+    print(json.dumps({"trainer against TRL": _figures(arms, results)}))
+
+
+def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> dict[str, object]:
+    rows = {arm.name: arm.rows for arm in arms}
+    ours = "ours" if "ours" in rows else "ours_fp32"
+
+    def compared(mine: str, theirs: str) -> dict[str, float]:
+        pairs = list(zip(results[mine], results[theirs], strict=False))
+        figures = {
+            "tokens per second": median(a.tokens_per_second / b.tokens_per_second for a, b in pairs),
+            "tokens per processor second": median(
+                a.tokens_per_processor_second / b.tokens_per_processor_second for a, b in pairs
+            ),
+        }
+        if rows[mine] == rows[theirs]:
+            figures["peak memory"] = median(a.peak_bytes / b.peak_bytes for a, b in pairs)
+        return figures
+
+    curves = [results[arm.name][0].losses for arm in CURVES]
+    return {
+        "ours over TRL's defaults": compared(ours, "trl"),
+        "ours over TRL packed in bfloat16 without checkpointing": compared(ours, "trl_packed"),
+        "ours over TRL in 32 bits without checkpointing": compared("ours_fp32", "trl_fp32"),
+        "loss in 32 bits": {
+            "ours": list(curves[0]),
+            "TRL": list(curves[1]),
+            "largest difference": max(abs(a - b) for a, b in zip(*curves, strict=True)),
+        },
+        "arms": {
+            arm.name: {
+                "tokens per second": median(one.tokens_per_second for one in results[arm.name]),
+                "tokens per processor second": median(
+                    one.tokens_per_processor_second for one in results[arm.name]
+                ),
+                "peak MiB": median(one.peak_bytes for one in results[arm.name]) / 2**20,
+                "loss of the last step": results[arm.name][-1].losses[-1],
+                "steps": arm.steps,
+                "rows a step": arm.rows,
+                "rounds": arm.rounds,
+            }
+            for arm in arms
+        },
+        "fast bfloat16": "ours" in rows,
+        "load average": os.getloadavg()[0],
+    }
+
+
+def _measure(arm: Arm, base: str) -> Measured:
+    options = ("--steps", str(arm.steps), "--rows", str(arm.rows))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.trainer_arms", arm.name, base, *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    steps = [json.loads(line) for line in process.stdout]
+    # wait4 and not wait: it alone tells the highest resident size of this one child.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or len(steps) != arm.steps:
+        sys.exit(f"{arm.name} ended with status {process.returncode} after {len(steps)} of {arm.steps} steps")
+    first, last = steps[0], steps[-1]
+    tokens = last["tokens"] - first["tokens"]
+    return Measured(
+        tokens_per_second=tokens / (last["wall"] - first["wall"]),
+        tokens_per_processor_second=tokens / (last["processor"] - first["processor"]),
+        peak_bytes=usage.ru_maxrss * 1024,
+        losses=tuple(step["loss"] for step in steps),
+    )
+
+
+def _run(*arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=ARM_TIMEOUT_SECONDS,
+    ).stdout
+
+
+if __name__ == "__main__":
+    main()
