@@ -15,6 +15,7 @@ from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from ui.answers import Sampling, Turn, answer, up_to_question
 from ui.models import Offer
+from ui.numbers import NotANumberError, whole
 from ui.words import plain
 
 type_history = list[Turn]
@@ -40,7 +41,7 @@ class Settings:
     temperature: gr.Slider
     top_p: gr.Slider
     max_tokens: gr.Slider
-    seed: gr.Number
+    seed: gr.Textbox
 
     def parts(self) -> list[gr.components.Component]:
         """In the order of `_sampling`'s parameters."""
@@ -105,21 +106,19 @@ def _settings() -> Settings:
             temperature = gr.Slider(0, 2, value=0, step=0.05, label="Temperature", elem_id="temperature")
             top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top p", elem_id="top-p")
             max_tokens = gr.Slider(1, 1024, value=256, step=1, label="Max tokens", elem_id="max-tokens")
-            seed = gr.Number(value=None, label="Seed (empty: random)", precision=0, minimum=0, elem_id="seed")
+            seed = gr.Textbox(value="", label="Seed (empty: random)", max_lines=1, elem_id="seed")
     return Settings(
         system_prompt=system_prompt, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed
     )
 
 
-def _sampling(
-    system_prompt: str, temperature: float, top_p: float, max_tokens: float, seed: float | None
-) -> Sampling:
+def _sampling(system_prompt: str, temperature: float, top_p: float, max_tokens: float, seed: str) -> Sampling:
     return Sampling(
         system_prompt=system_prompt,
         temperature=temperature,
         top_p=top_p,
         max_tokens=int(max_tokens),
-        seed=None if seed is None else int(seed),
+        seed=whole(seed, "Seed"),
     )
 
 
@@ -140,14 +139,15 @@ def _wire(
         if not asked:
             return
         yield asked, "waiting for the first token"
-        turns = answer(client(), model or "", asked, _sampling(*sampling))  # type: ignore[arg-type]
         try:
+            turns = answer(client(), model or "", asked, _sampling(*sampling))  # type: ignore[arg-type]
             async with aclosing(turns):
                 async for turn in turns:
                     yield turn
-        except HotloraError as error:
+        except (NotANumberError, HotloraError) as error:
             yield asked, "no answer"
-            raise gr.Error(plain(error), duration=10, print_exception=False) from error
+            words = plain(error) if isinstance(error, HotloraError) else str(error)
+            raise gr.Error(words, duration=10, print_exception=False) from error
 
     def run(after: Any, side: Side) -> Any:
         return after.success(

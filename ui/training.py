@@ -11,6 +11,7 @@ from hotlora.errors import HotloraError
 from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, TECHNIQUE_QLORA, Hyperparameters, TuningJob
 from ui.board import FINISHED, Board, Point
 from ui.cards import cards, title
+from ui.numbers import NotANumberError, decimal, whole
 from ui.words import plain
 
 PRIVATE = "private"
@@ -55,9 +56,9 @@ def _form() -> list[gr.components.Component]:
     )
     technique = gr.Radio(list(TECHNIQUES), value="LoRA", label="Technique", elem_id="technique")
     with gr.Accordion("Settings (empty: default)", open=False):
-        rank = gr.Number(value=None, label="Rank", precision=0, elem_id="rank", placeholder="16")
-        rate = gr.Number(value=None, label="Learning rate", elem_id="learning-rate", placeholder="0.0002")
-        epochs = gr.Number(value=None, label="Epochs", precision=0, elem_id="epochs", placeholder="3")
+        rank = gr.Textbox(value="", label="Rank", elem_id="rank", placeholder="16")
+        rate = gr.Textbox(value="", label="Learning rate", elem_id="learning-rate", placeholder="2e-4")
+        epochs = gr.Textbox(value="", label="Epochs", elem_id="epochs", placeholder="3")
     return [upload, adapter, technique, rank, rate, epochs]
 
 
@@ -79,18 +80,18 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
         path: str | None,
         adapter_id: str,
         technique: str,
-        rank: float | None,
-        learning_rate: float | None,
-        epochs: float | None,
+        rank: str,
+        learning_rate: str,
+        epochs: str,
     ) -> Any:
         if not path:
             raise _toast("Choose a file of examples first.")
-        settings = Hyperparameters(
-            rank=None if rank is None else int(rank),
-            learning_rate=learning_rate,
-            epochs=None if epochs is None else int(epochs),
-        )
         try:
+            settings = Hyperparameters(
+                rank=whole(rank, "Rank"),
+                learning_rate=decimal(learning_rate, "Learning rate"),
+                epochs=whole(epochs, "Epochs"),
+            )
             dataset = await client().upload_dataset(Path(path), display_name=Path(path).name[:200])
             created = await client().create_tuning_job(
                 dataset=dataset.name,
@@ -100,8 +101,10 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
             )
         except HotloraError as error:
             raise _toast(plain(error)) from error
-        except (ValueError, OverflowError) as error:
-            raise _toast(f"A setting is far outside its range: {error}") from error
+        except NotANumberError as error:
+            raise _toast(str(error)) from error
+        except ValueError as error:
+            raise _toast(f"A setting is far outside its range: {error}.") from error
         gr.Info(f"Training of {adapter_id} on {dataset.rows} rows is queued.")
         return gr.Dropdown(choices=[(title(created), created.name)], value=created.name)
 

@@ -48,6 +48,34 @@ def test_an_uploaded_file_starts_a_training_whose_progress_and_loss_are_shown(
     assert not request.hyperparameters.HasField("rank")
 
 
+def test_settings_that_are_left_empty_stay_unset_when_others_are_filled(
+    page: Page, stage: Stage, examples: Path
+) -> None:
+    page.get_by_role("tab", name="Training").click()
+    page.get_by_text("Settings (empty: default)").click()
+    page.fill("#rank textarea, #rank input", "8")
+    start(page, examples, "support")
+    expect(page.locator("#jobs .state")).to_have_text("running")
+    (request,) = stage.created
+    assert request.hyperparameters.rank == 8
+    assert not request.hyperparameters.HasField("learning_rate")
+    assert not request.hyperparameters.HasField("epochs")
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"), [("many", "Rank: 'many' is not a whole number"), ("1" * 12, "far outside its range")]
+)
+def test_a_setting_that_cannot_be_is_a_toast_that_names_it(
+    page: Page, stage: Stage, examples: Path, rank: str, words: str
+) -> None:
+    page.get_by_role("tab", name="Training").click()
+    page.get_by_text("Settings (empty: default)").click()
+    page.fill("#rank textarea, #rank input", rank)
+    start(page, examples, "support")
+    expect(page.locator(".toast-body")).to_contain_text(words)
+    assert stage.uploads == []
+
+
 def test_a_refused_file_is_a_toast_that_names_the_line(page: Page, stage: Stage, examples: Path) -> None:
     stage.refuse_line = 2
     start(page, examples, "support")

@@ -107,7 +107,7 @@ def test_a_job_whose_service_is_killed_goes_on_from_its_checkpoint_and_ends_once
 ) -> None:
     service, client = services()
     dataset = client.upload_dataset(TRIAGE)
-    settings = Hyperparameters(max_steps=12, checkpoint_every_steps=1, batch_size=2)
+    settings = Hyperparameters(max_steps=8, checkpoint_every_steps=1, batch_size=1, eval_every_steps=8)
     job = client.create_tuning_job(
         dataset=dataset.name, adapter_id="lasting", hyperparameters=settings, request_id="once"
     )

@@ -40,9 +40,8 @@ def start(page: Page, examples: Path, adapter: str, rank: str) -> None:
     expect(page.locator("#examples")).to_contain_text(examples.stem)
     page.fill("#adapter input, #adapter textarea", adapter)
     page.get_by_text("Settings (empty: default)").click()
-    page.fill("#rank input", rank)
-    page.fill("#epochs input", "1")
-    page.press("#epochs input", "Tab")
+    page.fill("#rank textarea, #rank input", rank)
+    page.fill("#epochs textarea, #epochs input", "1")
     page.click("button#start-training")
 
 
@@ -50,7 +49,7 @@ def test_a_file_becomes_an_adapter_that_answers_beside_the_base(
     page: Page, stack: Stack, small_dataset: Path
 ) -> None:
     start(page, small_dataset, "from-page", "8")
-    expect(page.locator("#jobs .job").first).to_contain_text("from-page")
+    expect(page.locator("#jobs .job").first).to_contain_text("from-page", timeout=ANSWER_MILLISECONDS)
     expect(page.locator("#jobs .job .state").first).to_have_text("succeeded", timeout=TRAINING_MILLISECONDS)
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_function("document.querySelector('#left-model input')?.value.includes('base')")
@@ -71,6 +70,6 @@ def test_bad_input_is_told_at_the_page_and_nothing_is_made(page: Page, stack: St
         jobs = len(client.list_tuning_jobs().tuning_jobs)
         datasets = len(client.list_datasets().datasets)
         start(page, bad, "never-made", "8")
-        expect(page.locator(".toast-body")).to_contain_text("line 2")
+        expect(page.locator(".toast-body")).to_contain_text("line 2", timeout=ANSWER_MILLISECONDS)
         assert len(client.list_tuning_jobs().tuning_jobs) == jobs
         assert len(client.list_datasets().datasets) == datasets
