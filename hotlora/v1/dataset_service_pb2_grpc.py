@@ -30,7 +30,7 @@ class DatasetServiceStub:
 
     Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
     an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}.
-    Bounds: 512 MiB a file, 1,000,000 rows, 1 MiB a line, 32 levels of nesting, 64 keys an object.
+    Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
     """
 
     def __init__(self, channel):
@@ -71,7 +71,7 @@ class DatasetServiceServicer:
 
     Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
     an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}.
-    Bounds: 512 MiB a file, 1,000,000 rows, 1 MiB a line, 32 levels of nesting, 64 keys an object.
+    Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
     """
 
     def UploadDataset(self, request_iterator, context):
@@ -156,7 +156,7 @@ class DatasetService:
 
     Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
     an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}.
-    Bounds: 512 MiB a file, 1,000,000 rows, 1 MiB a line, 32 levels of nesting, 64 keys an object.
+    Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
     """
 
     @staticmethod
