@@ -131,7 +131,7 @@ class _AddLowRank(torch.autograd.Function):
         flat_x = x.reshape(-1, x.shape[-1])
         low, high = low.to(x.dtype), high.to(x.dtype)
         kept, share = draw_kept(flat_x, probability)
-        projected = linear(flat_x if kept is None else flat_x * kept, low)  # [tokens, rank]
+        projected = linear(flat_x if kept is None else flat_x * kept.to(x.dtype), low)  # [tokens, rank]
         ctx.save_for_backward(flat_x, kept, low, high, projected)
         ctx.scale = scale / share
         flat = result.reshape(-1, result.shape[-1])
@@ -142,13 +142,14 @@ class _AddLowRank(torch.autograd.Function):
         (gradient,) = gradients
         flat_x, kept, low, high, projected = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
+        mask = None if kept is None else kept.to(flat_x.dtype)
         gradient_projected = (flat @ high).mul_(ctx.scale)  # [tokens, rank]
         gradient_high = (flat.t() @ projected).float().mul_(ctx.scale)
-        gradient_low = (gradient_projected.t() @ (flat_x if kept is None else flat_x * kept)).float()
+        gradient_low = (gradient_projected.t() @ (flat_x if mask is None else flat_x * mask)).float()
         gradient_x = None
         if ctx.needs_input_grad[1]:
             gradient_x = gradient_projected @ low
-            gradient_x = gradient_x if kept is None else gradient_x.mul_(kept)
+            gradient_x = gradient_x if mask is None else gradient_x.mul_(mask)
             gradient_x = gradient_x.view(*gradient.shape[:-1], low.shape[1])
         return gradient, gradient_x, gradient_low, gradient_high, None, None
 

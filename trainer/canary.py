@@ -5,7 +5,7 @@ published and served (16-bit base, adapter rounded as in its file), whatever the
 know engines or tolerances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -45,17 +45,22 @@ def choose_sequences(rows: Sequence[Row]) -> list[tuple[int, ...]]:
     return chosen
 
 
-def measure(model: PeftModel, sequences: Sequence[tuple[int, ...]]) -> list[CanarySequence]:
-    """Run each sequence through base and adapted model."""
+def measure(
+    model: PeftModel, sequences: Sequence[tuple[int, ...]], between: Callable[[], None]
+) -> list[CanarySequence]:
+    """Run each sequence through base and adapted model; `between` is called before each."""
     model.eval()
-    return [
-        CanarySequence(
-            token_ids=token_ids,
-            base_logprobs=_logprobs(model, token_ids, adapted=False),
-            adapter_logprobs=_logprobs(model, token_ids, adapted=True),
+    measured = []
+    for token_ids in sequences:
+        between()
+        measured.append(
+            CanarySequence(
+                token_ids=token_ids,
+                base_logprobs=_logprobs(model, token_ids, adapted=False),
+                adapter_logprobs=_logprobs(model, token_ids, adapted=True),
+            )
         )
-        for token_ids in sequences
-    ]
+    return measured
 
 
 def _logprobs(model: PeftModel, token_ids: tuple[int, ...], *, adapted: bool) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import errno
 import torch
 
 from trainer.adapter import TargetModulesError
+from trainer.base_model import BaseModelError
 from trainer.events import FailureReason
 from trainer.model import BaseModelLoadError
 from trainer.records import RecordsError
@@ -29,23 +30,27 @@ def explain(error: Exception) -> tuple[FailureReason, str]:
     match error:
         case TrainingError():
             return error.reason, error.message
-        case RecordsError() | DataError():
-            return FailureReason.DATA_ERROR, f"The dataset cannot be trained on: {error}."
-        case RenderingError() | BaseModelLoadError() | TargetModulesError():
-            return FailureReason.BASE_MODEL_ERROR, f"The base model cannot be trained: {error}."
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return FailureReason.DISK_FULL, "The disk is full; free some space and start the job again."
-        case _ if _is_out_of_memory(error):
+        case _ if _is_out_of_memory(error) or _is_out_of_memory(error.__cause__):
             return (
                 FailureReason.OUT_OF_MEMORY,
                 "The machine ran out of memory; shorter rows, a lower rank or QLoRA need less.",
             )
+        case RecordsError() | DataError():
+            return FailureReason.DATA_ERROR, f"The dataset cannot be trained on: {_clause(error)}."
+        case RenderingError() | BaseModelError() | BaseModelLoadError() | TargetModulesError():
+            return FailureReason.BASE_MODEL_ERROR, f"The base model cannot be trained: {_clause(error)}."
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return FailureReason.DISK_FULL, "The disk is full; free some space and start the job again."
         case _:
             return FailureReason.INTERNAL, "The trainer failed unexpectedly; its log says more."
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # torch's CPU allocator has no exception type of its own, only this sentence.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _clause(error: Exception) -> str:
+    return str(error).rstrip(". ")

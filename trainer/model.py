@@ -3,6 +3,7 @@
 It never runs code that came with a model, and knows neither adapters nor data.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
 
 from trainer.attention import ROW_ATTENTION, RowAttentionUnsupportedError, rows_of
 
@@ -35,6 +37,7 @@ class Base:
 
 def load_base(path: Path, dtype: torch.dtype) -> Base:
     """Load the weights at `path` into CPU memory as `dtype`, frozen. Raises BaseModelLoadError."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
@@ -50,10 +53,10 @@ def load_base(path: Path, dtype: torch.dtype) -> Base:
     return Base(path=path, model=model, packs=_set_up_packing(model))
 
 
-def quantise(model: PreTrainedModel, device: torch.device) -> None:
+def quantise(model: PreTrainedModel, device: torch.device, between: Callable[[], None]) -> None:
     """Store every linear layer but the output head as NF4 with double quantisation (Dettmers et al. 2023).
 
-    Works in place, layer by layer; arithmetic stays in the model's type.
+    Works in place; arithmetic stays in the model's type. `between` is called before each layer.
     """
     from bitsandbytes.nn.modules import Linear4bit, Params4bit  # noqa: PLC0415  (LoRA need not pay for it)
 
@@ -64,6 +67,7 @@ def quantise(model: PreTrainedModel, device: torch.device) -> None:
         if isinstance(module, nn.Linear | Conv1D) and module is not head
     ]
     for name, layer in layers:
+        between()
         weight = layer.weight.data.t().contiguous() if isinstance(layer, Conv1D) else layer.weight.data
         outputs, inputs = weight.shape
         small = Linear4bit(  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from trainer import events
+from trainer.base_model import check_directory
 from trainer.canary import choose_sequences, measure
 from trainer.channel import CANCELLED_EXIT_CODE, CancellationError, Channel
 from trainer.checkpoints import Checkpoints, Progress
@@ -81,7 +82,8 @@ def _train(
     )
     renderer = prepared.renderer if prepared and fits else Renderer.from_directory(job.base_model.path)
 
-    rows = load_rows(job.dataset_path, renderer, max_length=settings.max_sequence_length)
+    max_length = min(settings.max_sequence_length, check_directory(job.base_model.path))
+    rows = load_rows(job.dataset_path, renderer, max_length=max_length)
     training, validation = split_validation(rows, settings.validation_fraction, settings.seed)
     order = StepOrder(rows=training, batch_size=settings.batch_size, seed=settings.seed)
     total_steps = settings.max_steps or settings.epochs * order.steps_per_epoch
@@ -89,7 +91,7 @@ def _train(
     checkpoint_every = settings.checkpoint_every_steps or evaluate_every
 
     if job.technique is Technique.QLORA:
-        quantise(base.model, device)
+        quantise(base.model, device, channel.check)
     trainee = Trainee.of(base, settings, device)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
     progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress(
@@ -147,7 +149,7 @@ def _train(
         model=served,
         saved=saved,
         rendering=renderer.contract(),
-        canary=measure(served, choose_sequences(training)),
+        canary=measure(served, choose_sequences(training), channel.check),
         metrics={
             "loss": loss if math.isfinite(loss) else None,
             "eval_loss": eval_loss,

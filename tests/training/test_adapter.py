@@ -108,7 +108,7 @@ def test_nothing_is_dropped_in_evaluation(base_of: Bases) -> None:
 def test_a_4_bit_base_is_near_the_16_bit_one_and_trains(base_of: Bases, family: str) -> None:
     whole = load_base(base_of(family), torch.float32)
     small = load_base(base_of(family), torch.float32)
-    quantise(small.model, torch.device("cpu"))
+    quantise(small.model, torch.device("cpu"), lambda: None)
     kinds = {type(module).__name__ for module in small.model.modules()}
     assert "Linear4bit" in kinds
     assert "Conv1D" not in kinds
