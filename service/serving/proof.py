@@ -22,7 +22,7 @@ TOLERANCE_FLOOR: Final = 0.005
 floor leaves room for adapter operators that round more than the base's do."""
 NOISE_FACTOR: Final = 3.0
 """An adapter is rounded too, and moves what is rounded. Against a base's noise of 0.05 to 0.07 (16 bits) an
-adapter's was measured at 0.9 to 1.2 times that, and at 2.1 times where the trainer had computed in 32 bits."""
+adapter's was measured at 0.9 to 1.2 times that, and at 2.1 times where the trainer had 32 bits."""
 _MAX_CACHED: Final = 4096
 """Base measurements kept; one is some 64 numbers."""
 
