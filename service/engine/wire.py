@@ -52,7 +52,7 @@ class Chunk:
     """stop or length in the last chunk, else None."""
 
 
-class EngineRefused(Exception):
+class EngineRefused(Exception):  # noqa: N818 - named as its kin in service.errors
     """The engine answered, and would not do it."""
 
     def __init__(self, status: int, message: str) -> None:
