@@ -224,7 +224,7 @@ async def test_a_call_too_many_is_refused_and_the_next_one_is_not(tmp_path: Path
         watch.cancel()
 
 
-SECRET = "postgres://user:hunter2@host/ /root/secret/path"
+SECRET = "postgres://user:hunter2@host/ /srv/secret/path"
 
 
 async def fails_at_once(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
