@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM_ARGUMENTS = ["--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; `make test` installs it."""
     path = shutil.which("chromium") or pytest.fail("Chromium is not installed: run deploy/setup.sh --browser")
@@ -26,7 +26,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _stage_and_url() -> Iterator[tuple[Stage, str]]:
     stage = Stage()
     with on_stage(stage) as address:
