@@ -24,6 +24,8 @@ def main() -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     os.nice(arguments.nice)
+    # Idle threads sleep at once: where others want the cores too, spinning ones cost most of the speed.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     block_stop_signals()
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -38,6 +38,11 @@ class Progress:
     seconds: float
     """Time of training, over all attempts."""
 
+    @classmethod
+    def none(cls) -> "Progress":
+        """Where a run begins."""
+        return cls(step=0, tokens=0, seconds=0.0)
+
 
 class Checkpoints:
     """The checkpoints of one job, below one directory.

@@ -36,10 +36,10 @@ import torch
 
 from trainer.channel import Channel, watch_lifeline, watch_socket
 from trainer.config import JobFile
-from trainer.model import BaseModelLoadError, load_base
+from trainer.model import BaseModelLoadError
 from trainer.precision import fastest_dtype
-from trainer.rendering import Renderer, RenderingError
-from trainer.run import Prepared, run
+from trainer.rendering import RenderingError
+from trainer.run import Prepared, prepare, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def _prepare(path: Path | None) -> Prepared | None:
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return Prepared(base=load_base(path, fastest_dtype(device)), renderer=Renderer.from_directory(path))
+        return prepare(path, fastest_dtype(device))
     except (BaseModelLoadError, RenderingError) as error:
         print(f"{path} is not held ready: {error}", file=sys.stderr)  # a job that wants it will say so
         return None

@@ -13,12 +13,11 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from peft import PeftModel
-from torch import Tensor
 
 from trainer import events
 from trainer.base_model import check_directory
@@ -30,7 +29,7 @@ from trainer.failures import explain
 from trainer.model import Base, load_base, quantise
 from trainer.optimization import learning_rate
 from trainer.precision import fastest_dtype
-from trainer.publication import publish, round_as_published
+from trainer.publication import Artifact, publish, round_as_published
 from trainer.rendering import Renderer
 from trainer.rows import StepOrder, load_rows, split_validation
 from trainer.steps import Pace, Trainee, evaluate, train_step
@@ -48,6 +47,11 @@ class Prepared:
 
     base: Base
     renderer: Renderer
+
+
+def prepare(path: Path, dtype: torch.dtype) -> Prepared:
+    """Load what a job on the base at `path` needs. Raises BaseModelLoadError, RenderingError."""
+    return Prepared(base=load_base(path, dtype), renderer=Renderer.from_directory(path))
 
 
 def run(
@@ -76,11 +80,9 @@ def _train(
     channel.send(events.Loading(time=channel.clock(), pid=os.getpid()))
     settings = job.hyperparameters
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fits = prepared is not None and prepared.base.path == job.base_model.path
-    base = (
-        prepared.base if prepared and fits else load_base(job.base_model.path, dtype or fastest_dtype(device))
-    )
-    renderer = prepared.renderer if prepared and fits else Renderer.from_directory(job.base_model.path)
+    if prepared is None or prepared.base.path != job.base_model.path:
+        prepared = prepare(job.base_model.path, dtype or fastest_dtype(device))
+    base, renderer = prepared.base, prepared.renderer
 
     max_length = min(settings.max_sequence_length, check_directory(job.base_model.path))
     rows = load_rows(job.dataset_path, renderer, max_length=max_length)
@@ -94,9 +96,7 @@ def _train(
         quantise(base.model, device, channel.check)
     trainee = Trainee.of(base, settings, device)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
-    progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress(
-        step=0, tokens=0, seconds=0.0
-    )
+    progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress.none()
     if progress.step:
         channel.send(events.Resumed(time=channel.clock(), step=progress.step))
 
@@ -134,32 +134,21 @@ def _train(
             channel.send(
                 events.Evaluation(time=channel.clock(), step=done, eval_loss=eval_loss, rows=len(validation))
             )
-        if (
-            done % checkpoint_every == 0 and done != total_steps
-        ):  # after the last step comes the adapter itself
+        if done % checkpoint_every == 0 and done < total_steps:  # then comes the adapter itself
             checkpoints.save(pace.progress, trainee.matrices, trainee.optimizer)
             channel.send(events.CheckpointSaved(time=channel.clock(), step=done))
 
     channel.send(events.Saving(time=channel.clock(), step=total_steps))
-    saved = round_as_published(trainee.matrices)
-    served = trainee.model if job.technique is Technique.LORA else _on_16_bit_base(job, base, trainee, saved)
-    artifact = publish(
-        job,
-        channel,
-        model=served,
-        saved=saved,
-        rendering=renderer.contract(),
-        canary=measure(served, choose_sequences(training), channel.check),
-        metrics={
-            "loss": loss if math.isfinite(loss) else None,
-            "eval_loss": eval_loss,
-            "steps": total_steps,
-            "tokens": pace.progress.tokens,
-            "training_seconds": pace.progress.seconds,
-            "training_rows": len(training),
-            "validation_rows": len(validation),
-        },
-    )
+    figures = {
+        "loss": loss,
+        "eval_loss": eval_loss,
+        "steps": total_steps,
+        "tokens": pace.progress.tokens,
+        "training_seconds": pace.progress.seconds,
+        "training_rows": len(training),
+        "validation_rows": len(validation),
+    }
+    artifact = _publish(job, channel, trainee, choose_sequences(training), renderer, figures)
     return events.Published(
         time=channel.clock(),
         step=total_steps,
@@ -169,9 +158,34 @@ def _train(
     )
 
 
+def _publish(
+    job: JobFile,
+    channel: Channel,
+    trainee: Trainee,
+    sequences: Sequence[tuple[int, ...]],
+    renderer: Renderer,
+    figures: Mapping[str, float | int | None],
+) -> Artifact:
+    """Round, measure on the base as it is served, and publish."""
+    saved = round_as_published(trainee.matrices)
+    if job.technique is Technique.QLORA:  # the 4-bit base only stood in for the 16-bit one while training
+        whole = load_base(job.base_model.path, trainee.dtype)
+        trainee = Trainee.of(whole, job.hyperparameters, trainee.device)
+        for name, matrix in trainee.matrices.items():
+            matrix.data.copy_(saved[name])
+    return publish(
+        job,
+        channel,
+        model=trainee.model,
+        saved=saved,
+        rendering=renderer.contract(),
+        canary=measure(trainee.model, sequences, channel.check),
+        metrics=figures,
+    )
+
+
 def _fingerprint(job: JobFile) -> str:
-    """Names what a checkpoint is good for: the same job with the same settings on the same data and
-    weights."""
+    """What a checkpoint is good for: the same job with the same settings, data and weights."""
     parts = [
         job.job_id,
         job.base_model.revision,
@@ -180,15 +194,6 @@ def _fingerprint(job: JobFile) -> str:
         dataclasses.asdict(job.hyperparameters),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _on_16_bit_base(job: JobFile, base: Base, trainee: Trainee, saved: Mapping[str, Tensor]) -> PeftModel:
-    """The adapter on the base as it is served; a 4-bit base only stands in for it while training."""
-    whole = load_base(job.base_model.path, trainee.dtype)
-    served = Trainee.of(whole, job.hyperparameters, trainee.device)
-    for name, matrix in served.matrices.items():
-        matrix.data.copy_(saved[name])
-    return served.model
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
