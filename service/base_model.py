@@ -15,6 +15,8 @@ from pathlib import Path
 from service.errors import HotloraError
 from trainer.config import BaseModel
 
+_LINE_BYTES = 1 << 24
+"""A progress bar writes over itself without a line's end, for as long as a download takes."""
 COMMAND = (sys.executable, "-m", "trainer.base_model")
 
 
@@ -31,7 +33,11 @@ async def resolve_base_model(
     (BASE_MODEL_ERROR) with the child's last words, or when `timeout_seconds` pass.
     """
     process = await asyncio.create_subprocess_exec(
-        *command, "--name", name, "--models-dir", str(models_dir), stdout=PIPE, stderr=PIPE
+        *command,
+        *("--name", name, "--models-dir", str(models_dir)),
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=_LINE_BYTES,
     )
     try:
         async with asyncio.timeout(timeout_seconds):
