@@ -1,8 +1,7 @@
-"""vLLM's own CPU LoRA operators against the plugin's, on one transformer layer of SmolLM2-135M, as one JSON
-line.
+"""vLLM's own CPU LoRA operators against the plugin's, on one layer of SmolLM2-135M, as one JSON line.
 
-Both are called as vLLM calls them, in turns (ABAB) in one process, so that a noisy machine slows both. Does
-not start an engine: see the README for throughput served.
+Both are called as vLLM calls them, in turns (ABAB), on one thread and by processor time: with more threads,
+what else runs on the machine decides how long they wait for each other. Starts no engine; `adapters` does.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One batch shape; milliseconds for each layer."""
+    """One batch shape; milliseconds of processor time for the layer."""
 
     base_linears_ms: float
     stock_min_ms: float
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns for each side and shape (default 7)")
     rounds = parser.parse_args().rounds
     dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    torch.set_num_threads(1)
     with torch.inference_mode():
         comparisons = {
             f"{rows} rows {adapters} adapters": asdict(_compare(rows, adapters, dtype, rounds))
@@ -62,7 +62,6 @@ def main() -> None:
     report = {
         "benchmark": "lora_operators",
         "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
         "rounds": rounds,
         "comparisons": comparisons,
@@ -141,8 +140,8 @@ def _lora_step(
 
 
 def _seconds_per_call(step: Step) -> float:
-    num_calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < ROUND_SECONDS:
+    num_calls, start = 0, time.process_time()
+    while (elapsed := time.process_time() - start) < ROUND_SECONDS:
         step()
         num_calls += 1
     return elapsed / num_calls

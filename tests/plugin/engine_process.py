@@ -25,7 +25,6 @@ class Engine:
 
     socket_path: Path
     """Where it listens; a free port found now might be taken by the time the engine is up."""
-    dtype: str
     log: list[str]
     """Its output so far, line by line."""
 
@@ -59,7 +58,7 @@ async def running_engine(
             if not await is_ready:
                 raise RuntimeError("the engine ended while starting:\n" + "".join(log[-30:]))
             await _listening(socket_path)
-        yield Engine(socket_path=socket_path, dtype=dtype, log=log)
+        yield Engine(socket_path=socket_path, log=log)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -13,8 +13,10 @@ STRENGTH = 0.6
 base's."""
 
 
-def write_random_adapter(directory: Path, *, model_dir: Path, rank: int, seed: int) -> None:
-    """Writes an adapter on all linear layers of the Llama model in `model_dir`."""
+def write_random_adapter(
+    directory: Path, *, model_dir: Path, rank: int, seed: int, with_lm_head: bool
+) -> None:
+    """Writes an adapter on all linear layers of a Llama model, and on its lm_head if asked to."""
     config = json.loads((model_dir / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     key_value = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
@@ -27,15 +29,20 @@ def write_random_adapter(directory: Path, *, model_dir: Path, rank: int, seed: i
         "mlp.up_proj": (hidden, inner),
         "mlp.down_proj": (inner, hidden),
     }
+    modules = {
+        f"model.layers.{layer}.{module}": shape
+        for layer in range(config["num_hidden_layers"])
+        for module, shape in shapes.items()
+    }
+    if with_lm_head:
+        modules["lm_head"] = (hidden, config["vocab_size"])
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for layer in range(config["num_hidden_layers"]):
-        for module, (num_inputs, num_outputs) in shapes.items():
-            prefix = f"base_model.model.model.layers.{layer}.{module}"
-            a = torch.randn(rank, num_inputs, generator=generator) * num_inputs**-0.5
-            b = torch.randn(num_outputs, rank, generator=generator) * STRENGTH * rank**-0.5
-            tensors[f"{prefix}.lora_A.weight"] = a.to(torch.bfloat16)
-            tensors[f"{prefix}.lora_B.weight"] = b.to(torch.bfloat16)
+    for module, (num_inputs, num_outputs) in modules.items():
+        a = torch.randn(rank, num_inputs, generator=generator) * num_inputs**-0.5
+        b = torch.randn(num_outputs, rank, generator=generator) * STRENGTH * rank**-0.5
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a.to(torch.bfloat16)
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b.to(torch.bfloat16)
     directory.mkdir(parents=True)
     save_file(tensors, directory / "adapter_model.safetensors")
     adapter_config = {
@@ -44,7 +51,7 @@ def write_random_adapter(directory: Path, *, model_dir: Path, rank: int, seed: i
         "base_model_name_or_path": "base",
         "r": rank,
         "lora_alpha": rank,
-        "target_modules": [module.rpartition(".")[-1] for module in shapes],
+        "target_modules": sorted({module.rpartition(".")[-1] for module in modules}),
         "bias": "none",
     }
     (directory / "adapter_config.json").write_text(json.dumps(adapter_config))

@@ -137,13 +137,22 @@ def test_logits_use_one_row_for_each_sampled_token(step: Step) -> None:
     assert_close_to_reference(y, expected)
 
 
-def test_logits_of_a_whole_prompt_use_the_steps_only_adapter(step: Step) -> None:
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (6, 11), (6, 8), (0, 12)])
+def test_logits_of_a_prompt_use_the_adapter_of_its_own_tokens(step: Step, first: int, last: int) -> None:
     layer = _layer((40,), [4])
-    step.map((12,) * 6, (12,))
-    y, x = _batch(5, 40)
-    expected = expected_output(y, x, layer, [2] * 5)
+    step.map((12,) * 6 + (13,) * 6, (12, 13))
+    y, hidden_states = _batch(12, 40)
+    y, x = y[first:last].clone(), hidden_states[first:last]
+    expected = expected_output(y, x, layer, ([2] * 6 + [3] * 6)[first:last])
     step.wrapper.add_lora_logits(y, x, layer.lora_a[0], layer.lora_b[0], 1.0)
     assert_close_to_reference(y, expected)
+
+
+def test_logits_of_rows_that_belong_to_nothing_known_are_refused(step: Step) -> None:
+    layer = _layer((40,), [4])
+    y, x = _batch(5, 40)
+    with pytest.raises(ValueError, match="5 rows"):
+        step.wrapper.add_lora_logits(y, x, layer.lora_a[0], layer.lora_b[0], 1.0)
 
 
 def test_logits_of_a_whole_prompt_pass_in_a_mixed_step_when_no_adapter_changes_logits(

@@ -101,30 +101,29 @@ class HotloraPunicaWrapperCPU(PunicaWrapperCPU):
         **kwargs: Any,
     ) -> None:
         """Adds `x @ A.T @ B.T * scale` to the logits `y` in place, for one row per sampled token."""
-        if self._sampler_routing.is_empty:
-            return
+        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         weights = self._packing.packed(
             (lora_a_stacked,), (lora_b_stacked,), compute_dtype(lora_b_stacked.dtype)
         )
-        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        add_lora(y, x, weights, self._routing_of_logits(len(x)), scale=scale)
+        if weights.total_rank > 0:  # no more than a few adapters are trained on lm_head
+            add_lora(y, x, weights, self._routing_of_logits(x), scale=scale)
 
-    def _routing_of_logits(self, num_rows: int) -> Routing:
-        """The sampler's routing, stretched where vLLM asks for the logits of a whole prompt
-        (prompt_logprobs).
+    def _routing_of_logits(self, x: torch.Tensor) -> Routing:
+        """The sampler's routing, or the tokens' own for the logits of a prompt (prompt_logprobs).
 
-        vLLM does not say whose prompt it is, so that works only while every request in the step has the same
-        adapter; otherwise `add_lora` raises, if some adapter changes the logits at all (one trained on
-        lm_head).
+        vLLM does not say which it asks for, but the sampler's rows are a copy, and a prompt's are part of the
+        tensor with the hidden states of all tokens of the step. vLLM's own class takes the sampler's routing
+        for both, and fails or answers wrongly.
         """
-        routing = self._sampler_routing
-        if (
-            num_rows == routing.num_rows
-            or len(routing.groups) != 1
-            or routing.num_adapter_rows != routing.num_rows
+        row_bytes = x.stride(0) * x.element_size()
+        num_stored_rows = x.untyped_storage().nbytes() // row_bytes
+        is_copy = len(x) == num_stored_rows
+        if (is_copy and len(x) == self._sampler_routing.num_rows) or (
+            num_stored_rows != self._token_routing.num_rows
         ):
-            return routing
-        return route(routing.slot_of_adapter_row[:1].expand(num_rows))
+            return self._sampler_routing
+        first_row = x.storage_offset() // x.stride(0)
+        return route(self.token_lora_indices[first_row : first_row + len(x)])
 
     def add_shrink(
         self,
