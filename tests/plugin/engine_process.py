@@ -45,7 +45,14 @@ async def running_engine(
         *("--dtype", dtype, "--max-model-len", "256", "--no-enable-prefix-caching"),
         *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(len(adapters))),
         *("--lora-modules", *(f"{name}={path}" for name, path in adapters.items())),
-        env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        env={
+            **os.environ,
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            # TRL, where a test imported it, silences every vLLM that is started afterwards.
+            "VLLM_LOGGING_LEVEL": "INFO",
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
