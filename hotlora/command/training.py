@@ -2,7 +2,12 @@
 
 import hashlib
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -58,11 +63,37 @@ def train(
                 console.print(f"{names.short(job.name)} is queued; `hotlora watch {names.short(job.name)}`.")
             return ExitCode.OK
         try:
-            return _follow_job(client, job, console, as_json=as_json)
+            with _ended_by_ctrl_c(client):
+                return _follow_job(client, job, console, as_json=as_json)
         except KeyboardInterrupt:
             if not as_json:
                 console.print(f"The job goes on; `hotlora cancel {names.short(job.name)}` would stop it.")
             raise
+
+
+@contextmanager
+def _ended_by_ctrl_c(client: Client) -> Iterator[None]:
+    """Ctrl-C ends the block with KeyboardInterrupt, wherever it strikes.
+
+    The exception alone is lost when the signal comes within one of gRPC's callbacks, which swallow it; so the
+    client is closed too, by a thread, since the signal may have come while gRPC held a lock.
+    """
+    interrupted = Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        Thread(target=client.close, daemon=True).start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except (errors.HotloraError, ValueError):  # ValueError: gRPC's word for a call on a closed channel
+        if not interrupted.is_set():
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow_job(client: Client, job: TuningJob, console: Console, *, as_json: bool) -> ExitCode:
