@@ -20,9 +20,11 @@ from service.base_model import resolve_base_model
 from trainer import events
 from trainer.config import Hyperparameters, JobFile, Technique
 
-ROUNDS = 5
-MAX_STEPS = 4
-LEARNING_RATE = 1e-3
+ROUNDS = 3
+MAX_STEPS = 1
+BATCH_SIZE = 2
+LEARNING_RATE = 5e-3
+"""So high that even one step moves the model far enough to be told from the base."""
 EXAMPLES = ROOT / "examples" / "triage" / "train.jsonl"
 
 
@@ -56,7 +58,9 @@ async def _warm(stack: RunningStack, dataset: str) -> tuple[float, float, float]
     """Seconds from submit to first forward, SUCCEEDED to ACTIVE, ACTIVE to first token."""
     client = stack.client
     submitted = time.time()
-    settings = tuning_service_pb2.Hyperparameters(max_steps=MAX_STEPS, learning_rate=LEARNING_RATE)
+    settings = tuning_service_pb2.Hyperparameters(
+        max_steps=MAX_STEPS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, validation_fraction=0
+    )
     job = await client.create_tuning_job(dataset=dataset, adapter_id="bench", hyperparameters=settings)
     async for _ in client.watch_tuning_job(job.name):
         pass
@@ -106,7 +110,12 @@ async def _job_file(stack: RunningStack) -> JobFile:
         dataset_path=EXAMPLES,
         dataset_sha256=hashlib.sha256(EXAMPLES.read_bytes()).hexdigest(),
         technique=Technique.LORA,
-        hyperparameters=Hyperparameters(max_steps=MAX_STEPS, learning_rate=LEARNING_RATE),
+        hyperparameters=Hyperparameters(
+            max_steps=MAX_STEPS,
+            batch_size=BATCH_SIZE,
+            learning_rate=LEARNING_RATE,
+            validation_fraction=0,
+        ),
         work_path=settings.work_dir / "cold",
         artifacts_path=settings.artifacts_dir,
     )
