@@ -2,9 +2,10 @@
 
 SmolLM2-135M, LoRA of rank 16 on every linear layer, the triage rows in one order for all; an arm is a process
 of its own and arms take turns, so that a noisy machine slows all of them. Speed counts tokens without padding
-between the end of an arm's first step and the end of its last, by the clock and by processor time. Memory is
-the highest resident size of the whole process. Two arms run in 32 bits from the same first weights, to show
-that the loss curve is the same.
+between the end of an arm's first step and the end of its last, by the clock and by processor time. Threads
+that share a processor with other programs wait for each other: on a busy machine only `--threads 1` and
+processor time mean anything. Memory is the highest resident size of the whole process. Two arms run in 32
+bits from the same first weights, to show that the loss curve is the same.
 
 Where the processor has no fast bfloat16, TRL's defaults take minutes for one step of eight rows: there the
 bfloat16 arms train one row a step, once, and their memory is not compared.
@@ -61,7 +62,9 @@ SLOW_BFLOAT16 = (
 
 def main() -> None:
     """Measure and print."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each arm (all)")
+    threads = parser.parse_args().threads
     fast = _run("-c", "import torch, trainer.precision as p; print(p.fastest_dtype(torch.device('cpu')))")
     arms = (*(FAST_BFLOAT16 if fast.strip() == "torch.bfloat16" else SLOW_BFLOAT16), *CURVES)
     base = json.loads(
@@ -71,9 +74,9 @@ def main() -> None:
     for number in range(max(arm.rounds for arm in arms)):
         for arm in arms[:: 1 if number % 2 == 0 else -1]:
             if number < arm.rounds:
-                results[arm.name].append(_measure(arm, base))
+                results[arm.name].append(_measure(arm, base, threads))
                 print(f"{arm.name}: {results[arm.name][-1]}", file=sys.stderr)
-    print(json.dumps({"trainer against TRL": _figures(arms, results)}))
+    print(json.dumps({"trainer against TRL": {**_figures(arms, results), "threads": threads}}))
 
 
 def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> dict[str, object]:
@@ -121,11 +124,12 @@ def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> 
     }
 
 
-def _measure(arm: Arm, base: str) -> Measured:
+def _measure(arm: Arm, base: str, threads: int) -> Measured:
     options = ("--steps", str(arm.steps), "--rows", str(arm.rows))
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.trainer_arms", arm.name, base, *options],
         cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
