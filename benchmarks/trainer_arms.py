@@ -40,7 +40,9 @@ PACKED_TOKENS_A_ROW = 132
 def main() -> None:
     """Run one arm."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arm", choices=("ours", "ours_fp32", "trl", "trl_packed", "trl_fp32"))
+    parser.add_argument(
+        "arm", choices=("ours", "ours_fp32", "trl", "trl_packed", "trl_packed_fp32", "trl_fp32")
+    )
     parser.add_argument("base", type=Path)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument(
@@ -111,7 +113,7 @@ def train_ours(base: Path, settings: Hyperparameters, folder: Path, report: Repo
 
 
 def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path, report: Report) -> None:
-    """SFTTrainer on the same rows: by its defaults, packed in bf16, or in 32 bits from our first weights."""
+    """SFTTrainer on the same rows: by its defaults, packed, or in 32 bits from our first weights."""
     from datasets import Dataset  # noqa: PLC0415  (our arms must not pay for the memory of either)
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
 
@@ -121,17 +123,18 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
     ordered = [row for step in range(max(steps, order.steps_per_epoch)) for row in order.rows_of_step(step)]
     options: dict[str, Any] = {"per_device_train_batch_size": settings.batch_size}
     lora = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules="all-linear")
-    dtype = torch.float32 if arm == "trl_fp32" else torch.bfloat16
+    dtype = torch.float32 if arm.endswith("fp32") else torch.bfloat16
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-    if arm == "trl_packed":
+    if arm.startswith("trl_packed"):
         options = {
             "per_device_train_batch_size": 1,
             "packing": True,
             "gradient_checkpointing": False,
             "max_length": PACKED_TOKENS_A_ROW * settings.batch_size,
         }
-    if arm == "trl_fp32":
+    if arm.endswith("fp32"):
         options |= {"bf16": False, "gradient_checkpointing": False}
+    if arm == "trl_fp32":
         model = get_peft_model(model, lora)
         set_peft_model_state_dict(model, _our_first_weights(base, settings))
 
