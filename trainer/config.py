@@ -20,6 +20,16 @@ class Technique(StrEnum):
     QLORA = "qlora"
 
 
+class Task(StrEnum):
+    """What the rows of a dataset teach; decides how answers are scored."""
+
+    CLASSIFICATION = "classification"
+    ENTITIES = "entities"
+    QUESTION_ANSWERING = "question_answering"
+    GENERATION = "generation"
+    INSTRUCTION = "instruction"
+
+
 class Schedule(StrEnum):
     """What the learning rate does after the warm-up."""
 

@@ -6,12 +6,12 @@ needs no saved state to see the same rows in the same order. It does not know te
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.records import read_file
-from trainer.rendering import Renderer, RenderingError
+from trainer.records import PreferenceRecord, TextRecord, read_file
+from trainer.rendering import Renderer, RenderingError, TrainingRow
 
 
 class DataError(Exception):
@@ -20,7 +20,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One conversation as the model sees it."""
+    """One conversation, or a piece of a text, as the model sees it."""
 
     token_ids: tuple[int, ...]
     trained: tuple[bool, ...]
@@ -33,15 +33,23 @@ class Row:
 
 
 def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
-    """Every row of the dataset, in file order.
+    """Every row of the dataset, in file order. A text longer than `max_length` tokens becomes several rows.
 
-    Raises DataError for a row that is longer than `max_length` tokens or that trains nothing, RecordsError
-    for lines that are not records, and OSError.
+    Raises DataError for a conversation that is longer than `max_length` tokens, for a row that trains
+    nothing, and for preferences, which make pairs; RecordsError for lines that are not records; OSError.
     """
-    rows = []
+    rows: list[Row] = []
     for record in read_file(path):
         try:
-            rendered = renderer.training_row(record.messages)
+            match record:
+                case PreferenceRecord():
+                    raise DataError(f"line {record.line} is a preference, which has no row of its own")
+                case TextRecord():
+                    rendered = renderer.text_row(record.text)
+                    rows.extend(_pieces(rendered, max_length))
+                    continue
+                case _:
+                    rendered = renderer.training_row(record.messages)
         except RenderingError as error:
             raise DataError(f"line {record.line}: {error}") from error
         if len(rendered.token_ids) > max_length:
@@ -53,6 +61,17 @@ def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
             raise DataError(f"line {record.line} has no tokens to train on")
         rows.append(row)
     return rows
+
+
+def _pieces(rendered: TrainingRow, max_length: int) -> Iterator[Row]:
+    """A text in rows of at most `max_length` tokens, at least 2.
+
+    Each begins with the last token of the one before, so that every token but the first is predicted once.
+    """
+    last = len(rendered.token_ids) - 1
+    for begin in range(0, last, max_length - 1):
+        token_ids = rendered.token_ids[begin : begin + max_length]
+        yield Row(token_ids=token_ids, trained=(False, *[True] * (len(token_ids) - 1)))
 
 
 def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hotlora.v1 import resources_pb2 as hotlora_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n hotlora/v1/dataset_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahotlora/v1/resources.proto\"\xbc\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x1a\n\x12longest_row_tokens\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x14UploadDatasetRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.hotlora.v1.UploadHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"r\n\x0cUploadHeader\x12\x42\n\ndataset_id\x18\x01 \x01(\tB.\xbaH+r)2\'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"W\n\x11GetDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.hotlora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x14\x44\x65leteDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"\x17\n\x15\x44\x65leteDatasetResponse\"x\n\x15PreviewDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1b\n\x08max_rows\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\">\n\x16PreviewDatasetResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.hotlora.v1.PreviewRow\"\x98\x01\n\nPreviewRow\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12%\n\x08messages\x18\x02 \x03(\x0b\x32\x13.hotlora.v1.Message\x12-\n\x08segments\x18\x03 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x16\n\x0etrained_tokens\x18\x05 \x01(\x05\"0\n\x0fRenderedSegment\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07trained\x18\x02 \x01(\x08\x32\x9e\x03\n\x0e\x44\x61tasetService\x12H\n\rUploadDataset\x12 .hotlora.v1.UploadDatasetRequest\x1a\x13.hotlora.v1.Dataset(\x01\x12@\n\nGetDataset\x12\x1d.hotlora.v1.GetDatasetRequest\x1a\x13.hotlora.v1.Dataset\x12Q\n\x0cListDatasets\x12\x1f.hotlora.v1.ListDatasetsRequest\x1a .hotlora.v1.ListDatasetsResponse\x12T\n\rDeleteDataset\x12 .hotlora.v1.DeleteDatasetRequest\x1a!.hotlora.v1.DeleteDatasetResponse\x12W\n\x0ePreviewDataset\x12!.hotlora.v1.PreviewDatasetRequest\x1a\".hotlora.v1.PreviewDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n hotlora/v1/dataset_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahotlora/v1/resources.proto\"\xdf\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x1a\n\x12longest_row_tokens\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04kind\x18\t \x01(\x0e\x32\x18.hotlora.v1.Dataset.Kind\x12\x1e\n\x04task\x18\n \x01(\x0e\x32\x10.hotlora.v1.Task\"Y\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12KIND_CONVERSATIONS\x10\x01\x12\r\n\tKIND_TEXT\x10\x02\x12\x14\n\x10KIND_PREFERENCES\x10\x03\"o\n\x14UploadDatasetRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.hotlora.v1.UploadHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\x9c\x01\n\x0cUploadHeader\x12\x42\n\ndataset_id\x18\x01 \x01(\tB.\xbaH+r)2\'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12(\n\x04task\x18\x06 \x01(\x0e\x32\x10.hotlora.v1.TaskB\x08\xbaH\x05\x82\x01\x02\x10\x01\"W\n\x11GetDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.hotlora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x14\x44\x65leteDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"\x17\n\x15\x44\x65leteDatasetResponse\"x\n\x15PreviewDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1b\n\x08max_rows\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\">\n\x16PreviewDatasetResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.hotlora.v1.PreviewRow\"\xd0\x01\n\nPreviewRow\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12%\n\x08messages\x18\x02 \x03(\x0b\x32\x13.hotlora.v1.Message\x12-\n\x08segments\x18\x03 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x16\n\x0etrained_tokens\x18\x05 \x01(\x05\x12\x36\n\x11rejected_segments\x18\x06 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\"0\n\x0fRenderedSegment\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07trained\x18\x02 \x01(\x08\x32\x9e\x03\n\x0e\x44\x61tasetService\x12H\n\rUploadDataset\x12 .hotlora.v1.UploadDatasetRequest\x1a\x13.hotlora.v1.Dataset(\x01\x12@\n\nGetDataset\x12\x1d.hotlora.v1.GetDatasetRequest\x1a\x13.hotlora.v1.Dataset\x12Q\n\x0cListDatasets\x12\x1f.hotlora.v1.ListDatasetsRequest\x1a .hotlora.v1.ListDatasetsResponse\x12T\n\rDeleteDataset\x12 .hotlora.v1.DeleteDatasetRequest\x1a!.hotlora.v1.DeleteDatasetResponse\x12W\n\x0ePreviewDataset\x12!.hotlora.v1.PreviewDatasetRequest\x1a\".hotlora.v1.PreviewDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADHEADER'].fields_by_name['dataset_id']._serialized_options = b'\272H+r)2\'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$'
   _globals['_UPLOADHEADER'].fields_by_name['display_name']._loaded_options = None
   _globals['_UPLOADHEADER'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_UPLOADHEADER'].fields_by_name['task']._loaded_options = None
+  _globals['_UPLOADHEADER'].fields_by_name['task']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_GETDATASETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\272H1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'
   _globals['_LISTDATASETSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -55,29 +57,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWDATASETREQUEST'].fields_by_name['max_rows']._loaded_options = None
   _globals['_PREVIEWDATASETREQUEST'].fields_by_name['max_rows']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_DATASET']._serialized_start=139
-  _globals['_DATASET']._serialized_end=327
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=329
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=440
-  _globals['_UPLOADHEADER']._serialized_start=442
-  _globals['_UPLOADHEADER']._serialized_end=556
-  _globals['_GETDATASETREQUEST']._serialized_start=558
-  _globals['_GETDATASETREQUEST']._serialized_end=645
-  _globals['_LISTDATASETSREQUEST']._serialized_start=647
-  _globals['_LISTDATASETSREQUEST']._serialized_end=729
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=731
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=817
-  _globals['_DELETEDATASETREQUEST']._serialized_start=819
-  _globals['_DELETEDATASETREQUEST']._serialized_end=909
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=911
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=934
-  _globals['_PREVIEWDATASETREQUEST']._serialized_start=936
-  _globals['_PREVIEWDATASETREQUEST']._serialized_end=1056
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=1058
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=1120
-  _globals['_PREVIEWROW']._serialized_start=1123
-  _globals['_PREVIEWROW']._serialized_end=1275
-  _globals['_RENDEREDSEGMENT']._serialized_start=1277
-  _globals['_RENDEREDSEGMENT']._serialized_end=1325
-  _globals['_DATASETSERVICE']._serialized_start=1328
-  _globals['_DATASETSERVICE']._serialized_end=1742
+  _globals['_DATASET']._serialized_end=490
+  _globals['_DATASET_KIND']._serialized_start=401
+  _globals['_DATASET_KIND']._serialized_end=490
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=492
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=603
+  _globals['_UPLOADHEADER']._serialized_start=606
+  _globals['_UPLOADHEADER']._serialized_end=762
+  _globals['_GETDATASETREQUEST']._serialized_start=764
+  _globals['_GETDATASETREQUEST']._serialized_end=851
+  _globals['_LISTDATASETSREQUEST']._serialized_start=853
+  _globals['_LISTDATASETSREQUEST']._serialized_end=935
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=937
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1023
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1025
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1115
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1117
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1140
+  _globals['_PREVIEWDATASETREQUEST']._serialized_start=1142
+  _globals['_PREVIEWDATASETREQUEST']._serialized_end=1262
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=1264
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=1326
+  _globals['_PREVIEWROW']._serialized_start=1329
+  _globals['_PREVIEWROW']._serialized_end=1537
+  _globals['_RENDEREDSEGMENT']._serialized_start=1539
+  _globals['_RENDEREDSEGMENT']._serialized_end=1587
+  _globals['_DATASETSERVICE']._serialized_start=1590
+  _globals['_DATASETSERVICE']._serialized_end=2004
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from hotlora.buf.validate import validate_pb2 as _validate_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from hotlora.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -12,7 +13,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "display_name", "size_bytes", "sha256", "rows", "tokens", "longest_row_tokens", "create_time")
+    __slots__ = ("name", "display_name", "size_bytes", "sha256", "rows", "tokens", "longest_row_tokens", "create_time", "kind", "task")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Dataset.Kind]
+        KIND_CONVERSATIONS: _ClassVar[Dataset.Kind]
+        KIND_TEXT: _ClassVar[Dataset.Kind]
+        KIND_PREFERENCES: _ClassVar[Dataset.Kind]
+    KIND_UNSPECIFIED: Dataset.Kind
+    KIND_CONVERSATIONS: Dataset.Kind
+    KIND_TEXT: Dataset.Kind
+    KIND_PREFERENCES: Dataset.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +32,8 @@ class Dataset(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LONGEST_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     size_bytes: int
@@ -29,7 +42,9 @@ class Dataset(_message.Message):
     tokens: int
     longest_row_tokens: int
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., rows: _Optional[int] = ..., tokens: _Optional[int] = ..., longest_row_tokens: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    kind: Dataset.Kind
+    task: _resources_pb2.Task
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., rows: _Optional[int] = ..., tokens: _Optional[int] = ..., longest_row_tokens: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[Dataset.Kind, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ...) -> None: ...
 
 class UploadDatasetRequest(_message.Message):
     __slots__ = ("header", "chunk")
@@ -40,12 +55,14 @@ class UploadDatasetRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("dataset_id", "display_name")
+    __slots__ = ("dataset_id", "display_name", "task")
     DATASET_ID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     dataset_id: str
     display_name: str
-    def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ...) -> None: ...
+    task: _resources_pb2.Task
+    def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ...) -> None: ...
 
 class GetDatasetRequest(_message.Message):
     __slots__ = ("name",)
@@ -94,18 +111,20 @@ class PreviewDatasetResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[PreviewRow, _Mapping]]] = ...) -> None: ...
 
 class PreviewRow(_message.Message):
-    __slots__ = ("line", "messages", "segments", "tokens", "trained_tokens")
+    __slots__ = ("line", "messages", "segments", "tokens", "trained_tokens", "rejected_segments")
     LINE_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     line: int
     messages: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Message]
     segments: _containers.RepeatedCompositeFieldContainer[RenderedSegment]
     tokens: int
     trained_tokens: int
-    def __init__(self, line: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[RenderedSegment, _Mapping]]] = ..., tokens: _Optional[int] = ..., trained_tokens: _Optional[int] = ...) -> None: ...
+    rejected_segments: _containers.RepeatedCompositeFieldContainer[RenderedSegment]
+    def __init__(self, line: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[RenderedSegment, _Mapping]]] = ..., tokens: _Optional[int] = ..., trained_tokens: _Optional[int] = ..., rejected_segments: _Optional[_Iterable[_Union[RenderedSegment, _Mapping]]] = ...) -> None: ...
 
 class RenderedSegment(_message.Message):
     __slots__ = ("text", "trained")

@@ -29,7 +29,9 @@ class DatasetServiceStub:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
     Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
-    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}.
+    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}; documents to go on
+    pre-training with, as {"text": ...}; or preferences, as {"prompt": ..., "chosen": ..., "rejected": ...}, each of them text
+    or messages. All rows of one file are of one kind.
     Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
     """
 
@@ -70,7 +72,9 @@ class DatasetServiceServicer:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
     Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
-    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}.
+    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}; documents to go on
+    pre-training with, as {"text": ...}; or preferences, as {"prompt": ..., "chosen": ..., "rejected": ...}, each of them text
+    or messages. All rows of one file are of one kind.
     Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
     """
 
@@ -155,7 +159,9 @@ class DatasetService:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
     Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
-    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}.
+    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}; documents to go on
+    pre-training with, as {"text": ...}; or preferences, as {"prompt": ..., "chosen": ..., "rejected": ...}, each of them text
+    or messages. All rows of one file are of one kind.
     Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
     """
 

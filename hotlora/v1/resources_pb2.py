@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hotlora.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahotlora/v1/resources.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"U\n\x07Message\x12,\n\x04role\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19R\x06systemR\x04userR\tassistant\x12\x1c\n\x07\x63ontent\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x9a\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahotlora/v1/resources.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"U\n\x07Message\x12,\n\x04role\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19R\x06systemR\x04userR\tassistant\x12\x1c\n\x07\x63ontent\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x9a\x0c*\x90\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_CLASSIFICATION\x10\x01\x12\x11\n\rTASK_ENTITIES\x10\x02\x12\x1b\n\x17TASK_QUESTION_ANSWERING\x10\x03\x12\x13\n\x0fTASK_GENERATION\x10\x04\x12\x14\n\x10TASK_INSTRUCTION\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGE'].fields_by_name['role']._serialized_options = b'\272H\033r\031R\006systemR\004userR\tassistant'
   _globals['_MESSAGE'].fields_by_name['content']._loaded_options = None
   _globals['_MESSAGE'].fields_by_name['content']._serialized_options = b'\272H\010r\006\020\001\030\300\232\014'
+  _globals['_TASK']._serialized_start=203
+  _globals['_TASK']._serialized_end=347
   _globals['_FAILURE']._serialized_start=71
   _globals['_FAILURE']._serialized_end=113
   _globals['_MESSAGE']._serialized_start=115

@@ -22,7 +22,8 @@ from service.datasets.draft import Draft, PreviewRow, preview
 from service.disk import Disk, disk_full
 from service.errors import AlreadyExists, DataLoss, Exhausted, FieldViolation, InvalidRequest, NotFound
 from service.registry import DatasetRow, Registry
-from trainer.records import Limits, LineProblem
+from trainer.config import Task
+from trainer.records import Kind, Limits, LineProblem
 from trainer.rendering import Renderer
 
 MAX_REPORTED_PROBLEMS = 20
@@ -100,7 +101,9 @@ class DatasetStore:
         """End the worker threads. No upload may be running."""
         self._workers.shutdown()
 
-    async def upload(self, *, dataset_id: str, display_name: str, chunks: AsyncIterator[bytes]) -> DatasetRow:
+    async def upload(
+        self, *, dataset_id: str, display_name: str, task: Task | None, chunks: AsyncIterator[bytes]
+    ) -> DatasetRow:
         """Receive, check and publish a file. An empty id means that one is made.
 
         Raises AlreadyExists (before the first chunk is asked for), InvalidRequest (one violation a bad line,
@@ -116,7 +119,7 @@ class DatasetStore:
             try:
                 with _disk_errors():
                     await self._receive(draft, chunks)
-                    row = self._row(dataset_id, display_name, draft)
+                    row = self._row(dataset_id, display_name, task, draft)
                     await _unbroken(self._publish(part, row))
             finally:
                 await _unbroken(self._in_thread(draft.discard))
@@ -187,7 +190,10 @@ class DatasetStore:
             await self._in_thread(path.unlink)
             raise
 
-    def _row(self, dataset_id: str, display_name: str, draft: Draft) -> DatasetRow:
+    def _row(self, dataset_id: str, display_name: str, task: Task | None, draft: Draft) -> DatasetRow:
+        assert draft.kind is not None, "an accepted file has rows"
+        if task is not None and draft.kind is not Kind.CONVERSATIONS:
+            raise _no_task(task, draft.kind)
         return DatasetRow(
             id=dataset_id,
             display_name=display_name,
@@ -197,6 +203,8 @@ class DatasetStore:
             tokens=draft.tokens,
             longest_row_tokens=draft.longest_row_tokens,
             create_time=self._clock(),
+            kind=draft.kind,
+            task=task,
         )
 
     @contextmanager
@@ -276,6 +284,11 @@ def _taken(dataset_id: str, how: str) -> AlreadyExists:
     return AlreadyExists(
         "DATASET_ID_USED", f"dataset id {dataset_id!r} {how}; ids are never reused, choose another"
     )
+
+
+def _no_task(task: Task, kind: Kind) -> InvalidRequest:
+    rule = f"{task.value} is a task of conversations, but the rows are {kind.value}; leave the task out"
+    return InvalidRequest([FieldViolation(field="header.task", description=rule)])
 
 
 def _refusal(problems: Sequence[LineProblem]) -> InvalidRequest:

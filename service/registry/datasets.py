@@ -10,13 +10,17 @@ from service.registry import cursors
 from service.registry.rows import DatasetRow, Page
 from service.registry.states import JOB_ENDED
 from service.registry.tables import datasets, jobs
+from trainer.config import Task
+from trainer.records import Kind
 
 _FIELDS = tuple(DatasetRow.__dataclass_fields__)
 _COLUMNS = [datasets.c[name] for name in _FIELDS]
 
 
 def _row(row: Row[tuple[object, ...]]) -> DatasetRow:
-    return DatasetRow(**{name: row._mapping[name] for name in _FIELDS})
+    fields = {name: row._mapping[name] for name in _FIELDS}
+    task = Task(fields["task"]) if fields["task"] is not None else None
+    return DatasetRow(**{**fields, "kind": Kind(fields["kind"]), "task": task})
 
 
 async def insert(connection: AsyncConnection, row: DatasetRow) -> None:

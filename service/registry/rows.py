@@ -8,7 +8,8 @@ from typing import ClassVar, Generic, TypeVar
 
 from service.registry.states import JobState, VersionState
 from trainer import events
-from trainer.config import Hyperparameters, Technique
+from trainer.config import Hyperparameters, Task, Technique
+from trainer.records import Kind
 
 Row = TypeVar("Row")
 
@@ -34,6 +35,9 @@ class DatasetRow:
     tokens: int
     longest_row_tokens: int
     create_time: float
+    kind: Kind
+    task: Task | None
+    """None where the uploader named none."""
 
 
 @dataclass(frozen=True, kw_only=True)

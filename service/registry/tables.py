@@ -40,6 +40,8 @@ datasets = Table(
     Column("tokens", BigInteger, nullable=False),
     Column("longest_row_tokens", Integer, nullable=False),
     Column("create_time", Float, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("task", Text),
     # Set: deleted. The row stays, so that the id is never given out again.
     Column("delete_time", Float),
     sqlite_autoincrement=True,

@@ -11,14 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import chat_service_pb2 as chat_pb
-from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
-from service.datasets import PreviewRow
 from service.engine import Engine
 from service.registry.rows import (
     AdapterRow,
-    DatasetRow,
     EventBody,
     EventRow,
     JobRow,
@@ -130,20 +127,6 @@ def hyperparameters_message(settings: Hyperparameters) -> tuning_pb.Hyperparamet
     return tuning_pb.Hyperparameters(**{**sent, "schedule": _SCHEDULES_SENT[settings.schedule]})
 
 
-def dataset_message(row: DatasetRow) -> datasets_pb.Dataset:
-    """A dataset."""
-    return datasets_pb.Dataset(
-        name=dataset_name(row.id),
-        display_name=row.display_name,
-        size_bytes=row.size_bytes,
-        sha256=row.sha256,
-        rows=row.rows,
-        tokens=row.tokens,
-        longest_row_tokens=row.longest_row_tokens,
-        create_time=_timestamp(row.create_time),
-    )
-
-
 def job_message(row: JobRow) -> tuning_pb.TuningJob:
     """A tuning job."""
     version = row.version_number
@@ -160,18 +143,18 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         adapter_version="" if version is None else version_name(row.adapter_id, version),
         attempt=row.attempt,
         last_sequence=row.last_sequence,
-        create_time=_timestamp(row.create_time),
-        start_time=_timestamp(row.start_time),
-        first_forward_time=_timestamp(row.first_forward_time),
-        first_step_time=_timestamp(row.first_step_time),
-        end_time=_timestamp(row.end_time),
+        create_time=timestamp(row.create_time),
+        start_time=timestamp(row.start_time),
+        first_forward_time=timestamp(row.first_forward_time),
+        first_step_time=timestamp(row.first_step_time),
+        end_time=timestamp(row.end_time),
         request_id=row.request_id,
     )
 
 
 def event_message(row: EventRow) -> tuning_pb.TuningEvent:
     """Something that happened to a job."""
-    message = tuning_pb.TuningEvent(sequence=row.sequence, time=_timestamp(row.time))
+    message = tuning_pb.TuningEvent(sequence=row.sequence, time=timestamp(row.time))
     _fill_event(message, row.body)
     return message
 
@@ -212,7 +195,7 @@ def adapter_message(row: AdapterRow) -> adapters_pb.Adapter:
         base_model=row.base_model,
         latest_version=row.latest_version,
         active_version=row.active_version,
-        create_time=_timestamp(row.create_time),
+        create_time=timestamp(row.create_time),
     )
 
 
@@ -229,28 +212,14 @@ def version_message(row: VersionRow) -> adapters_pb.AdapterVersion:
         digest=row.digest,
         size_bytes=row.size_bytes,
         verification=None if row.verification is None else _verification(row.verification),
-        create_time=_timestamp(row.create_time),
-        active_time=_timestamp(row.active_time),
+        create_time=timestamp(row.create_time),
+        active_time=timestamp(row.active_time),
     )
 
 
 def version_state(state: VersionState) -> str:
     """A version's state, by its name on the wire."""
     return f"STATE_{state.value}"
-
-
-def preview_row_message(row: PreviewRow) -> datasets_pb.PreviewRow:
-    """A row as the base model will see it."""
-    return datasets_pb.PreviewRow(
-        line=row.line,
-        messages=[resources_pb.Message(role=turn.role, content=turn.content) for turn in row.messages],
-        segments=[
-            datasets_pb.RenderedSegment(text=segment.text, trained=segment.trained)
-            for segment in row.segments
-        ],
-        tokens=row.tokens,
-        trained_tokens=row.trained_tokens,
-    )
 
 
 def chat_turn_of(request: chat_pb.ChatRequest) -> ChatTurn:
@@ -320,14 +289,15 @@ def _metrics(body: events.Metrics) -> tuning_pb.Metrics:
 
 def _verification(proof: Verification) -> adapters_pb.Verification:
     fields = dataclasses.asdict(proof)
-    return adapters_pb.Verification(verify_time=_timestamp(fields.pop("time")), **fields)
+    return adapters_pb.Verification(verify_time=timestamp(fields.pop("time")), **fields)
 
 
 def _failure(reason: str | None, message: str | None) -> resources_pb.Failure | None:
     return None if reason is None else resources_pb.Failure(reason=reason, message=message or "")
 
 
-def _timestamp(seconds: float | None) -> Timestamp | None:
+def timestamp(seconds: float | None) -> Timestamp | None:
+    """Seconds since the epoch; None stays unset."""
     if seconds is None:
         return None
     message = Timestamp()

@@ -8,7 +8,7 @@ from hotlora.v1 import dataset_service_pb2_grpc as pb_grpc
 from service.datasets import DatasetStore
 from service.errors import Exhausted, FieldViolation, InvalidRequest
 from service.registry import Registry
-from service.rpc import conversion
+from service.rpc import conversion, dataset_conversion
 from service.rpc.boundary import Context
 
 DEFAULT_PREVIEW_ROWS = 5
@@ -26,12 +26,17 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     ) -> pb.Dataset:
         header = await self._header(requests)
         row = await self._store.upload(
-            dataset_id=header.dataset_id, display_name=header.display_name, chunks=_chunks(requests)
+            dataset_id=header.dataset_id,
+            display_name=header.display_name,
+            task=dataset_conversion.task_of(header.task),
+            chunks=_chunks(requests),
         )
-        return conversion.dataset_message(row)
+        return dataset_conversion.dataset_message(row)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.Dataset:
-        return conversion.dataset_message(await self._registry.get_dataset(conversion.id_of(request.name)))
+        return dataset_conversion.dataset_message(
+            await self._registry.get_dataset(conversion.id_of(request.name))
+        )
 
     async def ListDatasets(
         self, request: pb.ListDatasetsRequest, context: Context
@@ -40,7 +45,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             limit=conversion.limit_of(request.page_size), cursor=request.page_token
         )
         return pb.ListDatasetsResponse(
-            datasets=map(conversion.dataset_message, page.rows), next_page_token=page.next_cursor
+            datasets=map(dataset_conversion.dataset_message, page.rows), next_page_token=page.next_cursor
         )
 
     async def DeleteDataset(
@@ -55,7 +60,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         rows = await self._store.preview(
             conversion.id_of(request.name), max_rows=request.max_rows or DEFAULT_PREVIEW_ROWS
         )
-        return pb.PreviewDatasetResponse(rows=map(conversion.preview_row_message, rows))
+        return pb.PreviewDatasetResponse(rows=map(dataset_conversion.preview_row_message, rows))
 
     async def _header(self, requests: AsyncIterator[pb.UploadDatasetRequest]) -> pb.UploadHeader:
         seconds = self._store.limits.idle_seconds

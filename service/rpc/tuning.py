@@ -16,6 +16,7 @@ from service.rpc import conversion
 from service.rpc.boundary import Context
 from service.rpc.following import Following
 from trainer.config import Hyperparameters
+from trainer.records import Kind
 
 _EVENTS_AT_ONCE = 500
 
@@ -113,6 +114,14 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                     f"got {new.base_model[:60]!r}",
                 )
             )
+        if dataset.kind is Kind.PREFERENCES:
+            violations.append(
+                FieldViolation(
+                    field="dataset",
+                    description=f"dataset {dataset.id!r} holds preferences; "
+                    "training takes conversations or texts",
+                )
+            )
         violations.extend(self._beyond_limits(new.hyperparameters, dataset))
         if violations:
             raise InvalidRequest(violations)
@@ -142,7 +151,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                     f"got {length}",
                 )
             )
-        elif dataset.longest_row_tokens > length:
+        elif dataset.kind is not Kind.TEXT and dataset.longest_row_tokens > length:  # texts are cut
             violations.append(
                 FieldViolation(
                     field="hyperparameters.max_sequence_length",

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from hotlora.v1 import dataset_service_pb2 as pb
+from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.datasets import UploadLimits
 from tests.contract.stage import (
@@ -26,6 +27,7 @@ from tests.contract.stage import (
     small,
     until,
 )
+from trainer.records import Record, iter_records, read_file
 
 MALFORMED = sorted((Path(__file__).parent.parent / "data" / "malformed").iterdir())
 CONVERSATION = (
@@ -51,14 +53,18 @@ async def assert_nothing_was_left(stage: Stage, dataset_id: str = "rows") -> Non
     assert not await stage.registry.dataset_id_taken(dataset_id)
 
 
-async def test_an_uploaded_file_is_kept_to_the_byte_and_counted(stage: Stage) -> None:
+async def test_an_uploaded_file_is_kept_in_one_form_line_by_line_and_counted(stage: Stage) -> None:
     content = GOOD_LINE * 3 + b"\r\n" + CONVERSATION
     dataset = await stage.upload(content, chunk_bytes=7)
     assert dataset.name == "datasets/rows"
     assert (dataset.size_bytes, dataset.rows) == (len(content), 4)
     assert dataset.sha256 == hashlib.sha256(content).hexdigest()
     assert dataset.tokens > dataset.longest_row_tokens > 0
-    assert (stage.home / "datasets" / "rows.jsonl").read_bytes() == content
+    assert dataset.kind == pb.Dataset.KIND_CONVERSATIONS
+    assert dataset.task == resources_pb.TASK_UNSPECIFIED
+    kept = read_file(stage.home / "datasets" / "rows.jsonl")
+    assert kept == [record for record in iter_records([content]) if isinstance(record, Record)]
+    assert [record.line for record in kept] == [1, 2, 3, 5]
     assert stage.files() == ["rows.jsonl"]
     assert await stage.datasets.GetDataset(pb.GetDatasetRequest(name="datasets/rows")) == dataset
 
@@ -154,7 +160,7 @@ async def test_a_used_id_is_refused_before_the_data_is_sent(stage: Stage) -> Non
     async with asyncio.timeout(1):
         refusal = await refused(call)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "DATASET_ID_USED")
-    assert (stage.home / "datasets" / "rows.jsonl").read_bytes() == GOOD_LINE
+    assert len(read_file(stage.home / "datasets" / "rows.jsonl")) == 1
 
 
 async def test_an_id_stays_used_after_its_dataset_is_deleted(stage: Stage) -> None:
@@ -354,6 +360,69 @@ async def test_a_preview_shows_what_the_model_sees_and_what_is_trained(stage: St
     assert first.trained_tokens == len("world") + 1
     assert first.tokens > first.trained_tokens
     assert [segment.text for segment in second.segments if segment.trained] == ["Bye.<|im_end|>"]
+
+
+TEXT_LINE = b'{"text": "The shop is open until six."}\n'
+PREFERENCE_LINE = b'{"prompt": "Open?", "chosen": "Yes.", "rejected": "No idea."}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (GOOD_LINE, pb.Dataset.KIND_CONVERSATIONS),
+        (TEXT_LINE, pb.Dataset.KIND_TEXT),
+        (PREFERENCE_LINE, pb.Dataset.KIND_PREFERENCES),
+    ],
+)
+async def test_a_file_is_of_the_kind_of_its_rows(stage: Stage, content: bytes, kind: pb.Dataset.Kind) -> None:
+    dataset = await stage.upload(content * 2)
+    assert (dataset.kind, dataset.rows) == (kind, 2)
+    assert await stage.datasets.GetDataset(pb.GetDatasetRequest(name="datasets/rows")) == dataset
+
+
+async def test_a_file_with_rows_of_two_kinds_is_refused_by_the_line(stage: Stage) -> None:
+    refusal = await refused(stage.upload(b"\n" + TEXT_LINE + GOOD_LINE))
+    assert refusal.violations == {
+        "line 3": "the row is a conversation, but line 2 is a text. "
+        "Put rows of different kinds into files of their own."
+    }
+    await assert_nothing_was_left(stage)
+
+
+async def test_a_dataset_keeps_the_task_that_its_uploader_named(stage: Stage) -> None:
+    named = pb.UploadHeader(dataset_id="rows", task=resources_pb.TASK_CLASSIFICATION)
+    messages = [pb.UploadDatasetRequest(header=named), pb.UploadDatasetRequest(chunk=GOOD_LINE)]
+    dataset = await stage.datasets.UploadDataset(iter(messages))
+    assert dataset.task == resources_pb.TASK_CLASSIFICATION
+    assert await stage.datasets.GetDataset(pb.GetDatasetRequest(name="datasets/rows")) == dataset
+
+
+async def test_a_task_that_the_rows_cannot_have_is_refused(stage: Stage) -> None:
+    named = pb.UploadHeader(dataset_id="rows", task=resources_pb.TASK_CLASSIFICATION)
+    messages = [pb.UploadDatasetRequest(header=named), pb.UploadDatasetRequest(chunk=TEXT_LINE)]
+    refusal = await refused(stage.datasets.UploadDataset(iter(messages)))
+    assert list(refusal.violations) == ["header.task"]
+    await assert_nothing_was_left(stage)
+
+
+async def test_a_preview_of_a_text_is_trained_but_for_its_first_token(stage: Stage) -> None:
+    await stage.upload(TEXT_LINE)
+    preview = await stage.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="datasets/rows"))
+    (row,) = preview.rows
+    assert [(segment.text, segment.trained) for segment in row.segments] == [
+        ("T", False),
+        ("he shop is open until six.<|im_end|>", True),
+    ]
+    assert (row.trained_tokens, len(row.messages)) == (row.tokens - 1, 0)
+
+
+async def test_a_preview_of_a_preference_shows_both_answers(stage: Stage) -> None:
+    await stage.upload(PREFERENCE_LINE)
+    preview = await stage.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="datasets/rows"))
+    (row,) = preview.rows
+    assert [turn.content for turn in row.messages] == ["Open?", "Yes."]
+    assert [segment.text for segment in row.segments if segment.trained] == ["Yes.<|im_end|>"]
+    assert [segment.text for segment in row.rejected_segments if segment.trained] == ["No idea.<|im_end|>"]
 
 
 @pytest.mark.parametrize(("asked", "shown"), [(0, 5), (1, 1), (7, 7), (100, 9)])

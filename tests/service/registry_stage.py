@@ -10,6 +10,7 @@ from service.changes import Changes
 from service.registry import DatasetRow, JobRow, NewJob, Registry
 from trainer import events
 from trainer.config import Hyperparameters, Technique
+from trainer.records import Kind
 
 BASE = "tiny-base"
 WAIT_SECONDS = 20.0
@@ -65,6 +66,8 @@ def dataset(dataset_id: str) -> DatasetRow:
         tokens=20,
         longest_row_tokens=12,
         create_time=1.0,
+        kind=Kind.CONVERSATIONS,
+        task=None,
     )
 
 

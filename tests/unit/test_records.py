@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 
 from trainer.records import (
     DEFAULT_LIMITS,
+    KEPT_LIMITS,
+    AnyRecord,
     Limits,
     LineProblem,
+    PreferenceRecord,
     Record,
     RecordParser,
     RecordsError,
+    TextRecord,
     Turn,
+    canonical_line,
     iter_records,
     read_file,
 )
@@ -123,7 +128,7 @@ REFUSED = [
 ]
 
 
-def parsed(content: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Record | LineProblem]:
+def parsed(content: bytes, limits: Limits = DEFAULT_LIMITS) -> list[AnyRecord | LineProblem]:
     return list(iter_records([content], limits))
 
 
@@ -267,7 +272,7 @@ def test_a_line_of_exactly_the_limit_is_accepted_and_one_byte_more_is_refused() 
 def test_an_endless_line_is_refused_once_without_being_kept() -> None:
     parser = RecordParser()
     chunk = b"x" * 65_536
-    found: list[Record | LineProblem] = []
+    found: list[AnyRecord | LineProblem] = []
 
     tracemalloc.start()
     for _ in range(1024):  # 64 MiB
@@ -349,6 +354,64 @@ def test_no_reason_or_advice_carries_control_characters_or_much_of_the_file() ->
     assert problem.reason.isascii()
     assert problem.reason.isprintable()
     assert len(problem.reason) < 200
+
+
+USER = {"role": "user", "content": "Open?"}
+YES = {"role": "assistant", "content": "Yes."}
+NO = {"role": "assistant", "content": "No."}
+PAIR = PreferenceRecord(
+    line=1,
+    prompt=(Turn(role="user", content="Open?"),),
+    chosen=(Turn(role="assistant", content="Yes.", trained=True),),
+    rejected=(Turn(role="assistant", content="No.", trained=True),),
+)
+
+
+def test_a_text_is_a_row_of_its_own_kind() -> None:
+    assert parsed(b'{"text": " The shop\\n"}') == [TextRecord(line=1, text=" The shop\n")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Open?", "chosen": "Yes.", "rejected": "No."},
+        {"prompt": [USER], "chosen": [YES], "rejected": [NO]},
+        {"prompt": "Open?", "chosen": [USER, YES], "rejected": [USER, NO]},
+        {"chosen": [USER, YES], "rejected": [USER, NO]},
+    ],
+    ids=["texts", "messages", "whole conversations", "whole conversations alone"],
+)
+def test_a_preference_is_a_prompt_and_two_answers_however_it_is_written(row: dict[str, object]) -> None:
+    assert parsed(json.dumps(row).encode()) == [PAIR]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "Open?", "chosen": "Yes."}, '"rejected" is missing'),
+        ({"chosen": "Yes.", "rejected": "No."}, '"prompt" is missing'),
+        ({"prompt": "Open?", "chosen": "Yes.", "rejected": "Yes."}, '"chosen" and "rejected" are the same'),
+        ({"prompt": [YES], "chosen": "Yes.", "rejected": "No."}, "prompt[0].role is assistant where user"),
+        ({"prompt": [USER, YES], "chosen": [YES], "rejected": [NO]}, "the prompt does not end with the user"),
+        ({"prompt": [USER], "chosen": [USER], "rejected": [NO]}, '"chosen" only repeats the prompt'),
+        ({"prompt": [USER], "chosen": [YES, USER], "rejected": [NO]}, '"chosen" does not end with the assis'),
+        ({"prompt": "Open?", "chosen": "Yes.", "rejected": 4}, '"rejected" is a number, not a string'),
+        ({"prompt": "Open?", "chosen": "Yes.", "rejected": "No.", "score": 1}, 'unknown key "score"'),
+    ],
+)
+def test_a_preference_that_says_nothing_is_refused(row: dict[str, object], reason: str) -> None:
+    assert only_problem(json.dumps(row).encode()).reason.startswith(reason)
+
+
+def test_a_file_holds_rows_of_one_kind_and_a_mix_is_told_by_its_line() -> None:
+    found = parsed(b'\n{"text": "a"}\n' + ROW + b'{"text": "b"}\n')
+
+    assert [type(one) for one in found] == [TextRecord, LineProblem, TextRecord]
+    assert found[1] == LineProblem(
+        line=3,
+        reason="the row is a conversation, but line 2 is a text",
+        advice="Put rows of different kinds into files of their own.",
+    )
 
 
 PIECES = st.sampled_from(
@@ -433,4 +496,19 @@ def test_every_well_formed_conversation_is_accepted_unchanged(
         ]
     }
 
-    assert parsed(json.dumps(row, ensure_ascii=escaped).encode()) == [Record(line=1, messages=tuple(turns))]
+    record = Record(line=1, messages=tuple(turns))
+    assert parsed(json.dumps(row, ensure_ascii=escaped).encode()) == [record]
+    assert parsed(canonical_line(record), KEPT_LIMITS) == [record]
+
+
+@settings(deadline=None)
+@given(prompt=TEXTS, chosen=TEXTS, rejected=TEXTS)
+def test_the_canonical_line_of_a_text_or_a_preference_gives_it_again(
+    prompt: str, chosen: str, rejected: str
+) -> None:
+    text = TextRecord(line=1, text=prompt)
+    assert parsed(canonical_line(text), KEPT_LIMITS) == [text]
+    if chosen != rejected:
+        (pair,) = parsed(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}).encode())
+        assert isinstance(pair, PreferenceRecord)
+        assert parsed(canonical_line(pair), KEPT_LIMITS) == [pair]

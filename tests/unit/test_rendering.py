@@ -636,6 +636,46 @@ def test_a_template_cannot_fill_memory(tmp_path: Path) -> None:
         renderer.prompt([QUESTION])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_is_trained_from_its_second_token_to_the_end_of_text(
+    bases: dict[str, Base], family: str
+) -> None:
+    base = bases[family]
+
+    row = base.renderer.text_row("The shop is open.\n")
+
+    begins = [base.reference.bos_token_id] if family in ("llama3", "gemma", "mistral") else []
+    plain = list(base.reference("The shop is open.\n", add_special_tokens=False)["input_ids"])
+    assert list(row.token_ids) == [*begins, *plain, base.reference.eos_token_id]
+    assert row.trained == (False,) + (True,) * (len(row.token_ids) - 1)
+    assert "".join(segment.text for segment in row.segments).endswith(
+        f"The shop is open.\n{base.reference.eos_token}"
+    )
+
+
+def test_a_text_of_one_token_without_an_end_is_no_row(tmp_path: Path) -> None:
+    renderer = Renderer.from_directory(write_byte_level(tmp_path, None, ["<s>"], bos=None, eos=None))
+
+    with pytest.raises(RenderingError, match="a single token"):
+        renderer.text_row("a")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_answers_of_a_preference_follow_the_same_prompt(bases: dict[str, Base], family: str) -> None:
+    renderer = bases[family].renderer
+    other = assistant("No idea.")
+
+    pair = renderer.preference_pair([QUESTION], [ANSWER], [other])
+
+    prompt = tuple(renderer.prompt([QUESTION]))
+    assert pair.prompt_tokens == len(prompt)
+    assert pair.chosen == renderer.training_row([QUESTION, ANSWER])
+    assert pair.rejected == renderer.training_row([QUESTION, other])
+    for row in (pair.chosen, pair.rejected):
+        assert row.token_ids[: len(prompt)] == prompt
+        assert not any(row.trained[: len(prompt)])
+
+
 def test_a_conversation_without_a_trained_answer_is_no_row(bases: dict[str, Base]) -> None:
     with pytest.raises(RenderingError, match="no assistant message"):
         bases["chatml"].renderer.training_row([QUESTION, assistant("Yes.", trained=False)])

@@ -6,16 +6,36 @@ tokens, and it never repairs a row: a row is accepted as it stands, or refused w
 """
 
 from trainer.records.parser import RecordParser, RecordsError, iter_records, read_file
-from trainer.records.rows import DEFAULT_LIMITS, Limits, LineProblem, Record, Turn
+from trainer.records.rows import (
+    DEFAULT_LIMITS,
+    KEPT_LIMITS,
+    AnyRecord,
+    Kind,
+    Limits,
+    LineProblem,
+    PreferenceRecord,
+    Record,
+    TextRecord,
+    Turn,
+    kind_of,
+)
+from trainer.records.shapes import canonical_line
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "KEPT_LIMITS",
+    "AnyRecord",
+    "Kind",
     "Limits",
     "LineProblem",
+    "PreferenceRecord",
     "Record",
     "RecordParser",
     "RecordsError",
+    "TextRecord",
     "Turn",
+    "canonical_line",
     "iter_records",
+    "kind_of",
     "read_file",
 ]

@@ -8,11 +8,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from trainer.records.lines import check_magic, parse_line
-from trainer.records.rows import DEFAULT_LIMITS, Limits, LineProblem, Record, RowError, turns_of
+from trainer.records.rows import (
+    DEFAULT_LIMITS,
+    KEPT_LIMITS,
+    AnyRecord,
+    Kind,
+    Limits,
+    LineProblem,
+    RowError,
+    kind_of,
+)
+from trainer.records.shapes import record_of
 
 MAX_REPORTED_PROBLEMS = 20
 _READ_BYTES = 1024 * 1024
 _JSON_SPACE = b" \t\r"
+_A_ROW_OF = {
+    Kind.CONVERSATIONS: "a conversation",
+    Kind.TEXT: "a text",
+    Kind.PREFERENCES: "a preference",
+}
 
 
 class RecordsError(Exception):
@@ -44,15 +59,16 @@ class RecordParser:
         self._problems = 0
         self._bytes = 0
         self._stopped = False
+        self._first: AnyRecord | None = None  # decides what all rows of the file are
 
     @property
     def stopped(self) -> bool:
         """Whether the rest of the file no longer matters: it is refused as a whole, or has ended."""
         return self._stopped
 
-    def feed(self, chunk: bytes) -> list[Record | LineProblem]:
+    def feed(self, chunk: bytes) -> list[AnyRecord | LineProblem]:
         """The rows and problems of the lines that this chunk completes, in order."""
-        found: list[Record | LineProblem] = []
+        found: list[AnyRecord | LineProblem] = []
         room = self._limits.max_file_bytes - self._bytes
         self._bytes += len(chunk)
         begin = 0
@@ -72,9 +88,9 @@ class RecordParser:
             )
         return found
 
-    def finish(self) -> list[Record | LineProblem]:
+    def finish(self) -> list[AnyRecord | LineProblem]:
         """What the end of the file brings: a last line without a newline, or that the file was empty."""
-        found: list[Record | LineProblem] = []
+        found: list[AnyRecord | LineProblem] = []
         if self._stopped:
             return found
         if self._pending or self._overlong:
@@ -85,7 +101,7 @@ class RecordParser:
         self._stopped = True
         return found
 
-    def _extend(self, part: bytes, found: list[Record | LineProblem]) -> None:
+    def _extend(self, part: bytes, found: list[AnyRecord | LineProblem]) -> None:
         if self._overlong:
             return
         room = self._limits.max_line_bytes - len(self._pending)
@@ -99,7 +115,7 @@ class RecordParser:
         self._pending.clear()
         self._add_problem(self._lines + 1, reason, "Shorten the texts of the row, or split it.", found)
 
-    def _end_line(self, found: list[Record | LineProblem], *, ended: bool) -> None:
+    def _end_line(self, found: list[AnyRecord | LineProblem], *, ended: bool) -> None:
         if self._lines >= self._limits.max_lines:
             self._stop(f"the file has more than {self._limits.max_lines:,} lines", "Split it.", found)
             return
@@ -111,7 +127,7 @@ class RecordParser:
             self._check_line(line, found, ended=ended)
         self._lines += 1
 
-    def _check_line(self, line: bytes, found: list[Record | LineProblem], *, ended: bool) -> None:
+    def _check_line(self, line: bytes, found: list[AnyRecord | LineProblem], *, ended: bool) -> None:
         if self._lines == 0:
             line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip(_JSON_SPACE):
@@ -121,14 +137,25 @@ class RecordParser:
             return
         number = self._lines + 1
         try:
-            turns = turns_of(parse_line(line, self._limits, ended=ended))
+            record = record_of(parse_line(line, self._limits, ended=ended), number)
+            self._check_kind(record)
         except RowError as refusal:
             self._add_problem(number, refusal.reason, refusal.advice, found)
             return
         self._rows += 1
-        found.append(Record(line=number, messages=turns))
+        found.append(record)
 
-    def _refuse_by_magic(self, start: bytes, found: list[Record | LineProblem]) -> bool:
+    def _check_kind(self, record: AnyRecord) -> None:
+        if self._first is None:
+            self._first = record
+        kind, expected = kind_of(record), kind_of(self._first)
+        if kind is not expected:
+            raise RowError(
+                f"the row is {_A_ROW_OF[kind]}, but line {self._first.line} is {_A_ROW_OF[expected]}",
+                "Put rows of different kinds into files of their own.",
+            )
+
+    def _refuse_by_magic(self, start: bytes, found: list[AnyRecord | LineProblem]) -> bool:
         try:
             check_magic(start)
         except RowError as refusal:
@@ -136,12 +163,12 @@ class RecordParser:
             return True
         return False
 
-    def _add_problem(self, line: int, reason: str, advice: str, found: list[Record | LineProblem]) -> None:
+    def _add_problem(self, line: int, reason: str, advice: str, found: list[AnyRecord | LineProblem]) -> None:
         found.append(LineProblem(line=line, reason=reason, advice=advice))
         self._problems += 1
         self._stopped = self._stopped or self._problems >= self._limits.max_problems
 
-    def _stop(self, reason: str, advice: str, found: list[Record | LineProblem]) -> None:
+    def _stop(self, reason: str, advice: str, found: list[AnyRecord | LineProblem]) -> None:
         self._pending.clear()
         self._stopped = True
         self._add_problem(self._lines + 1, reason, advice, found)
@@ -150,7 +177,7 @@ class RecordParser:
 def iter_records(
     lines: Iterable[bytes],
     limits: Limits = DEFAULT_LIMITS,
-) -> Iterator[Record | LineProblem]:
+) -> Iterator[AnyRecord | LineProblem]:
     """Rows and problems of a file opened in binary mode, or of any pieces of one, in order."""
     parser = RecordParser(limits)
     for piece in lines:
@@ -160,14 +187,14 @@ def iter_records(
     yield from parser.finish()
 
 
-def read_file(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[Record]:
+def read_file(path: Path, limits: Limits = KEPT_LIMITS) -> list[AnyRecord]:
     """Every row of a file. Raises RecordsError when a line is not accepted, and OSError."""
-    records: list[Record] = []
+    records: list[AnyRecord] = []
     problems: list[LineProblem] = []
     total = 0
     with path.open("rb") as file:
         for found in iter_records(iter(lambda: file.read(_READ_BYTES), b""), limits):
-            if isinstance(found, Record):
+            if not isinstance(found, LineProblem):
                 records.append(found)
                 continue
             total += 1

@@ -7,7 +7,7 @@ base model's directory, never from a client. It does not know torch, datasets, o
 As everywhere, a special token that is spelled out in a message's text becomes that special token.
 """
 
-from trainer.rendering.renderer import Renderer, Segment, TrainingRow
+from trainer.rendering.renderer import PreferencePair, Renderer, Segment, TrainingRow
 from trainer.rendering.template import RenderingError
 
-__all__ = ["Renderer", "RenderingError", "Segment", "TrainingRow"]
+__all__ = ["PreferencePair", "Renderer", "RenderingError", "Segment", "TrainingRow"]

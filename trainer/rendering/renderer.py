@@ -37,13 +37,23 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRow:
-    """A conversation up to its last trained answer; what follows that could not change the loss."""
+    """A conversation up to its last trained answer, as what follows could not change the loss; or a text."""
 
     token_ids: tuple[int, ...]
     trained: tuple[bool, ...]
     """For each token whether predicting it carries loss; as long as token_ids."""
     segments: tuple[Segment, ...]
     """The same as text, cut where training begins or ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencePair:
+    """One prompt with two answers, each a row of its own."""
+
+    chosen: TrainingRow
+    rejected: TrainingRow
+    prompt_tokens: int
+    """How many tokens both rows begin with; none of them is trained."""
 
 
 class Renderer:
@@ -110,6 +120,43 @@ class Renderer:
             for position, start in enumerate(starts)
         ]
         return TrainingRow(token_ids=tuple(token_ids), trained=tuple(trained), segments=_segments(row))
+
+    def text_row(self, text: str) -> TrainingRow:
+        """The row of a document: begun as the tokenizer begins texts, ended by the base's end-of-text token.
+
+        Every token is trained but the first, which nothing predicts. Raises RenderingError when no token
+        is left to train.
+        """
+        begin = self._files.special_tokens.get("bos_token", "") if self._files.adds_bos else ""
+        whole = begin + text + self._eos_token
+        encoded = self._encode(whole)
+        if len(encoded.ids) < 2:
+            raise RenderingError("the text is a single token, which leaves nothing to predict")
+        first_end = encoded.offsets[1][0]
+        segments = (
+            Segment(text=whole[:first_end], trained=False),
+            Segment(text=whole[first_end:], trained=True),
+        )
+        return TrainingRow(
+            token_ids=tuple(encoded.ids),
+            trained=(False, *[True] * (len(encoded.ids) - 1)),
+            segments=tuple(segment for segment in segments if segment.text),
+        )
+
+    def preference_pair(
+        self, prompt: Sequence[Turn], chosen: Sequence[Turn], rejected: Sequence[Turn]
+    ) -> PreferencePair:
+        """The rows of both answers to a prompt; loss falls on the answers alone.
+
+        Raises RenderingError as `training_row` does, and when the template shows the prompt differently
+        before one of the answers.
+        """
+        shared = tuple(self.prompt(prompt))
+        rows = [self.training_row([*prompt, *answer]) for answer in (chosen, rejected)]
+        for name, row in zip(("chosen", "rejected"), rows, strict=True):
+            if row.token_ids[: len(shared)] != shared:
+                raise RenderingError(f"the chat template shows the prompt differently before {name!r}")
+        return PreferencePair(chosen=rows[0], rejected=rows[1], prompt_tokens=len(shared))
 
     def _row_tokens(self, row: RowText) -> tuple[list[int], list[int], int]:
         """The ids of a row, the character at which each token starts, and how many tokens are the prompt."""
