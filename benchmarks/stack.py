@@ -107,6 +107,7 @@ async def _service(home: Path, environment: dict[str, str]) -> AsyncIterator[Run
         command=(sys.executable, "-m", "service"),
         environment={
             "HOTLORA_HOME": str(home),
+            "HOTLORA_EVALUATION_ROWS": "0",  # would disturb what is measured
             "HOTLORA_MODELS_DIR": str(settings.models_dir),
             "HOTLORA_GRPC_ADDRESS": address,
             "HOTLORA_GATEWAY_ADDRESS": gateway,

@@ -251,6 +251,7 @@ def main() -> int:
             "HOTLORA_GRPC_ADDRESS": "127.0.0.1:0",
             "HOTLORA_GATEWAY_ADDRESS": "127.0.0.1:0",
             "HOTLORA_ENGINE_PORT": "0",
+            "HOTLORA_EVALUATION_ROWS": "0",  # the demo asks its questions by itself
         }
         orphans.adopt()
         try:

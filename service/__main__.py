@@ -23,6 +23,8 @@ from service.datasets import DatasetStore
 from service.disk import Disk
 from service.engine import AttachedEngine, Supervisor
 from service.errors import HotloraError
+from service.evaluation import Evaluator
+from service.evaluation import Limits as EvaluationLimits
 from service.gateway import Gateway
 from service.registry import Registry
 from service.rpc import Server
@@ -73,10 +75,31 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             base=base,
             changes=changes,
         )
+        evaluator = Evaluator(
+            registry=registry,
+            changes=changes,
+            chat=chat,
+            served=served,
+            renderer=renderer,
+            base=base,
+            datasets_dir=settings.datasets_dir,
+            context_length=context_length,
+            limits=EvaluationLimits(
+                rows=settings.evaluation_rows, concurrency=settings.evaluation_concurrency
+            ),
+        )
         try:
             # In the order in which they end: first nobody is let in, then answers end, then work stops.
             await _run_until(
-                stop, [server.run(), gateway.run(), runner.run(), reconciler.run(), engine.run()]
+                stop,
+                [
+                    server.run(),
+                    gateway.run(),
+                    evaluator.run(),
+                    runner.run(),
+                    reconciler.run(),
+                    engine.run(),
+                ],
             )
         finally:
             datasets.close()

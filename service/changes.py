@@ -1,8 +1,9 @@
 """Tells waiting tasks of this process that something changed; says never what.
 
-Topics: `jobs`, `job/{id}`, `versions`, `version/{adapter}@{number}`, `engine`. A waiter reads the truth
-(the registry, the engine) after each wake-up. Wake-ups may be spurious; they are never lost. Changes made by
-another process on the same database are not heard here, so waiters pass a timeout and look again.
+Topics: `jobs`, `job/{id}`, `versions`, `version/{adapter}@{number}`, `evaluations`, `evaluation/{id}`,
+`engine`. A waiter reads the truth (the registry, the engine) after each wake-up. Wake-ups may be spurious;
+they are never lost. Changes made by another process on the same database are not heard here, so waiters pass
+a timeout and look again.
 
 Use:
     seen = changes.seen(topic)          # before reading

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     engine_start_timeout_seconds: float = Field(default=300.0, gt=0)
     """How long an engine may take from start to its first token."""
 
+    evaluation_rows: int = Field(default=200, ge=0, le=10_000)
+    """Held-out rows that a report asks at most; 0: finished jobs are not evaluated by themselves."""
+    evaluation_concurrency: int = Field(default=4, ge=1, le=64)
+    """Answers for reports at the same time; one while people are being answered."""
+
     @property
     def datasets_dir(self) -> Path:
         """Uploaded files, `<id>.jsonl`, published by rename."""

@@ -9,9 +9,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from trainer.records import PreferenceRecord, TextRecord, read_file
 from trainer.rendering import Renderer, RenderingError, TrainingRow
+
+RowT = TypeVar("RowT")
 
 
 class DataError(Exception):
@@ -74,7 +77,7 @@ def _pieces(rendered: TrainingRow, max_length: int) -> Iterator[Row]:
         yield Row(token_ids=token_ids, trained=(False, *[True] * (len(token_ids) - 1)))
 
 
-def split_validation(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+def split_validation(rows: Sequence[RowT], fraction: float, seed: int) -> tuple[list[RowT], list[RowT]]:
     """Rows to train on and rows set aside, both in file order.
 
     At least one row is set aside where `fraction` is above 0 and there are two rows or more; one always

@@ -74,7 +74,7 @@ class Hyperparameters(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id")
+    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "evaluation_dataset", "evaluation")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -109,6 +109,8 @@ class TuningJob(_message.Message):
     FIRST_STEP_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: TuningJob.State
     base_model: str
@@ -127,23 +129,27 @@ class TuningJob(_message.Message):
     first_step_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     request_id: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    evaluation_dataset: str
+    evaluation: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters")
+    __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "evaluation_dataset")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
     TECHNIQUE_FIELD_NUMBER: _ClassVar[int]
     HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     base_model: str
     dataset: str
     adapter_id: str
     technique: Technique
     hyperparameters: Hyperparameters
-    def __init__(self, request_id: _Optional[str] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter_id: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ...) -> None: ...
+    evaluation_dataset: str
+    def __init__(self, request_id: _Optional[str] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter_id: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., evaluation_dataset: _Optional[str] = ...) -> None: ...
 
 class GetTuningJobRequest(_message.Message):
     __slots__ = ("name",)

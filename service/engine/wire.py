@@ -38,6 +38,8 @@ class Sampling:
     """None means random."""
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    choices: tuple[str, ...] = ()
+    """The only answers that may be given; empty means any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,8 @@ def completion_request(model: str, token_ids: Sequence[int], sampling: Sampling)
         request["stop"] = list(sampling.stop)
     if sampling.stop_token_ids:
         request["stop_token_ids"] = list(sampling.stop_token_ids)
+    if sampling.choices:
+        request["structured_outputs"] = {"choice": list(sampling.choices)}
     return request
 
 

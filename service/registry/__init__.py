@@ -15,11 +15,14 @@ from contextlib import asynccontextmanager
 
 from service.changes import Changes
 from service.registry import adapters, datasets, events, jobs, versions
+from service.registry.answers import Answers
 from service.registry.database import BUSY_TIMEOUT_SECONDS, Database
+from service.registry.evaluations import Evaluations, NewEvaluation
 from service.registry.jobs import NewJob
 from service.registry.rows import (
     AdapterRow,
     DatasetRow,
+    EvaluationRow,
     EventRow,
     JobRow,
     Page,
@@ -29,17 +32,29 @@ from service.registry.rows import (
     VersionChange,
     VersionRow,
 )
-from service.registry.states import JOB_TRANSITIONS, VERSION_TRANSITIONS, JobState, VersionState
+from service.registry.states import (
+    EVALUATION_TRANSITIONS,
+    JOB_TRANSITIONS,
+    VERSION_TRANSITIONS,
+    EvaluationState,
+    JobState,
+    VersionState,
+)
 from trainer.events import Published
 
 __all__ = [
+    "EVALUATION_TRANSITIONS",
     "JOB_TRANSITIONS",
     "VERSION_TRANSITIONS",
     "AdapterRow",
     "DatasetRow",
+    "EvaluationRow",
+    "EvaluationState",
+    "Evaluations",
     "EventRow",
     "JobRow",
     "JobState",
+    "NewEvaluation",
     "NewJob",
     "Page",
     "ProgressEvent",
@@ -73,6 +88,8 @@ class Registry:
         self._clock = clock
         self._ids = ids
         self._max_queued_jobs = max_queued_jobs
+        self.evaluations = Evaluations(database=database, changes=changes, clock=clock)
+        self.answers = Answers(database=database)
 
     @classmethod
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """SQL for datasets."""
 
 from sqlalchemy import insert as insert_into
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -63,7 +63,10 @@ async def delete(connection: AsyncConnection, dataset_id: str, now: float) -> No
     await get(connection, dataset_id)
     user = await connection.execute(
         select(jobs.c.id, jobs.c.state)
-        .where(jobs.c.dataset_id == dataset_id, jobs.c.state.not_in(JOB_ENDED))
+        .where(
+            or_(jobs.c.dataset_id == dataset_id, jobs.c.evaluation_dataset_id == dataset_id),
+            jobs.c.state.not_in(JOB_ENDED),
+        )
         .limit(1)
     )
     job = user.one_or_none()

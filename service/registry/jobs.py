@@ -39,6 +39,8 @@ class NewJob:
     adapter_id: str
     technique: Technique
     hyperparameters: Hyperparameters
+    evaluation_dataset_id: str = ""
+    """Empty: the version is evaluated on what the validation split sets aside."""
 
 
 async def create(
@@ -48,6 +50,8 @@ async def create(
     if known is not None:
         return known
     await datasets.get(connection, new.dataset_id)
+    if new.evaluation_dataset_id:
+        await datasets.get(connection, new.evaluation_dataset_id)
     await _refuse_full_queue(connection, max_queued_jobs)
     await adapters.ensure(connection, new.adapter_id, new.base_model, now)
     await connection.execute(
@@ -60,6 +64,7 @@ async def create(
             adapter_id=new.adapter_id,
             technique=new.technique,
             hyperparameters=json.dumps(dataclasses.asdict(new.hyperparameters)),
+            evaluation_dataset_id=new.evaluation_dataset_id or None,
             state=JobState.QUEUED,
             attempt=0,
             crashes=0,

@@ -6,7 +6,7 @@ Knows nothing of SQL and nothing of the wire.
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from service.registry.states import JobState, VersionState
+from service.registry.states import EvaluationState, JobState, VersionState
 from trainer import events
 from trainer.config import Hyperparameters, Task, Technique
 from trainer.records import Kind
@@ -66,6 +66,10 @@ class JobRow:
     failure_message: str | None
     latest_metrics: events.Metrics | None
     version_number: int | None
+    evaluation_dataset_id: str | None
+    """What its version is evaluated on; None: the rows that its validation split sets aside."""
+    evaluation_id: str | None
+    """Of its version's first evaluation."""
     last_sequence: int
     create_time: float
     start_time: float | None
@@ -179,3 +183,34 @@ class VersionChange:
     state: VersionState
     reason: str | None
     message: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """A comparison of a version with its base."""
+
+    id: str
+    adapter_id: str
+    number: int
+    job_id: str
+    dataset_id: str
+    from_validation_split: bool
+    state: EvaluationState
+    epoch: int
+    """Raised by each claim and each requeue: whoever knows a smaller one is fenced off."""
+    owner: str | None
+    heartbeat_time: float | None
+    failure_reason: str | None
+    failure_message: str | None
+    done_answers: int
+    total_answers: int
+    report: str | None
+    """JSON that `service.evaluation.report` wrote."""
+    create_time: float
+    start_time: float | None
+    end_time: float | None
+
+    @property
+    def model(self) -> str:
+        """The version's name in the engine."""
+        return f"{self.adapter_id}@{self.number}"

@@ -45,6 +45,21 @@ class VersionState(StrEnum):
     """Entered when no engine has it. A load request makes it PENDING."""
 
 
+class EvaluationState(StrEnum):
+    """Where an evaluation stands."""
+
+    QUEUED = "QUEUED"
+    """Entered when a version becomes ACTIVE, on request, or again when the service that ran it stopped. An
+    evaluator claims it; nothing needs repair after a crash."""
+    RUNNING = "RUNNING"
+    """Entered by a claim, with an owner, an epoch and a heartbeat. Its owner ends it. If the owner falls
+    silent, any evaluator puts it back to QUEUED with the next epoch."""
+    SUCCEEDED = "SUCCEEDED"
+    """Entered by its owner, with the report."""
+    FAILED = "FAILED"
+    """Entered by its owner, with a reason."""
+
+
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING, JobState.QUEUED}),
@@ -67,8 +82,19 @@ VERSION_TRANSITIONS: Mapping[VersionState, frozenset[VersionState]] = {
     VersionState.RETIRED: frozenset({VersionState.PENDING}),
 }
 
+EVALUATION_TRANSITIONS: Mapping[EvaluationState, frozenset[EvaluationState]] = {
+    EvaluationState.QUEUED: frozenset({EvaluationState.RUNNING}),
+    EvaluationState.RUNNING: frozenset(
+        {EvaluationState.SUCCEEDED, EvaluationState.FAILED, EvaluationState.QUEUED}
+    ),
+    EvaluationState.SUCCEEDED: frozenset(),
+    EvaluationState.FAILED: frozenset(),
+}
+
 JOB_ENDED = frozenset(state for state, following in JOB_TRANSITIONS.items() if not following)
 """States that a job never leaves."""
+EVALUATION_ENDED = frozenset(state for state, following in EVALUATION_TRANSITIONS.items() if not following)
+"""States that an evaluation never leaves."""
 JOB_OWNED = frozenset({JobState.RUNNING, JobState.CANCELLING})
 """States in which a job has an owner."""
 
@@ -81,3 +107,8 @@ def before(to: JobState) -> frozenset[JobState]:
 def versions_before(to: VersionState) -> frozenset[VersionState]:
     """States from which a version may move to `to`."""
     return frozenset(state for state, following in VERSION_TRANSITIONS.items() if to in following)
+
+
+def evaluations_before(to: EvaluationState) -> frozenset[EvaluationState]:
+    """States from which an evaluation may move to `to`."""
+    return frozenset(state for state, following in EVALUATION_TRANSITIONS.items() if to in following)

@@ -5,6 +5,7 @@ States, techniques and bodies are text: what they may hold is decided by the typ
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -79,6 +80,8 @@ jobs = Table(
     Column("failure_message", Text),
     Column("latest_metrics", Text),
     Column("version_number", Integer),
+    Column("evaluation_dataset_id", Text),
+    Column("evaluation_id", Text),
     Column("last_sequence", BigInteger, nullable=False),
     Column("create_time", Float, nullable=False),
     Column("start_time", Float),
@@ -132,4 +135,44 @@ version_changes = Table(
     Column("reason", Text),
     Column("message", Text),
     ForeignKeyConstraint(["adapter_id", "number"], ["versions.adapter_id", "versions.number"]),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("ordinal", Ordinal, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("request_id", Text, unique=True),
+    Column("request_digest", Text, nullable=False),
+    Column("adapter_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    Column("dataset_id", Text, nullable=False),
+    Column("from_validation_split", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("owner", Text),
+    Column("heartbeat_time", Float),
+    Column("failure_reason", Text),
+    Column("failure_message", Text),
+    Column("done_answers", Integer, nullable=False),
+    Column("total_answers", Integer, nullable=False),
+    Column("report", Text),
+    Column("create_time", Float, nullable=False),
+    Column("start_time", Float),
+    Column("end_time", Float),
+    ForeignKeyConstraint(["adapter_id", "number"], ["versions.adapter_id", "versions.number"]),
+    Index(None, "adapter_id", "number"),
+    Index(None, "state", "ordinal"),
+    sqlite_autoincrement=True,
+)
+
+evaluation_answers = Table(
+    "evaluation_answers",
+    metadata,
+    # Revision of a base, or digest of a version: the same weights give the same greedy answer.
+    Column("model", Text, primary_key=True),
+    # Digest of what was asked, and how.
+    Column("key", Text, primary_key=True),
+    Column("body", Text, nullable=False),
 )

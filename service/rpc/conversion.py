@@ -94,6 +94,11 @@ def version_name(adapter_id: str, number: int) -> str:
     return f"adapters/{adapter_id}/versions/{number}"
 
 
+def evaluation_name(evaluation_id: str) -> str:
+    """The resource name of an evaluation."""
+    return f"evaluations/{evaluation_id}"
+
+
 def limit_of(page_size: int) -> int:
     """How many rows a page has."""
     return page_size or DEFAULT_PAGE_SIZE
@@ -149,6 +154,8 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         first_step_time=timestamp(row.first_step_time),
         end_time=timestamp(row.end_time),
         request_id=row.request_id,
+        evaluation_dataset=dataset_name(row.evaluation_dataset_id) if row.evaluation_dataset_id else "",
+        evaluation=evaluation_name(row.evaluation_id) if row.evaluation_id else "",
     )
 
 

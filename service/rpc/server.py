@@ -22,6 +22,8 @@ from hotlora.v1 import (
     chat_service_pb2_grpc,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    evaluation_service_pb2,
+    evaluation_service_pb2_grpc,
     tuning_service_pb2,
     tuning_service_pb2_grpc,
 )
@@ -34,6 +36,7 @@ from service.rpc.adapters import AdapterServicer
 from service.rpc.boundary import Boundary, Drain
 from service.rpc.chat import Answering, ChatServicer
 from service.rpc.datasets import DatasetServicer
+from service.rpc.evaluations import EvaluationServicer
 from service.rpc.following import Following
 from service.rpc.tuning import TuningServicer
 
@@ -113,6 +116,11 @@ class Server:
             adapter_service_pb2_grpc.add_AdapterServiceServicer_to_server,
             AdapterServicer(registry=registry, following=following),
             adapter_service_pb2,
+        )
+        self._add(
+            evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server,
+            EvaluationServicer(registry=registry, following=following),
+            evaluation_service_pb2,
         )
         self._add(
             chat_service_pb2_grpc.add_ChatServiceServicer_to_server,

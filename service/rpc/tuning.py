@@ -101,6 +101,9 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             hyperparameters=conversion.hyperparameters_of(
                 request.hyperparameters, context_length=self._context_length
             ),
+            evaluation_dataset_id=(
+                conversion.id_of(request.evaluation_dataset) if request.evaluation_dataset else ""
+            ),
         )
 
     def _check(self, new: NewJob, dataset: DatasetRow) -> None:

@@ -109,6 +109,19 @@ class Chat:
                 async for delta in answer:
                     yield delta
 
+    async def token_logprobs(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability (nats) of each token but the first, given those before it, under `model`.
+
+        Raises as `stream`.
+        """
+        name = await self._resolve(model)
+        self._check_available(name)
+        with self._served.answering(name):
+            try:
+                return await self._engine.client.prompt_logprobs(model=name, token_ids=token_ids)
+            except EngineRefused as error:
+                raise _meaning(error, name) from error
+
     async def _answer(
         self, model: str, token_ids: list[int], sampling: Sampling, arrived: float
     ) -> AsyncGenerator[ChatDelta, None]:
@@ -160,6 +173,7 @@ class Chat:
             seed=turn.seed,
             stop=turn.stop,
             stop_token_ids=self._stop_token_ids,
+            choices=turn.choices,
         )
 
     def _too_long(self, what: str, field: str = "messages", room: int | None = None) -> InvalidRequest:

@@ -44,6 +44,9 @@ class ChatTurn:
     seed: int | None = None
     """None: random."""
     stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    """The only answers that the engine may give; empty means that it may give any. Never a caller's own
+    text: engines compile them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from hotlora.v1 import adapter_service_pb2_grpc as adapters_grpc
 from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
+from hotlora.v1 import evaluation_service_pb2_grpc as evaluations_grpc
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from service.changes import Changes
@@ -88,12 +89,14 @@ class Stage:
     datasets: datasets_grpc.DatasetServiceStub = field(init=False)
     adapters: adapters_grpc.AdapterServiceStub = field(init=False)
     chat: chat_grpc.ChatServiceStub = field(init=False)
+    evaluations: evaluations_grpc.EvaluationServiceStub = field(init=False)
 
     def __post_init__(self) -> None:
         self.tuning = tuning_grpc.TuningServiceStub(self.channel)
         self.datasets = datasets_grpc.DatasetServiceStub(self.channel)
         self.adapters = adapters_grpc.AdapterServiceStub(self.channel)
         self.chat = chat_grpc.ChatServiceStub(self.channel)
+        self.evaluations = evaluations_grpc.EvaluationServiceStub(self.channel)
 
     async def upload(
         self, content: bytes, dataset_id: str = "rows", chunk_bytes: int = 65_536

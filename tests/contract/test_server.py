@@ -24,6 +24,7 @@ SERVICES = [
     "hotlora.v1.AdapterService",
     "hotlora.v1.ChatService",
     "hotlora.v1.DatasetService",
+    "hotlora.v1.EvaluationService",
     "hotlora.v1.TuningService",
 ]
 

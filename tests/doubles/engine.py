@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -121,6 +121,8 @@ class EngineDouble:
         """Whether completions never answer, while everything else does."""
         self.died = asyncio.Event()
         """Set when it died; whoever plays the supervisor clears it."""
+        self.respond: Callable[[Mapping[str, object]], str] | None = None
+        """When set, gives the text of a streamed answer from the fields of its request."""
         self.hold: asyncio.Event | None = None
         """When set, streams wait for it after their first token."""
         self._base_path = base_path
@@ -326,7 +328,9 @@ class EngineDouble:
         prompt, limit, model = fields["prompt"], fields["max_tokens"], str(fields["model"])
         assert isinstance(prompt, list) and isinstance(limit, int)
         head = self._head(model)
-        count = min(self._answer_tokens, limit)
+        words: Sequence[str] = WORDS if self.respond is None else (self.respond(fields),)
+        wanted = self._answer_tokens if self.respond is None else 1
+        count = min(wanted, limit)
         for token in range(count):
             if token == self.faults.error_event_at:
                 yield json.dumps(
@@ -334,10 +338,8 @@ class EngineDouble:
                 )
                 break
             last = token == count - 1
-            reason = (
-                ("length" if limit < self._answer_tokens else self.faults.finish_reason) if last else None
-            )
-            choice = {"index": 0, "text": WORDS[token % len(WORDS)], "finish_reason": reason}
+            reason = ("length" if limit < wanted else self.faults.finish_reason) if last else None
+            choice = {"index": 0, "text": words[token % len(words)], "finish_reason": reason}
             nothing = dict.fromkeys(("logprobs", "stop_reason", "prompt_token_ids", "token_ids"))
             usage = _usage(len(prompt), token + 1)
             yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})

@@ -41,6 +41,7 @@ def environment(home: Path, models_dir: Path) -> dict[str, str]:
         "HOTLORA_GATEWAY_ADDRESS": "127.0.0.1:0",
         "HOTLORA_UI_ADDRESS": "127.0.0.1:0",
         "HOTLORA_ENGINE_PORT": "0",
+        "HOTLORA_EVALUATION_ROWS": "0",  # reports are asked for where they are tested
     }
 
 

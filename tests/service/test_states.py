@@ -7,8 +7,11 @@ import pytest
 
 from service.errors import Conflict, HotloraError, WrongState
 from service.registry import (
+    EVALUATION_TRANSITIONS,
     JOB_TRANSITIONS,
     VERSION_TRANSITIONS,
+    EvaluationRow,
+    EvaluationState,
     JobRow,
     JobState,
     Registry,
@@ -117,9 +120,63 @@ async def test_a_version_moves_exactly_as_the_table_says(
             assert await registry.get_version("support", before.number) == before
 
 
+async def evaluation_in(registry: Registry, state: EvaluationState) -> EvaluationRow:
+    """An evaluation that has come to `state` by legal moves."""
+    await version_in(registry, VersionState.ACTIVE)
+    (row,) = await registry.evaluations.create_missing()
+    if state != EvaluationState.QUEUED:
+        claimed = await registry.evaluations.claim("me")
+        assert claimed is not None
+        row = claimed
+    if state not in (EvaluationState.QUEUED, EvaluationState.RUNNING):
+        row = await try_evaluation(registry, row, state) or row
+    return row
+
+
+async def try_evaluation(registry: Registry, row: EvaluationRow, to: EvaluationState) -> EvaluationRow | None:
+    """Ask for the move by the one method that makes it."""
+    match to:
+        case EvaluationState.QUEUED:
+            return await registry.evaluations.requeue(row)
+        case EvaluationState.RUNNING:
+            return await registry.evaluations.claim("another")
+        case EvaluationState.SUCCEEDED:
+            return await registry.evaluations.succeed(row, "{}")
+        case EvaluationState.FAILED:
+            return await registry.evaluations.fail(row, *FAILURE)
+
+
+@pytest.mark.parametrize(("state", "to"), list(product(EvaluationState, repeat=2)))
+async def test_an_evaluation_moves_exactly_as_the_table_says(
+    tmp_path: Path, state: EvaluationState, to: EvaluationState
+) -> None:
+    async with open_registry(tmp_path) as registry:
+        before = await evaluation_in(registry, state)
+        try:
+            await try_evaluation(registry, before, to)
+        except WrongState as refused:
+            assert refused.state == state
+            assert state in refused.message
+        after = await registry.evaluations.get(before.id)
+        assert (after != before) == (to in EVALUATION_TRANSITIONS[state])
+        assert after.state == (to if after != before else state)
+
+
+async def test_whoever_was_fenced_off_writes_nothing_more_into_an_evaluation(tmp_path: Path) -> None:
+    async with open_registry(tmp_path) as registry:
+        row = await evaluation_in(registry, EvaluationState.RUNNING)
+        await registry.evaluations.requeue(row)
+        with pytest.raises(Conflict):
+            await registry.evaluations.progress(row, 1, 2)
+        with pytest.raises(Conflict):
+            await registry.evaluations.succeed(row, "{}")
+
+
 def test_every_state_is_in_its_table_and_reached_from_the_first() -> None:
     assert set(JOB_TRANSITIONS) == set(JobState)
     assert set(VERSION_TRANSITIONS) == set(VersionState)
+    assert set(EVALUATION_TRANSITIONS) == set(EvaluationState)
+    assert set().union(*EVALUATION_TRANSITIONS.values()) == set(EvaluationState)
     assert set().union(*JOB_TRANSITIONS.values()) == set(JobState)
     assert set().union(*VERSION_TRANSITIONS.values()) == set(VersionState)
     assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED} == JOB_ENDED

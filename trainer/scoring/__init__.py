@@ -5,8 +5,9 @@ of models, prompts or files. Figures are fractions in 0..1, higher is better. Pe
 out of log-probabilities, not of texts.
 """
 
+from trainer.config import Task
 from trainer.scoring.classification import Confusion, given_label
-from trainer.scoring.tasks import Score, Task, headline_figure, infer_task, labels_of, score
+from trainer.scoring.tasks import Score, headline_figure, infer_task, labels_of, score
 
 __all__ = [
     "Confusion",

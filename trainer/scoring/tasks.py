@@ -1,29 +1,13 @@
-"""The five uses of a tuned model, and one way to score the answers of each."""
+"""One way to score the answers of each of the five uses of a tuned model."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from trainer.config import Task
 from trainer.scoring import answers as qa
 from trainer.scoring import classification, entities, fields, generation
 from trainer.scoring.classification import Confusion
-
-
-class Task(StrEnum):
-    """What a dataset teaches."""
-
-    CLASSIFICATION = "CLASSIFICATION"
-    """One label for a text."""
-    ENTITIES = "ENTITIES"
-    """Typed mentions in a text, as `trainer.scoring.entities` describes."""
-    QUESTION_ANSWERING = "QUESTION_ANSWERING"
-    """A short answer to a question, often a piece of a given text."""
-    GENERATION = "GENERATION"
-    """Free text."""
-    INSTRUCTION = "INSTRUCTION"
-    """An answer in a format that was asked for, such as one line of JSON with certain keys."""
-
 
 HEADLINES: Mapping[Task, str] = {
     Task.CLASSIFICATION: "accuracy",

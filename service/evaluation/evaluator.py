@@ -1,0 +1,311 @@
+"""Evaluates every version that becomes ACTIVE, and what is asked for besides: one at a time, after people.
+
+The registry says what is to be done and who does it; a service that dies leaves its evaluation to the next
+one, which goes on with the answers that are there.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from service.changes import Changes
+from service.errors import HotloraError, NotFound, WrongState
+from service.evaluation import general_skill
+from service.evaluation.asking import Ask, Asked, Asking, EngineAwayError
+from service.evaluation.held_out import HeldOut, Question, Source, held_out
+from service.evaluation.report import Answers, Report, make_report
+from service.registry import EvaluationRow, Registry
+from service.serving import Chat, Served
+from trainer.config import BaseModel
+from trainer.records import Kind, RecordsError, Turn
+from trainer.rendering import Renderer, RenderingError
+from trainer.rows import DataError
+from trainer.scoring import Task
+
+_log = structlog.get_logger(__name__)
+
+_MAX_ANSWER_TOKENS = 512
+"""Of an answer; a longer one says nothing new about a model and holds others up."""
+_ANSWER_ROOM = 32
+"""Answers may be this much longer than the longest expected one, and lengths are rounded up to a multiple of
+it: a base's answers are then good for many selections of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What evaluations may take."""
+
+    rows: int = 200
+    """Held-out rows that are asked at most; 0: versions are not evaluated by themselves."""
+    concurrency: int = 4
+    """Answers at the same time."""
+    patience_seconds: float = 600.0
+    """How long the engine may give no answer."""
+    beat_seconds: float = 2.0
+    """Between two reports of progress."""
+    silent_seconds: float = 15.0
+    """An owner that reported nothing for so long is gone."""
+    period_seconds: float = 5.0
+    """Between two looks, where no change was heard of."""
+
+
+@dataclass
+class Progress:
+    """How far an evaluation is."""
+
+    total: int
+    done: int = 0
+
+    def advance(self) -> None:
+        """One more answer is there."""
+        self.done += 1
+
+
+class _FailedError(Exception):
+    """The evaluation cannot be done."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Evaluator:
+    """See the module. One in each service."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        changes: Changes,
+        chat: Chat,
+        served: Served,
+        renderer: Renderer,
+        base: BaseModel,
+        datasets_dir: Path,
+        context_length: int,
+        limits: Limits | None = None,
+        ids: Callable[[], str] = lambda: secrets.token_hex(8),
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`context_length` is the base model's, in tokens. `clock` gives seconds that only ever rise."""
+        self._registry = registry
+        self._changes = changes
+        self._base = base
+        self._renderer = renderer
+        self._datasets_dir = datasets_dir
+        self._context_length = context_length
+        self._limits = limits or Limits()
+        self._owner = ids()
+        self._clock = clock
+        self._asking = Asking(
+            chat=chat,
+            served=served,
+            kept=registry.answers,
+            renderer=renderer,
+            concurrency=self._limits.concurrency,
+            patience_seconds=self._limits.patience_seconds,
+            clock=clock,
+        )
+        self._beats: dict[str, tuple[float | None, float]] = {}
+        """Heartbeats of others as last seen, and since when (by our clock) they stand still."""
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Evaluate until cancelled; then what is running goes back to the queue."""
+        async with asyncio.TaskGroup() as tasks:
+            for topic in ("versions", "evaluations"):
+                tasks.create_task(self._wake_on(topic))
+            while True:
+                self._wake.clear()
+                if not await self._work_once():
+                    await self._wake.wait()
+
+    async def _wake_on(self, topic: str) -> None:
+        seen = self._changes.seen(topic)
+        while True:
+            seen = await self._changes.wait(topic, seen, timeout_seconds=self._limits.period_seconds)
+            self._wake.set()
+
+    async def _work_once(self) -> bool:
+        """Do one evaluation; False where there is none to do."""
+        evaluations = self._registry.evaluations
+        try:
+            if self._limits.rows:
+                await evaluations.create_missing()
+            await self._rescue()
+            row = await evaluations.claim(self._owner)
+            if row is not None:
+                await self._run(row)
+        except HotloraError as error:
+            _log.warning("could not evaluate", reason=error.reason, message=error.message)
+            return False
+        return row is not None
+
+    async def _rescue(self) -> None:
+        """Put back what an owner left that has fallen silent."""
+        now = self._clock()
+        for row in await self._registry.evaluations.running():
+            beat, since = self._beats.get(row.id, (None, now))
+            if beat != row.heartbeat_time:
+                self._beats[row.id] = (row.heartbeat_time, now)
+            elif now - since >= self._limits.silent_seconds:
+                del self._beats[row.id]
+                await self._registry.evaluations.requeue(row)
+
+    async def _run(self, row: EvaluationRow) -> None:
+        """Evaluate, and say how it ended."""
+        evaluations = self._registry.evaluations
+        progress = Progress(total=0)
+        beats = asyncio.create_task(self._beat(row, progress))
+        try:
+            report = await self._evaluate(row, progress)
+        except asyncio.CancelledError:
+            await evaluations.requeue(row)
+            raise
+        except _FailedError as error:
+            await evaluations.fail(row, error.reason, error.message)
+        except Exception:
+            _log.exception("a fault of ours", evaluation=row.id)
+            await evaluations.fail(row, "INTERNAL", "The evaluation failed by a fault of ours; see the log.")
+        else:
+            await evaluations.progress(row, progress.done, progress.total)
+            await evaluations.succeed(row, report.encode())
+            _log.info("evaluated", evaluation=row.id, message=report.summary)
+        finally:
+            beats.cancel()
+
+    async def _beat(self, row: EvaluationRow, progress: Progress) -> None:
+        while True:
+            try:
+                await self._registry.evaluations.progress(row, progress.done, progress.total)
+            except HotloraError as error:
+                _log.warning("could not report", evaluation=row.id, message=error.message)
+            await asyncio.sleep(self._limits.beat_seconds)
+
+    async def _evaluate(self, row: EvaluationRow, progress: Progress) -> Report:
+        version = await self._version(row)
+        held = await self._held_out(row)
+        asks = await asyncio.to_thread(self._asks, held)
+        progress.total = 2 * sum(map(len, asks))
+        base = await self._answers(Asked(model=self._base.name, weights=self._base.revision), asks, progress)
+        adapter = await self._answers(version, asks, progress)
+        try:
+            report = await asyncio.to_thread(_report, held, base, adapter)
+        except ValueError as error:
+            raise _FailedError("OTHER_TASK", f"the rows do not fit the dataset's task: {error}") from error
+        # A base is asked once for all its versions; nobody asks a version the same again.
+        await self._registry.answers.forget(version.weights)
+        return report
+
+    async def _version(self, row: EvaluationRow) -> Asked:
+        try:
+            version = await self._registry.get_version(row.adapter_id, row.number)
+        except NotFound as error:
+            raise _FailedError("VERSION_NOT_SERVED", error.message) from error
+        return Asked(model=version.model, weights=version.digest)
+
+    async def _held_out(self, row: EvaluationRow) -> HeldOut:
+        try:
+            job = await self._registry.get_job(row.job_id)
+            trained_on = await self._registry.get_dataset(job.dataset_id)
+            asked = await self._registry.get_dataset(row.dataset_id)
+            source = Source(
+                training_path=self._path(job.dataset_id),
+                validation_fraction=job.hyperparameters.validation_fraction,
+                seed=job.hyperparameters.seed,
+                other_path=None if row.from_validation_split else self._path(row.dataset_id),
+                task=asked.task or trained_on.task,
+                plain_text=asked.kind is Kind.TEXT,
+                max_length=min(job.hyperparameters.max_sequence_length, self._context_length),
+            )
+            limit = self._limits.rows or Limits.rows
+            return await asyncio.to_thread(held_out, source, limit, self._renderer)
+        except (NotFound, OSError) as error:
+            raise _FailedError("DATASET_GONE", "a dataset that it needs was deleted") from error
+        except (RecordsError, DataError) as error:
+            raise _FailedError("DATASET_GONE", f"a dataset that it needs cannot be read: {error}") from error
+
+    def _path(self, dataset_id: str) -> Path:
+        return self._datasets_dir / f"{dataset_id}.jsonl"
+
+    def _asks(self, held: HeldOut) -> list[list[Ask]]:
+        """What to ask: free, constrained, how probable the right answer is, general questions."""
+        longest = max((self._answer_tokens(question) for question in held.questions), default=0)
+        room = -(-longest // _ANSWER_ROOM) * _ANSWER_ROOM + _ANSWER_ROOM
+        limit = min(room, _MAX_ANSWER_TOKENS)
+        free = [Ask(messages=question.prompt, max_tokens=limit) for question in held.questions]
+        constrained = [
+            Ask(messages=question.prompt, max_tokens=limit, choices=held.labels)
+            for question in held.questions
+            if held.labels
+        ]
+        measured = [
+            Ask(messages=question.prompt, max_tokens=1, expected=question.expected)
+            for question in held.questions
+            if held.task is Task.GENERATION
+        ] + [Ask(messages=(), max_tokens=1, text=piece.token_ids) for piece in held.pieces]
+        general = [
+            Ask(messages=(Turn(role="user", content=item.question),), max_tokens=general_skill.MAX_TOKENS)
+            for item in general_skill.ITEMS
+        ]
+        return [free, constrained, measured, general]
+
+    def _answer_tokens(self, question: Question) -> int:
+        turns = [*question.prompt, Turn(role="assistant", content=question.expected, trained=True)]
+        try:
+            return sum(self._renderer.training_row(turns).trained)
+        except RenderingError:
+            return 0  # the engine will not be asked either: the chat renders alike
+
+    async def _answers(
+        self, who: Asked, asks: list[list[Ask]], progress: Progress
+    ) -> list[tuple[str | None, ...]]:
+        try:
+            return [await self._asking.ask(who, part, progress.advance) for part in asks]
+        except EngineAwayError as error:
+            raise _FailedError(
+                "ENGINE_AWAY",
+                f"the engine gave no answer for {self._limits.patience_seconds:.0f} seconds ({error}); "
+                "ask for the evaluation again once it answers",
+            ) from error
+        except (NotFound, WrongState) as error:
+            raise _FailedError("VERSION_NOT_SERVED", error.message) from error
+
+
+def _report(
+    held: HeldOut, base: list[tuple[str | None, ...]], adapter: list[tuple[str | None, ...]]
+) -> Report:
+    """Over the questions that both models answered in every way."""
+    parts = [part for part in (*base[:3], *adapter[:3]) if part]
+    rows = len(held.questions) + len(held.pieces)
+    kept = [index for index in range(rows) if all(part[index] is not None for part in parts)]
+    if rows and not kept:
+        raise _FailedError("NO_ANSWERS", "the engine refused every row; they may be longer than its context")
+    return make_report(
+        held,
+        [held.questions[index] for index in kept if held.questions],
+        _of_model(base, kept),
+        _of_model(adapter, kept),
+        rows - len(kept),
+    )
+
+
+def _of_model(parts: list[tuple[str | None, ...]], kept: list[int]) -> Answers:
+    free, constrained, measured, general = parts
+
+    def chosen(part: tuple[str | None, ...]) -> tuple[str, ...]:
+        return tuple(part[index] or "" for index in kept) if part else ()
+
+    return Answers(
+        free=chosen(free),
+        constrained=chosen(constrained),
+        logprobs=tuple((total, count) for total, count in map(json.loads, chosen(measured))),
+        general=tuple(answer or "" for answer in general),
+    )

@@ -1,0 +1,175 @@
+"""Which rows an evaluation asks: those that training set aside, or a dataset of its own without seen prompts.
+
+Reads files line by line, twice: a dataset may be larger than the memory. Blocks; meant for a thread. Knows
+nothing of models, engines or the registry.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from trainer.records import (
+    KEPT_LIMITS,
+    AnyRecord,
+    LineProblem,
+    PreferenceRecord,
+    Record,
+    RecordsError,
+    TextRecord,
+    Turn,
+    iter_records,
+)
+from trainer.rendering import Renderer
+from trainer.rows import load_rows, split_validation
+from trainer.scoring import Task, infer_task, labels_of
+
+MAX_LABELS = 128
+"""A constrained answer is compiled into a grammar with a branch for each label."""
+_INFERRED_FROM = 500
+"""Rows that are looked at to tell what a dataset teaches."""
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A row to ask."""
+
+    line: int
+    """In its file, from 1."""
+    prompt: tuple[Turn, ...]
+    """All that stands before the last answer."""
+    expected: str
+    """The last answer; of preferences the wanted one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Part of a plain text, which asks nothing: only how probable it is can be told."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What to ask, and what is known about it."""
+
+    questions: tuple[Question, ...]
+    pieces: tuple[Piece, ...] = ()
+    """Of plain texts, which have no questions."""
+    available: int
+    """Rows held out, of which those here are a part chosen by the seed."""
+    seen: int
+    """Held-out rows that were left out because training had seen their prompt."""
+    task: Task
+    labels: tuple[str, ...]
+    """Of a classification: those of the training rows too. Empty for other tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where rows come from."""
+
+    training_path: Path
+    validation_fraction: float
+    seed: int
+    other_path: Path | None = None
+    """A dataset of its own; None means what the validation split sets aside."""
+    task: Task | None = None
+    """None: told from the rows."""
+    plain_text: bool = False
+    """Whether the rows to ask are texts; then they are cut into the pieces that training cuts them into."""
+    max_length: int = 2048
+    """Tokens of the longest piece."""
+
+
+def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:
+    """At most `limit` rows, the same ones for the same files and seed.
+
+    Raises OSError, RecordsError, and DataError for a text that cannot be rendered.
+    """
+    return _pieces(source, limit, renderer) if source.plain_text else _asked(source, limit)
+
+
+def _pieces(source: Source, limit: int, renderer: Renderer) -> HeldOut:
+    rows = load_rows(source.other_path or source.training_path, renderer, max_length=source.max_length)
+    if source.other_path is None:
+        training, rows = split_validation(rows, source.validation_fraction, source.seed)
+        trained_on = {row.token_ids for row in training}
+    else:
+        trained_on = set()
+    unseen = [row for row in rows if row.token_ids not in trained_on]
+    chosen = random.Random(f"evaluation {source.seed}").sample(unseen, min(limit, len(unseen)))
+    return HeldOut(
+        questions=(),
+        pieces=tuple(Piece(token_ids=row.token_ids) for row in chosen),
+        available=len(rows),
+        seen=len(rows) - len(unseen),
+        task=Task.GENERATION,
+        labels=(),
+    )
+
+
+def _asked(source: Source, limit: int) -> HeldOut:
+    digests = [_digest(question) for question in _questions(source.training_path)]
+    training, candidates = split_validation(range(len(digests)), source.validation_fraction, source.seed)
+    trained_on = {digests[index] for index in training}
+    path = source.other_path or source.training_path
+    if source.other_path is not None:
+        digests = [_digest(question) for question in _questions(path)]
+        candidates = list(range(len(digests)))
+    unseen = [index for index in candidates if digests[index] not in trained_on]
+    chosen = set(random.Random(f"evaluation {source.seed}").sample(unseen, min(limit, len(unseen))))
+    questions = tuple(question for index, question in enumerate(_questions(path)) if index in chosen)
+    examples = [*_first(source.training_path, _INFERRED_FROM), *questions]
+    task = source.task or infer_task(
+        [_text(one.prompt) for one in examples], [one.expected for one in examples]
+    )
+    return HeldOut(
+        questions=questions,
+        available=len(candidates),
+        seen=len(candidates) - len(unseen),
+        task=task,
+        labels=_labels(examples) if task is Task.CLASSIFICATION else (),
+    )
+
+
+def _labels(examples: Sequence[Question]) -> tuple[str, ...]:
+    labels = labels_of([example.expected for example in examples])
+    return labels if len(labels) <= MAX_LABELS else ()
+
+
+def _questions(path: Path) -> Iterator[Question]:
+    """The file's rows in order."""
+    with path.open("rb") as file:
+        for found in iter_records(iter(lambda: file.read(_READ_BYTES), b""), KEPT_LIMITS):
+            if isinstance(found, LineProblem):
+                raise RecordsError((found,), 1)
+            yield _question(found)
+
+
+def _question(record: AnyRecord) -> Question:
+    match record:
+        case Record():
+            *prompt, answer = record.messages
+        case PreferenceRecord():
+            *prompt, answer = [*record.prompt, *record.chosen]
+        case TextRecord():  # training on texts, asked about conversations
+            prompt, answer = [], Turn(role="assistant", content=record.text)
+    return Question(line=record.line, prompt=tuple(prompt), expected=answer.content)
+
+
+def _first(path: Path, limit: int) -> Iterator[Question]:
+    yield from islice(_questions(path), limit)
+
+
+def _digest(question: Question) -> bytes:
+    """Eight bytes that tell prompts apart; those of a million rows fit into the memory."""
+    text = "\0".join(f"{turn.role}\0{turn.content}" for turn in question.prompt) or question.expected
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _text(prompt: Sequence[Turn]) -> str:
+    return "\n".join(turn.content for turn in prompt)

@@ -1,0 +1,67 @@
+"""EvaluationService: shows evaluations, and queues more of them."""
+
+from collections.abc import AsyncIterator
+
+from hotlora.v1 import evaluation_service_pb2 as pb
+from hotlora.v1 import evaluation_service_pb2_grpc as pb_grpc
+from service.registry import NewEvaluation, Registry
+from service.registry.states import EVALUATION_ENDED
+from service.rpc import conversion, report_conversion
+from service.rpc.boundary import Context
+from service.rpc.following import Following
+
+
+class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
+    """See the proto."""
+
+    def __init__(self, *, registry: Registry, following: Following) -> None:
+        self._evaluations = registry.evaluations
+        self._following = following
+
+    async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.AdapterEvaluation:
+        return report_conversion.evaluation_message(
+            await self._evaluations.get(conversion.id_of(request.name))
+        )
+
+    async def ListEvaluations(
+        self, request: pb.ListEvaluationsRequest, context: Context
+    ) -> pb.ListEvaluationsResponse:
+        adapter_id, number = report_conversion.parent_of(request.parent)
+        page = await self._evaluations.listing(
+            limit=conversion.limit_of(request.page_size),
+            cursor=request.page_token,
+            adapter_id=adapter_id,
+            number=number,
+        )
+        return pb.ListEvaluationsResponse(
+            evaluations=[report_conversion.evaluation_message(row, whole=False) for row in page.rows],
+            next_page_token=page.next_cursor,
+        )
+
+    async def CreateEvaluation(
+        self, request: pb.CreateEvaluationRequest, context: Context
+    ) -> pb.AdapterEvaluation:
+        adapter_id, number = conversion.version_of(request.adapter_version)
+        new = NewEvaluation(
+            adapter_id=adapter_id,
+            number=number,
+            dataset_id=conversion.id_of(request.dataset) if request.dataset else "",
+            request_id=request.request_id,
+        )
+        return report_conversion.evaluation_message(await self._evaluations.create(new))
+
+    async def WatchEvaluation(
+        self, request: pb.WatchEvaluationRequest, context: Context
+    ) -> AsyncIterator[pb.AdapterEvaluation]:
+        evaluation_id = conversion.id_of(request.name)
+        topic = f"evaluation/{evaluation_id}"
+        seen, sent = self._following.seen(topic), None
+        while True:
+            row = await self._evaluations.get(evaluation_id)
+            message = report_conversion.evaluation_message(row)
+            if message != sent:
+                yield message
+                sent = message
+            if row.state in EVALUATION_ENDED:
+                return
+            seen = await self._following.changed(topic, seen)

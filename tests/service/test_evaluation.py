@@ -1,0 +1,426 @@
+"""Versions are evaluated through the served engine, on rows that training never saw, and people go first."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from service.errors import AlreadyExists, NotFound, WrongState
+from service.evaluation import Evaluator, Kind, Limits, Report
+from service.evaluation.general_skill import ITEMS
+from service.registry import EvaluationRow, EvaluationState, NewEvaluation, VersionRow, VersionState
+from service.registry.states import EVALUATION_ENDED
+from service.serving import Chat, ChatMessage, ChatTurn
+from tests.contract.stage import tiny_renderer
+from tests.service import serving_stage
+from tests.service.registry_stage import dataset
+from tests.service.registry_stage import until as until_reached
+from tests.service.serving_stage import MODEL
+from trainer.config import Hyperparameters, Task
+from trainer.records import Kind as RecordKind
+from trainer.rendering import Renderer
+from trainer.rows import split_validation
+
+LABELS = ("billing", "delivery", "account")
+ROWS = [(f"message {number} about {LABELS[number % 3]}", LABELS[number % 3]) for number in range(40)]
+QUICK = Limits(rows=20, beat_seconds=0.05, silent_seconds=0.3, period_seconds=0.1, patience_seconds=0.4)
+SEED, FRACTION = Hyperparameters.seed, Hyperparameters.validation_fraction
+TRAINED, ASIDE = split_validation([text for text, _ in ROWS], FRACTION, SEED)
+
+
+def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "messages": [
+                        {"role": "user", "content": question},
+                        {"role": "assistant", "content": answer},
+                    ]
+                }
+            )
+            + "\n"
+            for question, answer in rows
+        )
+    )
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """Serving against a double that answers by a rule, and an evaluator beside it."""
+
+    serving: serving_stage.Stage
+    chat: Chat
+    renderer: Renderer
+    datasets_dir: Path
+    asked: list[tuple[str, str, tuple[str, ...] | None]] = field(default_factory=list)
+    """Model, last message of the user, choices."""
+    rule: Callable[[str, str], str] = lambda model, question: question.split()[-1] if "@" in model else "?"
+
+    def respond(self, fields: Mapping[str, object]) -> str:
+        prompt = self.renderer.decode(fields["prompt"])  # type: ignore[arg-type]
+        question = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+        structured = fields.get("structured_outputs")
+        choices = tuple(structured["choice"]) if isinstance(structured, dict) else None
+        model = str(fields["model"])
+        self.asked.append((model, question, choices))
+        return self.rule(model, question)
+
+    def evaluator(self, limits: Limits = QUICK) -> Evaluator:
+        return Evaluator(
+            registry=self.serving.registry,
+            changes=self.serving.changes,
+            chat=self.chat,
+            served=self.serving.served,
+            renderer=self.renderer,
+            base=MODEL,
+            datasets_dir=self.datasets_dir,
+            context_length=2048,
+            limits=limits,
+        )
+
+    @asynccontextmanager
+    async def evaluating(self, limits: Limits = QUICK) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.evaluator(limits).run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def active(self, weights: bytes = b"weights of one") -> VersionRow:
+        row = await self.serving.publish("support", weights)
+        assert (await self.serving.outcome(row)).state == VersionState.ACTIVE
+        await self.serving.is_served(row)
+        return row
+
+    async def ended(self, evaluation_id: str) -> EvaluationRow:
+        evaluations = self.serving.registry.evaluations
+
+        async def reached() -> bool:
+            try:
+                return (await evaluations.get(evaluation_id)).state in EVALUATION_ENDED
+            except NotFound:
+                return False
+
+        await until_reached(self.serving.changes, f"evaluation/{evaluation_id}", reached)
+        return await evaluations.get(evaluation_id)
+
+    async def report(self, evaluation_id: str) -> Report:
+        row = await self.ended(evaluation_id)
+        assert row.state == EvaluationState.SUCCEEDED, row.failure_message
+        assert row.report is not None
+        assert row.done_answers == row.total_answers > 0
+        return Report.decode(row.report)
+
+    def questions(self, model: str, *, constrained: bool = False) -> list[str]:
+        general = {item.question for item in ITEMS}
+        return [
+            question
+            for asked, question, choices in self.asked
+            if asked == model and question not in general and (choices is not None) == constrained
+        ]
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serving_stage.stage(tmp_path) as serving:
+        renderer = tiny_renderer(tmp_path / "bytes")
+        chat = Chat(
+            registry=serving.registry,
+            engine=serving.engine,
+            served=serving.served,
+            renderer=renderer,
+            base=MODEL,
+        )
+        datasets_dir = tmp_path / "datasets"
+        write_rows(datasets_dir / "rows.jsonl", ROWS)
+        made = Stage(serving=serving, chat=chat, renderer=renderer, datasets_dir=datasets_dir)
+        serving.double.respond = made.respond
+        yield made
+
+
+def figures(report: Report, *, constrained: bool = False) -> dict[str, tuple[float, float]]:
+    return {
+        each.name: (each.base, each.adapter) for each in report.figures if each.constrained == constrained
+    }
+
+
+async def test_every_active_version_is_compared_with_its_base_on_rows_that_training_set_aside(
+    stage: Stage,
+) -> None:
+    version = await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert sorted(stage.questions(MODEL.name)) == sorted(stage.questions("support@1")) == sorted(ASIDE)
+    assert not set(TRAINED) & {question for _, question, _ in stage.asked}
+    assert report.task == Task.CLASSIFICATION
+    assert figures(report)["accuracy"] == (0.0, 1.0)
+    assert (report.rows, report.wins, report.losses, report.ties) == (4, 4, 0, 0)
+    assert (report.held_out_rows, report.seen_rows, report.refused_rows) == (4, 0, 0)
+    assert report.summary.startswith("accuracy from 0.000 to 1.000 on 4 unseen rows (4 better, 0 worse)")
+    assert (await stage.serving.registry.get_job(version.job_id)).evaluation_id == "support-1"
+
+
+async def test_a_classification_is_asked_freely_and_with_our_own_labels_as_the_only_choices(
+    stage: Stage,
+) -> None:
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert {choices for _, _, choices in stage.asked if choices} == {tuple(sorted(LABELS))}
+    assert sorted(stage.questions(MODEL.name, constrained=True)) == sorted(ASIDE)
+    assert set(figures(report, constrained=True)) == {"accuracy", "macro_f1", "labelled"}
+    assert [(table.adapter, table.constrained) for table in report.tables] == [
+        (False, False), (True, False), (False, True), (True, True),
+    ]  # fmt: skip
+    free_base, free_adapter = report.tables[:2]
+    assert free_base.labels == tuple(sorted(LABELS))
+    assert sum(row[-1] for row in free_base.counts) == 4  # all "no label"
+    assert sum(row[index] for index, row in enumerate(free_adapter.counts)) == 4
+
+
+async def test_the_base_is_asked_once_for_all_its_versions(stage: Stage) -> None:
+    async with stage.evaluating():
+        await stage.active(b"weights of one")
+        first = await stage.report("support-1")
+        asked = Counter(model for model, _, _ in stage.asked)
+        await stage.active(b"weights of another")
+        second = await stage.report("support-2")
+
+    assert Counter(model for model, _, _ in stage.asked) == {**asked, "support@2": asked["support@1"]}
+    assert figures(first) == figures(second)
+
+
+async def test_what_was_forgotten_is_seen_from_general_questions(stage: Stage) -> None:
+    right = {item.question: f"It is {item.accepted[0]}." for item in ITEMS}
+    stage.rule = lambda model, question: right.get(question, "?") if model == MODEL.name else "billing"
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    skill = report.general_skill
+    assert (skill.items, skill.base_right, skill.adapter_right, skill.forgotten) == (32, 32, 0, 32)
+    lapses = [example for example in report.examples if example.line == 0]
+    assert {example.kind for example in lapses} == {Kind.REGRESSION}
+    assert (lapses[0].prompt, lapses[0].base_answer) == (ITEMS[0].question, "It is Paris.")
+    assert report.regressions >= 32
+
+
+async def test_wins_losses_and_regressions_come_with_examples(stage: Stage) -> None:
+    worse = ASIDE[0]
+    stage.rule = lambda model, question: (
+        question.split()[-1] if (question == worse) != ("@" in model) else "something else"
+    )
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert (report.wins, report.losses, report.ties) == (3, 1, 0)
+    assert [example.prompt for example in report.examples if example.kind is Kind.REGRESSION] == [worse]
+    win = next(example for example in report.examples if example.kind is Kind.WIN)
+    assert (win.expected, win.base_answer) == (win.adapter_answer, "something else")
+    assert ROWS[win.line - 1] == (win.prompt, win.expected)
+
+
+async def test_an_evaluation_dataset_is_asked_without_what_training_saw(stage: Stage) -> None:
+    new = [(f"unheard {number} of {LABELS[number % 3]}", LABELS[number % 3]) for number in range(6)]
+    leaked = [(TRAINED[0], "billing"), (TRAINED[1], "billing")]
+    write_rows(stage.datasets_dir / "others.jsonl", new + leaked)
+    await stage.serving.registry.create_dataset(dataset("others"))
+    await stage.active()
+    registry = stage.serving.registry
+    asked = NewEvaluation(adapter_id="support", number=1, dataset_id="others", request_id="again")
+    row = await registry.evaluations.create(asked)
+    async with stage.evaluating():
+        report = await stage.report(row.id)
+
+    assert (report.rows, report.held_out_rows, report.seen_rows) == (6, 8, 2)
+    assert sorted(stage.questions("support@1")) == sorted(text for text, _ in new)
+    assert await registry.evaluations.create(asked) == await registry.evaluations.get(row.id)
+    with pytest.raises(AlreadyExists):
+        await registry.evaluations.create(replace(asked, dataset_id="rows"))
+    second = await registry.evaluations.create(NewEvaluation(adapter_id="support", number=1))
+    assert (row.id, second.id) == ("support-1", "support-1.2")
+
+
+async def test_generation_is_judged_with_perplexity_too(stage: Stage) -> None:
+    rows = [
+        (f"Describe thing {number}.", f"A thing of the {number}th kind, well made.") for number in range(40)
+    ]
+    write_rows(stage.datasets_dir / "rows.jsonl", rows)
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert report.task == Task.GENERATION
+    assert list(figures(report)) == ["chrf", "rouge_l", "perplexity"]
+    assert report.figures[-1].higher_is_better is False
+    assert min(figures(report)["perplexity"]) > 1
+
+
+async def test_of_plain_texts_only_the_perplexity_is_told(stage: Stage) -> None:
+    lines = (json.dumps({"text": f"A plain text, number {number}, of some words."}) for number in range(30))
+    (stage.datasets_dir / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    row = replace(dataset("texts"), kind=RecordKind.TEXT)
+    await stage.serving.registry.create_dataset(row)
+    await stage.active()
+    new = NewEvaluation(adapter_id="support", number=1, dataset_id="texts")
+    await stage.serving.registry.evaluations.create(new)
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert list(figures(report)) == ["perplexity"]
+    assert (report.rows, report.held_out_rows) == (20, 30)
+    assert stage.questions("support@1") == []
+
+
+async def test_where_nothing_was_held_out_only_general_questions_are_asked(stage: Stage) -> None:
+    write_rows(stage.datasets_dir / "rows.jsonl", ROWS[:1])
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert (report.rows, report.figures) == (0, ())
+    assert report.general_skill.items == len(ITEMS)
+    assert report.summary.startswith("No rows were held out")
+
+
+async def test_an_evaluation_whose_owner_fell_silent_goes_on_with_the_answers_that_are_there(
+    stage: Stage,
+) -> None:
+    await stage.active()
+    evaluations = stage.serving.registry.evaluations
+    stage.serving.double.hold = asyncio.Event()  # answers begin and do not end
+    (row,) = await evaluations.create_missing()
+    claimed = await evaluations.claim("a service that was killed")
+    assert claimed is not None
+    stage.serving.double.hold.set()
+    async with stage.evaluating():
+        await stage.report(row.id)
+
+    ended = await evaluations.get(row.id)
+    assert ended.epoch > claimed.epoch
+    with pytest.raises(WrongState):
+        await evaluations.succeed(claimed, "{}")
+
+
+async def test_a_service_that_stops_gives_its_evaluation_back_and_the_next_asks_only_what_is_missing(
+    stage: Stage,
+) -> None:
+    await stage.active()
+    evaluations, double = stage.serving.registry.evaluations, stage.serving.double
+    asked_before = 10
+
+    def stalling(fields: Mapping[str, object]) -> str:
+        if len(stage.asked) >= asked_before:
+            double.hold = double.hold or asyncio.Event()
+        return stage.respond(fields)
+
+    double.respond = stalling
+    async with stage.evaluating():
+
+        async def stalled() -> bool:
+            return double.hold is not None
+
+        await until_reached(stage.serving.changes, "polled", stalled)
+    assert (await evaluations.get("support-1")).state == EvaluationState.QUEUED
+    assert double.hold is not None
+    double.hold.set()
+    double.hold, double.respond = None, stage.respond
+    before = Counter(stage.asked)
+    async with stage.evaluating():
+        await stage.report("support-1")
+
+    twice = [ask for ask, number in Counter(stage.asked).items() if number > 1 and ask[1] in ASIDE]
+    assert len(twice) <= QUICK.concurrency
+    assert sum(before.values()) >= asked_before
+
+
+async def test_an_engine_that_stays_away_fails_the_evaluation_with_a_reason(stage: Stage) -> None:
+    await stage.active()
+    stage.serving.double.stalled_completions = False
+    stage.serving.double.faults.error_event_at = 0
+    async with stage.evaluating():
+        row = await stage.ended("support-1")
+
+    assert (row.state, row.failure_reason) == (EvaluationState.FAILED, "ENGINE_AWAY")
+    assert "ask for the evaluation again" in (row.failure_message or "")
+
+
+async def test_a_version_that_is_retired_meanwhile_fails_the_evaluation_with_a_reason(stage: Stage) -> None:
+    version = await stage.active()
+    await stage.serving.registry.evaluations.create_missing()
+    await stage.serving.registry.request_unload("support", version.number)
+    await stage.serving.outcome(version, {VersionState.RETIRED})
+    async with stage.evaluating():
+        row = await stage.ended("support-1")
+
+    assert (row.state, row.failure_reason) == (EvaluationState.FAILED, "VERSION_NOT_SERVED")
+    assert "RETIRED" in (row.failure_message or "")
+
+
+async def test_a_deleted_dataset_fails_the_evaluation_with_a_reason(stage: Stage) -> None:
+    await stage.active()
+    await stage.serving.registry.delete_dataset("rows")
+    async with stage.evaluating():
+        row = await stage.ended("support-1")
+
+    assert (row.state, row.failure_reason) == (EvaluationState.FAILED, "DATASET_GONE")
+
+
+async def test_only_one_answer_is_asked_for_while_a_person_is_being_answered(stage: Stage) -> None:
+    await stage.active()
+    double = stage.serving.double
+    double.hold = asyncio.Event()
+    person = ChatTurn(messages=(ChatMessage(role="user", content="hello billing"),))
+    answer = stage.chat.stream(person)
+    await anext(answer)  # the person's answer has begun, and is held
+    async with stage.evaluating():
+
+        async def begun() -> bool:
+            return double.streams == 2
+
+        await until_reached(stage.serving.changes, "polled", begun)
+        for _ in range(20):
+            await stage.serving.changes.wait("polled", stage.serving.changes.seen("polled"), 0.01)
+            assert double.streams == 2
+        double.hold.set()
+        assert "".join([delta.text async for delta in answer]) == ""
+        await stage.report("support-1")
+
+
+async def test_versions_are_not_evaluated_by_themselves_where_that_is_switched_off(stage: Stage) -> None:
+    await stage.active()
+    evaluations = stage.serving.registry.evaluations
+    async with stage.evaluating(replace(QUICK, rows=0)):
+        asked = await evaluations.create(NewEvaluation(adapter_id="support", number=1))
+        await stage.active(b"weights of another")
+        await stage.report(asked.id)
+
+    assert [row.id for row in (await evaluations.listing()).rows] == ["support-1"]
+
+
+async def test_evaluations_are_listed_newest_first_by_adapter_and_version(stage: Stage) -> None:
+    for weights in (b"one", b"other"):
+        await stage.active(weights)
+    evaluations = stage.serving.registry.evaluations
+    await evaluations.create_missing()
+
+    first = await evaluations.listing(limit=1, adapter_id="support")
+    rest = await evaluations.listing(limit=1, adapter_id="support", cursor=first.next_cursor)
+
+    assert [row.id for row in (*first.rows, *rest.rows)] == ["support-2", "support-1"]
+    assert rest.next_cursor == ""
+    assert [row.id for row in (await evaluations.listing(adapter_id="support", number=1)).rows] == [
+        "support-1"
+    ]
+    assert (await evaluations.listing(adapter_id="other")).rows == ()
