@@ -31,6 +31,7 @@ from service.rpc import Server
 from service.runner import Runner
 from service.serving import Chat, Reconciler, Served
 from service.settings import Settings
+from trainer.base_model import linear_module_names
 from trainer.rendering import Renderer
 
 _log = structlog.get_logger(__name__)
@@ -64,6 +65,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             base_model=base.name,
             context_length=min(context_length, settings.engine_max_model_len),
             engine_max_rank=settings.engine_max_rank,
+            linear_modules=await asyncio.to_thread(linear_module_names, base.path),
         )
         gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)
         runner = Runner(registry=registry, changes=changes, settings=settings, base_model=base)

@@ -16,6 +16,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from trainer.config import ALL_LINEAR
+
 ADAPTER = "default"
 """PEFT's name for the one adapter of a model."""
 
@@ -46,13 +48,16 @@ def inject(
     dropout: float,
     target_modules: Sequence[str],
     seed: int,
+    use_rslora: bool = False,
 ) -> PeftModel:
     """Put a fresh adapter into `model`; its matrices are 32-bit, A random by `seed`, B zero.
 
-    Empty `target_modules` mean every linear layer. Raises TargetModulesError.
+    Empty `target_modules`, or "all-linear" among them, mean every linear layer. `use_rslora` scales by
+    alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732). Raises TargetModulesError.
     """
     present = linear_module_names(model)
-    unknown = sorted(set(target_modules) - set(present))
+    wanted = () if ALL_LINEAR in target_modules else target_modules
+    unknown = sorted(set(wanted) - set(present))
     if unknown or not present:
         raise TargetModulesError(
             f"it has no linear layer called {', '.join(unknown)}; it has {', '.join(present)}"
@@ -65,7 +70,8 @@ def inject(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes and saves any number
         lora_dropout=dropout,
-        target_modules=list(target_modules or present),
+        target_modules=list(wanted or present),
+        use_rslora=use_rslora,
         fan_in_fan_out=transposed,
         bias="none",
         task_type=TaskType.CAUSAL_LM,

@@ -47,6 +47,8 @@ FALLBACK_MODEL_LENGTH = 2048
 """Context of a model whose config does not name one (position-free models such as BLOOM)."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+_BLOCK_WEIGHT = re.compile(r"\.\d+\.(?:.+\.)?(?P<name>[A-Za-z0-9_]+)\.weight$")
+"""A layer inside a numbered block, such as `model.layers.0.mlp.up_proj.weight`."""
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the format's own readers
 
 
@@ -160,8 +162,26 @@ def _weight_files(path: Path) -> list[Path]:
     raise BaseModelError(f"{path} has no model.safetensors")
 
 
-def _check_safetensors(path: Path) -> None:
-    """Compare the file's size with what its header says, so that a cut-off copy is refused at once."""
+def linear_module_names(path: Path) -> tuple[str, ...]:
+    """What the linear layers in the blocks of the model at `path` are called, sorted. Raises BaseModelError.
+
+    Out of the headers of its weights alone, for whoever has to answer early; `trainer.adapter` has a function
+    of the same name that says it of a model in memory.
+    """
+    names = {
+        found["name"]
+        for weights in _weight_files(path)
+        for name, dimensions in _check_safetensors(weights).items()
+        if dimensions == 2 and (found := _BLOCK_WEIGHT.search(name))
+    }
+    return tuple(sorted(names))
+
+
+def _check_safetensors(path: Path) -> dict[str, int]:
+    """Compare the file's size with what its header says, so that a cut-off copy is refused at once.
+
+    Returns the number of dimensions of every tensor.
+    """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -169,12 +189,12 @@ def _check_safetensors(path: Path) -> None:
             if header_bytes > min(size, _MAX_SAFETENSORS_HEADER_BYTES):
                 raise ValueError
             tensors = json.loads(file.read(header_bytes))
-            ends = [
-                int(entry["data_offsets"][1]) for name, entry in tensors.items() if name != "__metadata__"
-            ]
+        tensors.pop("__metadata__", None)
+        ends = [int(entry["data_offsets"][1]) for entry in tensors.values()]
         if not ends or size != 8 + header_bytes + max(ends):
             raise ValueError
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+        return {name: len(entry["shape"]) for name, entry in tensors.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"{path} is not a whole safetensors file") from error
 
 

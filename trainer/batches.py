@@ -21,6 +21,7 @@ class Batch:
     inputs: dict[str, Tensor]
     """Arguments of the model: ids, positions, and for padded batches the mask."""
     row_lengths: tuple[int, ...]
+    """Virtual tokens included."""
     predicting: Tensor
     """[columns], positions of the sequence for which logits are wanted."""
     picked: Tensor | None
@@ -31,8 +32,12 @@ class Batch:
     """Tokens of rows, padding not counted."""
 
 
-def split_by_tokens(rows: Sequence[Row], budget: int, *, padded: bool) -> list[list[Row]]:
+def split_by_tokens(
+    rows: Sequence[Row], budget: int, *, padded: bool, virtual_tokens: int = 0
+) -> list[list[Row]]:
     """Rows in groups of at most `budget` tokens, padding counted where there is any; each group in one pass.
+
+    `virtual_tokens` are counted for every row.
 
     A row longer than the budget stands alone. Rows of similar length come together, longest first, so that
     memory peaks in the first pass and not an hour later.
@@ -41,28 +46,33 @@ def split_by_tokens(rows: Sequence[Row], budget: int, *, padded: bool) -> list[l
     room = 0
     for row in sorted(rows, key=lambda row: len(row.token_ids), reverse=True):
         length = len(groups[-1][0].token_ids) if padded and groups and groups[-1] else len(row.token_ids)
-        if not groups or length > room:
+        if not groups or length + virtual_tokens > room:
             groups.append([])
             room = budget
             length = len(row.token_ids)
         groups[-1].append(row)
-        room -= length
+        room -= length + virtual_tokens
     return groups
 
 
-def pack(rows: Sequence[Row], device: torch.device) -> Batch:
-    """Rows side by side; positions begin anew with each row."""
+def pack(rows: Sequence[Row], device: torch.device, virtual_tokens: int = 0) -> Batch:
+    """Rows side by side; positions begin anew with each row, and with its virtual tokens if there are any.
+
+    Those have positions and room in the sequence, but no ids: whoever runs the batch puts something there.
+    """
     token_ids = [token for row in rows for token in row.token_ids]
-    positions = [position for row in rows for position in range(len(row.token_ids))]
+    positions = [position for row in rows for position in range(virtual_tokens + len(row.token_ids))]
     trained = [flag for row in rows for flag in row.trained]
-    predicting = [index - 1 for index, flag in enumerate(trained) if flag]
+    in_front = [False] * virtual_tokens
+    columns = [flag for row in rows for flag in (*in_front, *row.trained)]
+    predicting = [index - 1 for index, flag in enumerate(columns) if flag]
     targets = [token for token, flag in zip(token_ids, trained, strict=True) if flag]
     return Batch(
         inputs={
             "input_ids": torch.tensor([token_ids], device=device),
             "position_ids": torch.tensor([positions], device=device),
         },
-        row_lengths=tuple(len(row.token_ids) for row in rows),
+        row_lengths=tuple(virtual_tokens + len(row.token_ids) for row in rows),
         predicting=torch.tensor(predicting, device=device),
         picked=None,
         targets=torch.tensor(targets, device=device),
@@ -70,11 +80,16 @@ def pack(rows: Sequence[Row], device: torch.device) -> Batch:
     )
 
 
-def pad(rows: Sequence[Row], device: torch.device) -> Batch:
-    """Rows below each other, filled up on the right with tokens that nothing attends to."""
+def pad(rows: Sequence[Row], device: torch.device, virtual_tokens: int = 0) -> Batch:
+    """Rows below each other, filled up on the right with tokens that nothing attends to.
+
+    The mask, the columns and the lengths count virtual tokens as `pack` does; the ids have none.
+    """
     longest = max(len(row.token_ids) for row in rows)
     token_ids = [[*row.token_ids, *[0] * (longest - len(row.token_ids))] for row in rows]
-    mask = [[1] * len(row.token_ids) + [0] * (longest - len(row.token_ids)) for row in rows]
+    mask = [
+        [1] * (virtual_tokens + len(row.token_ids)) + [0] * (longest - len(row.token_ids)) for row in rows
+    ]
     columns = sorted({index - 1 for row in rows for index, flag in enumerate(row.trained) if flag})
     place = {column: index for index, column in enumerate(columns)}
     picked, targets = [], []
@@ -88,8 +103,8 @@ def pad(rows: Sequence[Row], device: torch.device) -> Batch:
             "input_ids": torch.tensor(token_ids, device=device),
             "attention_mask": torch.tensor(mask, device=device),
         },
-        row_lengths=tuple(len(row.token_ids) for row in rows),
-        predicting=torch.tensor(columns, device=device),
+        row_lengths=tuple(virtual_tokens + len(row.token_ids) for row in rows),
+        predicting=torch.tensor(columns, device=device) + virtual_tokens,
         picked=torch.tensor(picked, device=device),
         targets=torch.tensor(targets, device=device),
         tokens=sum(len(row.token_ids) for row in rows),

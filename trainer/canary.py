@@ -6,13 +6,11 @@ know engines or tolerances.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from peft import PeftModel
 
-from trainer.attention import rows_of
+from trainer.forward import RowLoss
 from trainer.rows import Row
 
 MAX_SEQUENCES = 4
@@ -46,29 +44,29 @@ def choose_sequences(rows: Sequence[Row]) -> list[tuple[int, ...]]:
 
 
 def measure(
-    model: PeftModel, sequences: Sequence[tuple[int, ...]], between: Callable[[], None]
+    row_loss: RowLoss, sequences: Sequence[tuple[int, ...]], between: Callable[[], None]
 ) -> list[CanarySequence]:
     """Run each sequence through base and adapted model; `between` is called before each."""
-    model.eval()
-    measured = []
+    adapted = row_loss.adapted
+    with adapted.base_alone():
+        base = _logprobs(row_loss, sequences, between)
+    adapted.take_over()
+    trained = _logprobs(row_loss, sequences, between)
+    return [
+        CanarySequence(token_ids=token_ids, base_logprobs=before, adapter_logprobs=after)
+        for token_ids, before, after in zip(sequences, base, trained, strict=True)
+    ]
+
+
+def _logprobs(
+    row_loss: RowLoss, sequences: Sequence[tuple[int, ...]], between: Callable[[], None]
+) -> list[tuple[float, ...]]:
+    """Of each token but the first, by the model as it is now."""
+    row_loss.adapted.model.eval()
+    found = []
     for token_ids in sequences:
         between()
-        measured.append(
-            CanarySequence(
-                token_ids=token_ids,
-                base_logprobs=_logprobs(model, token_ids, adapted=False),
-                adapter_logprobs=_logprobs(model, token_ids, adapted=True),
-            )
-        )
-    return measured
-
-
-def _logprobs(model: PeftModel, token_ids: tuple[int, ...], *, adapted: bool) -> tuple[float, ...]:
-    ids = torch.tensor([token_ids], device=model.device)
-    with (
-        torch.inference_mode(),
-        rows_of((len(token_ids),)),
-        nullcontext() if adapted else model.disable_adapter(),
-    ):
-        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()  # [tokens - 1, vocabulary]
-    return tuple(logits.log_softmax(1).gather(1, ids[0, 1:, None])[:, 0].tolist())
+        row = Row(token_ids=token_ids, trained=(False, *[True] * (len(token_ids) - 1)))
+        with torch.no_grad():
+            found.append(tuple((-row_loss.of_tokens([row])).tolist()))
+    return found

@@ -7,6 +7,7 @@ accepts a request; this module checks shape and type.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,29 @@ class Technique(StrEnum):
 
     LORA = "lora"
     QLORA = "qlora"
+    PROMPT_TUNING = "prompt_tuning"
+    FULL = "full"
+
+
+LEARNING_RATES: Mapping[Technique, float] = {
+    Technique.LORA: 2e-4,
+    Technique.QLORA: 2e-4,
+    Technique.PROMPT_TUNING: 3e-3,
+    Technique.FULL: 2e-5,
+}
+"""Peak rates where none is chosen: the middle of 1e-4..3e-4, 1e-3..1e-2 and 1e-5..5e-5."""
+
+SETTINGS_OF: Mapping[str, frozenset[Technique]] = {
+    **dict.fromkeys(
+        ("rank", "alpha", "dropout", "target_modules", "use_rslora"),
+        frozenset({Technique.LORA, Technique.QLORA}),
+    ),
+    **dict.fromkeys(("virtual_tokens", "initial_prompt"), frozenset({Technique.PROMPT_TUNING})),
+}
+"""Hyperparameters that only some techniques read, and which those are; all others are read by every one."""
+
+ALL_LINEAR = "all-linear"
+"""As the only target module: every linear layer of the decoder except the output head."""
 
 
 class Task(StrEnum):
@@ -46,7 +70,13 @@ class Hyperparameters:
     alpha: float = 32.0
     dropout: float = 0.05
     target_modules: tuple[str, ...] = ()
-    """Names of linear modules; empty means every linear layer of the decoder except the output head."""
+    """Names of linear modules; empty or ("all-linear",) means every linear layer of the decoder except the
+    output head."""
+    use_rslora: bool = False
+    """The adapter's output is scaled by alpha / sqrt(rank) instead of alpha / rank."""
+    virtual_tokens: int = 20
+    initial_prompt: str = ""
+    """Text whose embeddings the virtual tokens begin as; empty means drawn from the vocabulary."""
     learning_rate: float = 2e-4
     epochs: int = 3
     max_steps: int | None = None

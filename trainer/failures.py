@@ -14,6 +14,7 @@ from trainer.model import BaseModelLoadError
 from trainer.records import RecordsError
 from trainer.rendering import RenderingError
 from trainer.rows import DataError
+from trainer.techniques.virtual_prompt import InitialPromptError
 
 
 class TrainingError(Exception):
@@ -33,11 +34,18 @@ def explain(error: Exception) -> tuple[FailureReason, str]:
         case _ if _is_out_of_memory(error) or _is_out_of_memory(error.__cause__):
             return (
                 FailureReason.OUT_OF_MEMORY,
-                "The machine ran out of memory; shorter rows, a lower rank or QLoRA need less.",
+                "The machine ran out of memory; shorter rows, a lower rank or QLoRA need less, and "
+                "full fine-tuning needs most.",
             )
         case RecordsError() | DataError():
             return FailureReason.DATA_ERROR, f"The dataset cannot be trained on: {_clause(error)}."
-        case RenderingError() | BaseModelError() | BaseModelLoadError() | TargetModulesError():
+        case (
+            RenderingError()
+            | BaseModelError()
+            | BaseModelLoadError()
+            | TargetModulesError()
+            | InitialPromptError()
+        ):
             return FailureReason.BASE_MODEL_ERROR, f"The base model cannot be trained: {_clause(error)}."
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return FailureReason.DISK_FULL, "The disk is full; free some space and start the job again."

@@ -30,9 +30,16 @@ def learning_rate(settings: Hyperparameters, step: int, total_steps: int) -> flo
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: Hyperparameters) -> torch.optim.AdamW:
-    """AdamW with torch's usual betas and epsilon; the rate is set before every step."""
+    """AdamW with torch's usual betas and epsilon; the rate is set before every step.
+
+    Vectors (biases, the gains of norms) do not decay: towards 0 is not towards simple for them.
+    """
+    groups = [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        [group for group in groups if group["params"]], lr=settings.learning_rate, fused=True
     )
 
 

@@ -84,7 +84,10 @@ def _train(
         prepared = prepare(job.base_model.path, dtype or fastest_dtype(device))
     base, renderer = prepared.base, prepared.renderer
 
-    max_length = min(settings.max_sequence_length, check_directory(job.base_model.path))
+    context = check_directory(job.base_model.path)
+    if job.technique is Technique.PROMPT_TUNING:
+        context -= settings.virtual_tokens
+    max_length = min(settings.max_sequence_length, context)
     rows = load_rows(job.dataset_path, renderer, max_length=max_length)
     training, validation = split_validation(rows, settings.validation_fraction, settings.seed)
     order = StepOrder(rows=training, batch_size=settings.batch_size, seed=settings.seed)
@@ -94,7 +97,7 @@ def _train(
 
     if job.technique is Technique.QLORA:
         quantise(base.model, device, channel.check)
-    trainee = Trainee.of(base, settings, device)
+    trainee = Trainee.of(base, settings, device, job.technique)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
     progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress.none()
     if progress.step:
@@ -154,7 +157,7 @@ def _train(
         step=total_steps,
         digest=artifact.digest,
         size_bytes=artifact.size_bytes,
-        rank=settings.rank,
+        rank=trainee.adapted.rank,
     )
 
 
@@ -167,19 +170,20 @@ def _publish(
     figures: Mapping[str, float | int | None],
 ) -> Artifact:
     """Round, measure on the base as it is served, and publish."""
-    saved = round_as_published(trainee.matrices)
+    round_as_published(trainee.adapted)
+    trainee.optimizer.state.clear()  # its memory is that of two models, and none of it is needed any more
     if job.technique is Technique.QLORA:  # the 4-bit base only stood in for the 16-bit one while training
+        saved = trainee.matrices
         whole = load_base(job.base_model.path, trainee.dtype)
-        trainee = Trainee.of(whole, job.hyperparameters, trainee.device)
+        trainee = Trainee.of(whole, job.hyperparameters, trainee.device, job.technique)
         for name, matrix in trainee.matrices.items():
             matrix.data.copy_(saved[name])
     return publish(
         job,
         channel,
-        model=trainee.model,
-        saved=saved,
+        adapted=trainee.adapted,
         rendering=renderer.contract(),
-        canary=measure(trainee.model, sequences, channel.check),
+        canary=measure(trainee.row_loss, sequences, channel.check),
         metrics=figures,
     )
 

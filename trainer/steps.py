@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from peft import PeftModel
 from torch import nn
 
-from trainer.adapter import inject, matrices_of
 from trainer.batches import split_by_tokens
 from trainer.channel import Channel
 from trainer.checkpoints import Progress
-from trainer.config import Hyperparameters
+from trainer.config import Hyperparameters, Technique
 from trainer.events import FailureReason
 from trainer.failures import TrainingError
 from trainer.forward import RowLoss
 from trainer.model import Base
 from trainer.optimization import apply_step, make_optimizer
 from trainer.rows import Row
+from trainer.techniques import Adapted, adapt
 
 _TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
 """Budget of one forward pass: more fills the processor better, less needs less memory and answers sooner."""
@@ -33,10 +32,9 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True, kw_only=True)
 class Trainee:
-    """A base with a fresh adapter, and what moves it."""
+    """A base that is ready to be trained, and what moves it."""
 
-    model: PeftModel
-    matrices: dict[str, nn.Parameter]
+    adapted: Adapted
     optimizer: torch.optim.AdamW
     row_loss: RowLoss
     settings: Hyperparameters
@@ -47,28 +45,44 @@ class Trainee:
     tokens_per_pass: int
 
     @classmethod
-    def of(cls, base: Base, settings: Hyperparameters, device: torch.device) -> Self:
-        """Inject the adapter that the settings describe. Raises TargetModulesError."""
+    def of(
+        cls,
+        base: Base,
+        settings: Hyperparameters,
+        device: torch.device,
+        technique: Technique = Technique.LORA,
+    ) -> Self:
+        """Prepare the base as technique and settings say. Raises what `techniques.adapt` raises."""
         dtype = base.model.dtype
-        model = inject(
-            base.model,
-            rank=settings.rank,
-            alpha=settings.alpha,
-            dropout=settings.dropout,
-            target_modules=settings.target_modules,
-            seed=settings.seed,
-        ).to(device)
-        matrices = matrices_of(model)
+        adapted = adapt(base, technique, settings, device)
         return cls(
-            model=model,
-            matrices=matrices,
-            optimizer=make_optimizer(list(matrices.values()), settings),
-            row_loss=RowLoss(model, packed=base.packs, device=device),
+            adapted=adapted,
+            optimizer=make_optimizer(list(adapted.trained.values()), settings),
+            row_loss=RowLoss(adapted, packed=base.packs, device=device),
             settings=settings,
             device=device,
             dtype=dtype,
             packs=base.packs,
             tokens_per_pass=_TOKENS_PER_PASS[device.type],
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        """What is switched between training and evaluation."""
+        return self.adapted.model
+
+    @property
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """The weights that are trained, under the names that files use."""
+        return self.adapted.trained
+
+    def passes(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """The rows in groups for one forward pass each."""
+        return split_by_tokens(
+            rows,
+            self.tokens_per_pass,
+            padded=not self.packs,
+            virtual_tokens=self.adapted.virtual_tokens,
         )
 
 
@@ -108,9 +122,10 @@ def train_step(
     # Randomness of a step follows from its number alone, so that a resumed run drops the same elements.
     torch.manual_seed(trainee.settings.seed * _SEED_STRIDE + step)
     trainee.model.train()
+    trainee.adapted.take_over()
     trained_tokens = sum(row.trained_tokens for row in rows)
     loss = 0.0
-    for micro_batch in split_by_tokens(rows, trainee.tokens_per_pass, padded=not trainee.packs):
+    for micro_batch in trainee.passes(rows):
         channel.check()
         share = trainee.row_loss(micro_batch) / trained_tokens
         loss += share.item()
@@ -131,9 +146,10 @@ def train_step(
 def evaluate(trainee: Trainee, rows: Sequence[Row], channel: Channel) -> float:
     """Mean cross-entropy, in nats, over the trained tokens of the rows. Raises CancellationError."""
     trainee.model.eval()
+    trainee.adapted.take_over()
     total = 0.0
     with torch.no_grad():
-        for micro_batch in split_by_tokens(rows, trainee.tokens_per_pass, padded=not trainee.packs):
+        for micro_batch in trainee.passes(rows):
             channel.check()
             total += trainee.row_loss(micro_batch).item()
     mean = total / sum(row.trained_tokens for row in rows)

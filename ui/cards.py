@@ -3,8 +3,21 @@
 from collections.abc import Sequence
 from html import escape
 
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, TuningJob
+from hotlora.v1.tuning_service_pb2 import (
+    TECHNIQUE_FULL,
+    TECHNIQUE_LORA,
+    TECHNIQUE_PROMPT_TUNING,
+    TECHNIQUE_QLORA,
+    Technique,
+    TuningJob,
+)
 
+TECHNIQUES: dict[str, Technique] = {
+    "LoRA": TECHNIQUE_LORA,
+    "QLoRA": TECHNIQUE_QLORA,
+    "Prompt tuning": TECHNIQUE_PROMPT_TUNING,
+    "Full": TECHNIQUE_FULL,
+}
 _STATES = {
     TuningJob.STATE_QUEUED: "queued",
     TuningJob.STATE_RUNNING: "running",
@@ -38,7 +51,7 @@ def _card(job: TuningJob) -> str:
     done = metrics.step / metrics.total_steps if metrics.total_steps else 0.0
     if job.state == TuningJob.STATE_SUCCEEDED:
         done = 1.0
-    technique = "QLoRA" if job.technique == TECHNIQUE_QLORA else "LoRA"
+    technique = next((name for name, one in TECHNIQUES.items() if one == job.technique), "")
     return (
         f'<div class="job {state_word(job)}" data-job="{escape(job.name)}">'
         f'<div class="head"><b>{escape(job.adapter.removeprefix("adapters/"))}</b>'

@@ -8,15 +8,14 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, TECHNIQUE_QLORA, Hyperparameters, TuningJob
+from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
 from ui.board import FINISHED, Board, Point
-from ui.cards import cards, title
+from ui.cards import TECHNIQUES, cards, title
 from ui.numbers import NotANumberError, decimal, whole
 from ui.words import plain
 
 PRIVATE = "private"
 REFRESH_SECONDS = 1.0
-TECHNIQUES = {"LoRA": TECHNIQUE_LORA, "QLoRA": TECHNIQUE_QLORA}
 
 
 def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) -> None:
@@ -57,7 +56,9 @@ def _form() -> list[gr.components.Component]:
     technique = gr.Radio(list(TECHNIQUES), value="LoRA", label="Technique", elem_id="technique")
     with gr.Accordion("Settings (empty: default)", open=False):
         rank = gr.Textbox(value="", label="Rank", elem_id="rank", placeholder="16")
-        rate = gr.Textbox(value="", label="Learning rate", elem_id="learning-rate", placeholder="2e-4")
+        rate = gr.Textbox(
+            value="", label="Learning rate", elem_id="learning-rate", placeholder="by technique"
+        )
         epochs = gr.Textbox(value="", label="Epochs", elem_id="epochs", placeholder="3")
     return [upload, adapter, technique, rank, rate, epochs]
 

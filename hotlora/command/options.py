@@ -68,6 +68,8 @@ class TechniqueName(StrEnum):
 
     LORA = "lora"
     QLORA = "qlora"
+    PROMPT_TUNING = "prompt-tuning"
+    FULL = "full"
 
 
 class ScheduleName(StrEnum):

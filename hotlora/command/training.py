@@ -52,7 +52,7 @@ def train(
             dataset=dataset.name,
             adapter_id=adapter,
             base_model=base_model,
-            technique=f"TECHNIQUE_{technique.upper()}",
+            technique=f"TECHNIQUE_{technique.upper().replace('-', '_')}",
             hyperparameters=settings,
             request_id=request_id,
         )

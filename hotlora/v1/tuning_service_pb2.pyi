@@ -18,6 +18,8 @@ class Technique(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TECHNIQUE_UNSPECIFIED: _ClassVar[Technique]
     TECHNIQUE_LORA: _ClassVar[Technique]
     TECHNIQUE_QLORA: _ClassVar[Technique]
+    TECHNIQUE_PROMPT_TUNING: _ClassVar[Technique]
+    TECHNIQUE_FULL: _ClassVar[Technique]
 
 class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,13 +30,15 @@ class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 TECHNIQUE_UNSPECIFIED: Technique
 TECHNIQUE_LORA: Technique
 TECHNIQUE_QLORA: Technique
+TECHNIQUE_PROMPT_TUNING: Technique
+TECHNIQUE_FULL: Technique
 SCHEDULE_UNSPECIFIED: Schedule
 SCHEDULE_COSINE: Schedule
 SCHEDULE_LINEAR: Schedule
 SCHEDULE_CONSTANT: Schedule
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps", "batch_size", "max_sequence_length", "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "seed", "validation_fraction", "eval_every_steps", "checkpoint_every_steps", "log_every_steps")
+    __slots__ = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps", "batch_size", "max_sequence_length", "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "seed", "validation_fraction", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "use_rslora", "virtual_tokens", "initial_prompt")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DROPOUT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +57,9 @@ class Hyperparameters(_message.Message):
     EVAL_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     LOG_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    USE_RSLORA_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_PROMPT_FIELD_NUMBER: _ClassVar[int]
     rank: int
     alpha: float
     dropout: float
@@ -71,7 +78,10 @@ class Hyperparameters(_message.Message):
     eval_every_steps: int
     checkpoint_every_steps: int
     log_every_steps: int
-    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ...) -> None: ...
+    use_rslora: bool
+    virtual_tokens: int
+    initial_prompt: str
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., initial_prompt: _Optional[str] = ...) -> None: ...
 
 class TuningJob(_message.Message):
     __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "evaluation_dataset", "evaluation")

@@ -26,7 +26,7 @@ from service.registry.rows import (
 from service.registry.states import JobState, VersionState
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
 from trainer import events
-from trainer.config import Hyperparameters, Schedule, Technique
+from trainer.config import LEARNING_RATES, SETTINGS_OF, Hyperparameters, Schedule, Technique
 
 DEFAULT_MAX_SEQUENCE_LENGTH = 2048
 """Of `Hyperparameters.max_sequence_length`, where the base model's context is not smaller."""
@@ -38,10 +38,14 @@ _TECHNIQUES: Mapping[int, Technique] = {
     tuning_pb.TECHNIQUE_UNSPECIFIED: Technique.LORA,
     tuning_pb.TECHNIQUE_LORA: Technique.LORA,
     tuning_pb.TECHNIQUE_QLORA: Technique.QLORA,
+    tuning_pb.TECHNIQUE_PROMPT_TUNING: Technique.PROMPT_TUNING,
+    tuning_pb.TECHNIQUE_FULL: Technique.FULL,
 }
 _TECHNIQUES_SENT = {
     Technique.LORA: tuning_pb.TECHNIQUE_LORA,
     Technique.QLORA: tuning_pb.TECHNIQUE_QLORA,
+    Technique.PROMPT_TUNING: tuning_pb.TECHNIQUE_PROMPT_TUNING,
+    Technique.FULL: tuning_pb.TECHNIQUE_FULL,
 }
 _SCHEDULES: Mapping[int, Schedule] = {
     tuning_pb.SCHEDULE_UNSPECIFIED: Schedule.COSINE,
@@ -115,20 +119,27 @@ def job_states_of(states: Iterable[tuning_pb.TuningJob.State]) -> frozenset[JobS
     return frozenset(state for state in JobState if state.value in names)
 
 
-def hyperparameters_of(message: tuning_pb.Hyperparameters, *, context_length: int) -> Hyperparameters:
+def hyperparameters_of(
+    message: tuning_pb.Hyperparameters, *, technique: Technique, context_length: int
+) -> Hyperparameters:
     """Settings with every default filled in. `context_length` is the base model's, in tokens."""
     # Wire and domain name these fields alike; ListFields gives those that were set.
     given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
     given["target_modules"] = tuple(message.target_modules)
     given["schedule"] = _SCHEDULES[message.schedule]
+    given.setdefault("learning_rate", LEARNING_RATES[technique])
     given.setdefault("alpha", DEFAULT_ALPHA_PER_RANK * given.get("rank", Hyperparameters.rank))
     given.setdefault("max_sequence_length", min(DEFAULT_MAX_SEQUENCE_LENGTH, context_length))
     return Hyperparameters(**given)
 
 
-def hyperparameters_message(settings: Hyperparameters) -> tuning_pb.Hyperparameters:
-    """What was decided; a setting that is None stays unset."""
-    sent = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
+def hyperparameters_message(settings: Hyperparameters, technique: Technique) -> tuning_pb.Hyperparameters:
+    """What was decided; a setting that is None, or that the technique does not read, stays unset."""
+    sent = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if value is not None and technique in SETTINGS_OF.get(name, Technique)
+    }
     return tuning_pb.Hyperparameters(**{**sent, "schedule": _SCHEDULES_SENT[settings.schedule]})
 
 
@@ -142,7 +153,7 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         dataset=dataset_name(row.dataset_id),
         adapter=adapter_name(row.adapter_id),
         technique=_TECHNIQUES_SENT[row.technique],
-        hyperparameters=hyperparameters_message(row.hyperparameters),
+        hyperparameters=hyperparameters_message(row.hyperparameters, row.technique),
         failure=_failure(row.failure_reason, row.failure_message),
         latest_metrics=None if row.latest_metrics is None else _metrics(row.latest_metrics),
         adapter_version="" if version is None else version_name(row.adapter_id, version),

@@ -6,7 +6,7 @@ What a method does is its servicer's; what every call passes is `service.rpc.bou
 import asyncio
 import errno
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -74,11 +74,13 @@ class Server:
         base_model: str,
         context_length: int,
         engine_max_rank: int,
+        linear_modules: Sequence[str] = (),
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         """`context_length` is the base model's, in tokens. `engine_max_rank` counts while the engine's own
-        highest rank is unknown."""
+        highest rank is unknown. `linear_modules` are the names of the base model's linear layers; without
+        them, only the trainer checks target modules."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -103,6 +105,7 @@ class Server:
             base_model=base_model,
             context_length=context_length,
             max_rank=lambda: engine.max_rank or engine_max_rank,
+            linear_modules=linear_modules,
         )
         self._names: list[str] = []
         """Of the services, for health and reflection."""

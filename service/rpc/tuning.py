@@ -4,7 +4,7 @@ Which moves a job may make is the registry's, who makes them is the runner's.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2_grpc as pb_grpc
@@ -12,10 +12,10 @@ from service.disk import Disk
 from service.errors import AlreadyExists, FieldViolation, InvalidRequest
 from service.registry import DatasetRow, NewJob, Registry
 from service.registry.states import JOB_ENDED
-from service.rpc import conversion
+from service.rpc import conversion, job_checks
 from service.rpc.boundary import Context
 from service.rpc.following import Following
-from trainer.config import Hyperparameters
+from trainer.config import Hyperparameters, Technique
 from trainer.records import Kind
 
 _EVENTS_AT_ONCE = 500
@@ -33,6 +33,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         base_model: str,
         context_length: int,
         max_rank: Callable[[], int],
+        linear_modules: Sequence[str],
     ) -> None:
         self._registry = registry
         self._following = following
@@ -40,13 +41,14 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         self._base_model = base_model
         self._context_length = context_length
         self._max_rank = max_rank
+        self._linear_modules = linear_modules
 
     async def CreateTuningJob(self, request: pb.CreateTuningJobRequest, context: Context) -> pb.TuningJob:
         new = self._new_job(request)
         known = await self._registry.job_of_request(new.request_id, new.request_digest)
         if known is None:
             dataset = await self._registry.get_dataset(new.dataset_id)
-            self._check(new, dataset)
+            self._check(new, dataset, given=[field.name for field, _ in request.hyperparameters.ListFields()])
             self._disk.refuse_if_full()
         return conversion.job_message(known or await self._registry.create_job(new))
 
@@ -91,23 +93,27 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             job = await self._registry.get_job(job_id)
 
     def _new_job(self, request: pb.CreateTuningJobRequest) -> NewJob:
+        technique = conversion.technique_of(request.technique)
         return NewJob(
             request_id=request.request_id,
             request_digest=hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest(),
             base_model=request.base_model or self._base_model,
             dataset_id=conversion.id_of(request.dataset),
             adapter_id=request.adapter_id,
-            technique=conversion.technique_of(request.technique),
+            technique=technique,
             hyperparameters=conversion.hyperparameters_of(
-                request.hyperparameters, context_length=self._context_length
+                request.hyperparameters, technique=technique, context_length=self._context_length
             ),
             evaluation_dataset_id=(
                 conversion.id_of(request.evaluation_dataset) if request.evaluation_dataset else ""
             ),
         )
 
-    def _check(self, new: NewJob, dataset: DatasetRow) -> None:
-        """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name."""
+    def _check(self, new: NewJob, dataset: DatasetRow, given: Sequence[str]) -> None:
+        """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name.
+
+        `given` are the settings that the caller chose; the others are defaults.
+        """
         violations = []
         if new.base_model != self._base_model:
             violations.append(
@@ -125,6 +131,10 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                     "training takes conversations or texts",
                 )
             )
+        violations.extend(job_checks.without_effect(new.technique, given))
+        violations.extend(job_checks.unknown_modules(new.hyperparameters, self._linear_modules))
+        if new.technique is Technique.PROMPT_TUNING:
+            violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))
         violations.extend(self._beyond_limits(new.hyperparameters, dataset))
         if violations:
             raise InvalidRequest(violations)

@@ -13,7 +13,7 @@ from service.engine.client import EngineClient
 from service.engine.wire import EngineRefused, unavailable
 from service.registry import VersionRow
 from service.serving.proof import Comparison, Prover, Verdict
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 
 _MAX_REASON_CHARACTERS = 500
 """Of the engine's own words in a failure's message."""
@@ -53,6 +53,12 @@ class Candidate:
 
 async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_rank: int) -> Candidate:
     """Check everything that can be checked before the engine hears of it. Raises RejectedError."""
+    if row.technique in (Technique.PROMPT_TUNING, Technique.FULL):
+        raise RejectedError(
+            Rejection.LOAD_REFUSED,
+            f"the engine serves LoRA adapters; what {row.technique.value} makes is published and kept, "
+            "but not served",
+        )
     directory = artifacts_dir / row.digest
     try:
         manifest = await asyncio.to_thread(_read_whole, directory)

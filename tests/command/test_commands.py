@@ -12,6 +12,7 @@ from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse
 from hotlora.v1.resources_pb2 import Failure
 from hotlora.v1.tuning_service_pb2 import (
     SCHEDULE_LINEAR,
+    TECHNIQUE_PROMPT_TUNING,
     TECHNIQUE_QLORA,
     StateChange,
     TuningEvent,
@@ -57,6 +58,25 @@ def test_training_passes_every_setting_on_and_leaves_the_rest_to_the_service(
     assert settings.HasField("max_grad_norm")
     assert not settings.HasField("epochs")
     assert request.request_id
+
+
+def test_training_passes_the_settings_of_prompt_tuning_and_rslora_on(
+    state: State, hotlora: Hotlora, rows: Path
+) -> None:
+    train = ("train", str(rows), "--adapter", "a", "--no-watch")
+    hotlora(
+        *train,
+        *("--technique", "prompt-tuning", "--virtual-tokens", "8"),
+        *("--initial-prompt", "Sort it"),
+    )
+    hotlora(*train, "--rslora", "--target-module", "all-linear")
+
+    prompt, low_rank = state.created
+    assert prompt.technique == TECHNIQUE_PROMPT_TUNING
+    assert (prompt.hyperparameters.virtual_tokens, prompt.hyperparameters.initial_prompt) == (8, "Sort it")
+    assert not prompt.hyperparameters.HasField("use_rslora")
+    assert low_rank.hyperparameters.use_rslora
+    assert list(low_rank.hyperparameters.target_modules) == ["all-linear"]
 
 
 def test_the_same_file_is_uploaded_once_and_another_file_is_another_dataset(

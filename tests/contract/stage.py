@@ -33,6 +33,7 @@ from trainer.rendering import Renderer
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
 ENGINE_MAX_RANK = 64
+LINEAR_MODULES = ("down_proj", "q_proj", "v_proj")
 GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
 
 CHATML = (
@@ -165,6 +166,7 @@ async def running(
             base_model=BASE,
             context_length=CONTEXT_LENGTH,
             engine_max_rank=ENGINE_MAX_RANK,
+            linear_modules=LINEAR_MODULES,
             limits=server_limits or ServerLimits(drain_seconds=5),
             new_error_id=ids("error"),
         )

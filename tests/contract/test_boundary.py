@@ -37,6 +37,7 @@ GARBAGE: dict[int, list[object]] = {
     FieldDescriptor.CPPTYPE_INT64: [-(2**63), -1, 0, 2**63 - 1],
     FieldDescriptor.CPPTYPE_DOUBLE: [math.nan, math.inf, -math.inf, -1.0, 0.0, 1e308],
     FieldDescriptor.CPPTYPE_ENUM: [-1, 0, 99, 2**31 - 1],
+    FieldDescriptor.CPPTYPE_BOOL: [False, True],
     FieldDescriptor.CPPTYPE_STRING: [
         "",
         "../../etc/passwd",

@@ -88,6 +88,7 @@ async def test_a_created_job_is_queued_with_every_default_filled_in(stage: Stage
         seed=42,
         validation_fraction=0.1,
         log_every_steps=1,
+        use_rslora=False,
     )
     assert job.create_time.ToNanoseconds() == 1_700_000_000_250_000_000
     assert not job.HasField("failure") and not job.HasField("start_time")
@@ -111,6 +112,70 @@ async def test_given_settings_are_kept_even_where_they_are_zero(stage: Stage) ->
         assert settings.HasField(field.name) if not field.is_repeated else value
         assert getattr(settings, field.name) == value
     assert settings.alpha == 8, "alpha follows the rank that was given"
+
+
+@pytest.mark.parametrize(
+    ("technique", "rate"),
+    [
+        (pb.TECHNIQUE_LORA, 2e-4),
+        (pb.TECHNIQUE_QLORA, 2e-4),
+        (pb.TECHNIQUE_PROMPT_TUNING, 3e-3),
+        (pb.TECHNIQUE_FULL, 2e-5),
+    ],
+)
+async def test_the_default_rate_is_the_techniques_and_its_job_shows_only_what_it_reads(
+    stage: Stage, technique: pb.Technique, rate: float
+) -> None:
+    await stage.upload(GOOD_LINE)
+    job = await stage.job(technique=technique)
+    assert job.technique == technique
+    assert job.hyperparameters.learning_rate == rate
+    low_rank = technique in (pb.TECHNIQUE_LORA, pb.TECHNIQUE_QLORA)
+    for name in ("rank", "alpha", "dropout", "use_rslora"):
+        assert job.hyperparameters.HasField(name) == low_rank
+    assert job.hyperparameters.HasField("virtual_tokens") == (technique == pb.TECHNIQUE_PROMPT_TUNING)
+
+
+async def test_a_setting_without_effect_on_the_technique_is_refused_with_those_that_read_it(
+    stage: Stage,
+) -> None:
+    await stage.upload(GOOD_LINE)
+    settings = pb.Hyperparameters(rank=8, target_modules=["q_proj"], learning_rate=1e-5)
+    refusal = await create_refused(stage, technique=pb.TECHNIQUE_FULL, hyperparameters=settings)
+    assert set(refusal.violations) == {"hyperparameters.rank", "hyperparameters.target_modules"}
+    assert "full" in refusal.violations["hyperparameters.rank"]
+    assert "lora or qlora" in refusal.violations["hyperparameters.rank"]
+    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(virtual_tokens=8))
+    assert "prompt_tuning" in refusal.violations["hyperparameters.virtual_tokens"]
+
+
+async def test_target_modules_that_the_base_has_not_are_refused_with_those_it_has(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    for module in ("lm_head", "wishful"):
+        settings = pb.Hyperparameters(target_modules=["q_proj", module])
+        refusal = await create_refused(stage, hyperparameters=settings)
+        text = refusal.violations["hyperparameters.target_modules"]
+        assert module in text
+        assert "down_proj, q_proj, v_proj" in text
+
+
+async def test_all_linear_is_a_target_by_itself_and_contradicts_any_other(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    job = await stage.job(hyperparameters=pb.Hyperparameters(target_modules=["all-linear"]))
+    assert job.hyperparameters.target_modules == ["all-linear"]
+    settings = pb.Hyperparameters(target_modules=["all-linear", "q_proj"])
+    refusal = await create_refused(stage, hyperparameters=settings)
+    assert "q_proj" in refusal.violations["hyperparameters.target_modules"]
+
+
+async def test_virtual_tokens_have_to_fit_into_the_context_with_the_longest_row(stage: Stage) -> None:
+    dataset = await stage.upload(b'{"prompt": "hello", "completion": "' + b"x" * 300 + b'"}\n')
+    room = CONTEXT_LENGTH - dataset.longest_row_tokens
+    prompt = {"technique": pb.TECHNIQUE_PROMPT_TUNING}
+    assert await stage.job(**prompt, hyperparameters=pb.Hyperparameters(virtual_tokens=room))
+    settings = pb.Hyperparameters(virtual_tokens=room + 1)
+    refusal = await create_refused(stage, **prompt, hyperparameters=settings)
+    assert f"at most {room}" in refusal.violations["hyperparameters.virtual_tokens"]
 
 
 async def test_the_same_request_again_returns_the_same_job_whatever_happened_meanwhile(stage: Stage) -> None:
@@ -362,6 +427,7 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
         base_model=BASE,
         context_length=CONTEXT_LENGTH,
         max_rank=lambda: 1,
+        linear_modules=(),
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
         request = pb.WatchTuningJobRequest(name="tuningJobs/job-1")

@@ -10,7 +10,9 @@ import torch
 
 from tests.training.conftest import Bases
 from tests.training.processes import ROOT
-from trainer.base_model import BaseModelError, check_directory, resolve
+from trainer import adapter
+from trainer.base_model import BaseModelError, check_directory, linear_module_names, resolve
+from trainer.model import load_base
 
 
 @pytest.fixture
@@ -32,6 +34,12 @@ def test_a_local_directory_is_named_after_itself_and_measured(copy: Path, tmp_pa
     model = resolve(str(copy), tmp_path / "models")
     assert (model.name, model.path, model.max_model_length) == ("copy", copy, 512)
     assert model.revision.startswith("sha256:")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "bloom"])
+def test_linear_layers_are_known_by_name_without_loading_the_model(base_of: Bases, family: str) -> None:
+    loaded = load_base(base_of(family), torch.float32).model
+    assert linear_module_names(base_of(family)) == adapter.linear_module_names(loaded)
 
 
 def test_a_revision_changes_with_any_byte_of_weights_config_or_tokenizer(copy: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.training.tiny import VOCABULARY
 from trainer.batches import pack, pad, split_by_tokens
 from trainer.channel import Channel
 from trainer.config import Hyperparameters
-from trainer.forward import RowLoss, summed_cross_entropy
+from trainer.forward import RowLoss, cross_entropies
 from trainer.model import Base, load_base
 from trainer.rendering import Renderer
 from trainer.rows import Row, StepOrder, load_rows, split_validation
@@ -74,14 +74,14 @@ def test_packed_rows_padded_rows_and_plain_transformers_agree(
     assert base.packs
     made = trainee(base)
     made.model.eval()
-    packed = RowLoss(made.model, packed=True, device=CPU)
+    packed = RowLoss(made.adapted, packed=True, device=CPU)
     packed_loss = packed(rows)
     packed_loss.backward()
     packed_gradients = [matrix.grad.clone() for matrix in made.matrices.values() if matrix.grad is not None]
     alone = sum(packed([row]).item() for row in rows)
     base.model.set_attn_implementation("sdpa")
     made.optimizer.zero_grad()
-    padded_loss = RowLoss(made.model, packed=False, device=CPU)(rows)
+    padded_loss = RowLoss(made.adapted, packed=False, device=CPU)(rows)
     padded_loss.backward()
     plain = 0.0
     with torch.no_grad():
@@ -116,9 +116,9 @@ def test_a_sliding_window_is_kept_within_packed_rows(base_of: Bases, tmp_path: P
     base = load_base(tmp_path, torch.float32)
     assert base.packs
     made = trainee(base)
-    packed = RowLoss(made.model, packed=True, device=CPU)([row, row]).item()
+    packed = RowLoss(made.adapted, packed=True, device=CPU)([row, row]).item()
     base.model.set_attn_implementation("sdpa")
-    padded = RowLoss(made.model, packed=False, device=CPU)([row, row]).item()
+    padded = RowLoss(made.adapted, packed=False, device=CPU)([row, row]).item()
     assert packed / 78 == pytest.approx(padded / 78, abs=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_a_vocabulary_larger_than_a_chunk_has_the_same_loss_and_gradient() -> No
     torch.manual_seed(0)
     logits = torch.randn(9, 1_000_000, requires_grad=True)
     targets = torch.randint(0, 1_000_000, (9,))
-    ours = summed_cross_entropy(logits, targets)
+    ours = cross_entropies(logits, targets).sum()
     (gradient,) = torch.autograd.grad(ours * 0.5, logits)
     reference = cross_entropy(logits, targets, reduction="sum")
     (expected,) = torch.autograd.grad(reference * 0.5, logits)

@@ -51,7 +51,7 @@ def test_our_loss_curve_is_that_of_trl(base_of: Bases, rows_path: Path, tmp_path
 
     base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     config = LoraConfig(
-        r=4, lora_alpha=8, target_modules=target_modules_of(ours.model), task_type="CAUSAL_LM"
+        r=4, lora_alpha=8, target_modules=target_modules_of(ours.adapted.model), task_type="CAUSAL_LM"
     )
     theirs = get_peft_model(base, config)
     trainable = [parameter for parameter in theirs.parameters() if parameter.requires_grad]

@@ -1,0 +1,61 @@
+"""What is wrong with the settings of a job before anything runs, as field violations. Pure functions."""
+
+from collections.abc import Sequence
+
+from service.errors import FieldViolation
+from service.registry import DatasetRow
+from trainer.config import ALL_LINEAR, SETTINGS_OF, Hyperparameters, Technique
+from trainer.records import Kind
+
+
+def without_effect(technique: Technique, given: Sequence[str]) -> list[FieldViolation]:
+    """Settings that were chosen and that the technique does not read."""
+    return [
+        FieldViolation(
+            field=f"hyperparameters.{name}",
+            description=f"would have no effect with technique {technique}; leave it out, or choose "
+            f"{' or '.join(sorted(SETTINGS_OF[name]))}",
+        )
+        for name in given
+        if technique not in SETTINGS_OF.get(name, Technique)
+    ]
+
+
+def unknown_modules(settings: Hyperparameters, known: Sequence[str]) -> list[FieldViolation]:
+    """Target modules that the base has not. Without `known` ones, nobody can tell yet."""
+    field, wanted = "hyperparameters.target_modules", set(settings.target_modules)
+    if ALL_LINEAR in wanted:
+        others = sorted(wanted - {ALL_LINEAR})
+        if not others:
+            return []
+        return [
+            FieldViolation(
+                field=field,
+                description=f"{ALL_LINEAR!r} means every module already; leave out "
+                f"either it or {', '.join(others)}",
+            )
+        ]
+    unknown = sorted(wanted - set(known)) if known else []
+    if not unknown:
+        return []
+    return [
+        FieldViolation(
+            field=field,
+            description=f"the base model has no linear layer called {', '.join(unknown)} in its blocks; "
+            f"it has {', '.join(known)} ({ALL_LINEAR!r} means all of them)",
+        )
+    ]
+
+
+def no_room(settings: Hyperparameters, dataset: DatasetRow, context_length: int) -> list[FieldViolation]:
+    """Virtual tokens that do not fit into the base's context together with the longest row."""
+    row = 2 if dataset.kind is Kind.TEXT else dataset.longest_row_tokens  # texts are cut to fit
+    if row + settings.virtual_tokens <= context_length:
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.virtual_tokens",
+            description=f"must be at most {max(0, context_length - row)}: the base model's context has "
+            f"{context_length} tokens, and the longest row {row}; got {settings.virtual_tokens}",
+        )
+    ]

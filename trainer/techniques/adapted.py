@@ -1,0 +1,71 @@
+"""What training, canary and publication need of a technique, whichever it is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainer.batches import Batch
+
+PUBLISHED_DTYPE = torch.bfloat16
+"""What engines serve adapters and models in."""
+
+
+class Adapted(ABC):
+    """A base model with what is trained of it or beside it."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """What is switched between training and evaluation."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The 32-bit weights that the optimizer moves, under the names that files use."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions in front of every row that have no token; 0 while the base is alone."""
+        return 0
+
+    @property
+    def rank(self) -> int:
+        """Of the adapter's matrices; 0 where there are none."""
+        return 0
+
+    @property
+    @abstractmethod
+    def facts(self) -> Mapping[str, object]:
+        """What the manifest says about this technique alone."""
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """[rows, columns, vocabulary], of the positions that `batch.predicting` names."""
+
+    @abstractmethod
+    def base_alone(self) -> AbstractContextManager[None]:
+        """Within this context `logits` are those of the base as it was before training."""
+
+    def take_over(self) -> None:  # noqa: B027  (most techniques compute with the very weights that are moved)
+        """Let the model compute with what `trained` holds now; called before a series of forward passes."""
+
+    @abstractmethod
+    def is_unchanged(self) -> bool:
+        """Whether training left no trace in the rounded weights."""
+
+    @abstractmethod
+    def write(self, directory: Path, base_name: str) -> None:
+        """Write what is published, manifest aside, into an existing directory. Raises OSError.
+
+        Comes last and after `round_to_published`: the model cannot be trained any further.
+        """
+
+    def round_to_published(self) -> None:
+        """Round every trained weight to a value that the published format holds."""
+        for weight in self.trained.values():
+            weight.data.copy_(weight.data.to(PUBLISHED_DTYPE))
+        self.take_over()

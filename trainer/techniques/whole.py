@@ -1,0 +1,123 @@
+"""Full fine-tuning: every weight of the model is trained, and the model is published whole.
+
+Where the base's arithmetic is 32-bit (CPUs without fast bfloat16) the model's own weights are trained. Where
+it is 16-bit (CUDA) the model computes with its 16-bit weights, and the optimizer moves 32-bit master copies
+of them, in which gradients are summed too: a step of 1e-5 is lost on a 16-bit weight. Either way the memory
+is that of 32-bit weights, gradients and two moments; 16-bit arithmetic adds 2 bytes a weight.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainer.base_model import MODEL_FILES
+from trainer.batches import Batch
+from trainer.files import json_bytes
+from trainer.model import Base, load_base
+from trainer.techniques.adapted import PUBLISHED_DTYPE, Adapted
+
+_WEIGHT_FILES = ("*.safetensors", "model.safetensors.index.json")
+_SHARD_SIZE = "5GB"
+"""Of a weight file; larger ones are slow to move about, and some file systems refuse them."""
+
+
+class Whole(Adapted):
+    """See the module."""
+
+    def __init__(self, base: Base, device: torch.device) -> None:
+        self._base_path = base.path
+        self._model: PreTrainedModel = base.model
+        self._model.to(device)  # type: ignore[arg-type]  # transformers decorates torch's own method
+        self._model.requires_grad_(True)
+        own = dict(self._model.named_parameters())
+        self._masters = {name: weight for name, weight in own.items() if weight.dtype is torch.float32}
+        self._moved = False
+        self._copies = {name: weight for name, weight in own.items() if name not in self._masters}
+        for name, weight in self._copies.items():
+            self._masters[name] = nn.Parameter(weight.detach().float())
+            hook = _into(self._masters[name])
+            weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+        self._begin = self._sums()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self._model
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        return self._masters
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {}
+
+    def logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self._model(**batch.inputs, logits_to_keep=batch.predicting, use_cache=False).logits
+        return logits
+
+    @contextmanager
+    def base_alone(self) -> Iterator[None]:
+        """Costs nothing before the first `take_over`, for until then the model is the base. Afterwards the
+        base is loaded again beside the model."""
+        if not self._moved:
+            yield
+            return
+        trained = self._model
+        self._model = load_base(self._base_path, trained.dtype).model
+        self._model.to(trained.device)  # type: ignore[arg-type]  # as above
+        try:
+            yield
+        finally:
+            self._model = trained
+
+    def take_over(self) -> None:
+        self._moved = True
+        with torch.no_grad():
+            for name, weight in self._copies.items():
+                weight.copy_(self._masters[name])
+
+    def is_unchanged(self) -> bool:
+        return self._sums() == self._begin
+
+    def _sums(self) -> list[float]:
+        """Of each weight as it would be published: what is left to compare with once the base has moved."""
+        with torch.no_grad():
+            return [float(one.to(PUBLISHED_DTYPE).sum(dtype=torch.float64)) for one in self._masters.values()]
+
+    def write(self, directory: Path, base_name: str) -> None:
+        self._model.to(PUBLISHED_DTYPE)  # type: ignore[arg-type]  # as above
+        self._model.save_pretrained(directory, max_shard_size=_SHARD_SIZE)
+        for file in directory.iterdir():
+            if not any(file.match(pattern) for pattern in _WEIGHT_FILES):
+                file.unlink()
+        # All but the weights is the base's own, to the byte where possible: rendering must not change.
+        for pattern in set(MODEL_FILES) - set(_WEIGHT_FILES):
+            for file in self._base_path.glob(pattern):
+                shutil.copyfile(file, directory / file.name)
+        _name_dtype(directory / "config.json")
+
+
+def _into(master: nn.Parameter) -> Callable[[Tensor], None]:
+    """A hook that adds a weight's gradient to that of its master, and frees it."""
+
+    def move(weight: Tensor) -> None:
+        assert weight.grad is not None
+        if master.grad is None:
+            master.grad = weight.grad.float()
+        else:
+            master.grad.add_(weight.grad)
+        weight.grad = None
+
+    return move
+
+
+def _name_dtype(config_path: Path) -> None:
+    config = json.loads(config_path.read_bytes())
+    name = "dtype" if "dtype" in config else "torch_dtype"
+    config_path.write_bytes(json_bytes(config | {name: str(PUBLISHED_DTYPE).removeprefix("torch.")}))
