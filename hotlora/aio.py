@@ -18,10 +18,11 @@ import grpc.aio
 from hotlora import calls, errors, requests, statuses
 from hotlora.calls import Call, RequestT, ResponseT
 from hotlora.client import Client
-from hotlora.following import Cursor, JobCursor, Patience, VersionCursor
+from hotlora.following import Cursor, EvaluationCursor, JobCursor, Patience, VersionCursor
 from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
+from hotlora.v1 import evaluation_service_pb2 as evaluations
 from hotlora.v1 import tuning_service_pb2 as tuning
 from hotlora.v1.resources_pb2 import Message
 
@@ -72,6 +73,7 @@ class AsyncClient:
         technique: tuning.Technique | str = tuning.TECHNIQUE_LORA,
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
+        evaluation_dataset: str = "",
     ) -> tuning.TuningJob:
         """Queues a job on `dataset`, datasets/{id}. A request id is made where none is given."""
         request = tuning.CreateTuningJobRequest(
@@ -81,6 +83,7 @@ class AsyncClient:
             adapter_id=adapter_id,
             technique=technique,
             hyperparameters=hyperparameters,
+            evaluation_dataset=evaluation_dataset,
         )
         return await self._unary(calls.CREATE_TUNING_JOB, request)
 
@@ -203,6 +206,34 @@ class AsyncClient:
     def watch_adapter_version(self, name: str) -> AsyncGenerator[adapters.AdapterVersion]:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
+
+    # Evaluations
+
+    async def get_evaluation(self, name: str) -> evaluations.AdapterEvaluation:
+        return await self._unary(calls.GET_EVALUATION, evaluations.GetEvaluationRequest(name=name))
+
+    async def list_evaluations(
+        self, *, page_size: int = 0, page_token: str = "", parent: str = ""
+    ) -> evaluations.ListEvaluationsResponse:
+        """A page of evaluations, newest first. `parent` is an adapter, a version, or empty for all."""
+        request = evaluations.ListEvaluationsRequest(
+            page_size=page_size, page_token=page_token, parent=parent
+        )
+        return await self._unary(calls.LIST_EVALUATIONS, request)
+
+    async def create_evaluation(
+        self, adapter_version: str, *, dataset: str = "", request_id: str | None = None
+    ) -> evaluations.AdapterEvaluation:
+        """Queues one on `dataset`, by default on what the version's job held out. A request id is made where
+        none is given."""
+        request = evaluations.CreateEvaluationRequest(
+            request_id=request_id or self._new_id(), adapter_version=adapter_version, dataset=dataset
+        )
+        return await self._unary(calls.CREATE_EVALUATION, request)
+
+    def watch_evaluation(self, name: str) -> AsyncGenerator[evaluations.AdapterEvaluation]:
+        """The evaluation now, then at each change, until it is SUCCEEDED or FAILED; reconnects itself."""
+        return self._follow(calls.WATCH_EVALUATION, EvaluationCursor(name))
 
     # Chat
 

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
+from hotlora.v1 import evaluation_service_pb2 as evaluations
 from hotlora.v1 import tuning_service_pb2 as tuning
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
@@ -165,6 +166,24 @@ UNLOAD_ADAPTER_VERSION: Final = _call(
 WATCH_ADAPTER_VERSION: Final = _call(
     "AdapterService", "WatchAdapterVersion", adapters.WatchAdapterVersionRequest, adapters.AdapterVersion,
     None, repeatable=True,
+)  # fmt: skip
+
+GET_EVALUATION: Final = _call(
+    "EvaluationService", "GetEvaluation", evaluations.GetEvaluationRequest, evaluations.AdapterEvaluation,
+    LOOK_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+LIST_EVALUATIONS: Final = _call(
+    "EvaluationService", "ListEvaluations", evaluations.ListEvaluationsRequest,
+    evaluations.ListEvaluationsResponse, LOOK_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+# Repeatable because it carries a request_id, always.
+CREATE_EVALUATION: Final = _call(
+    "EvaluationService", "CreateEvaluation", evaluations.CreateEvaluationRequest,
+    evaluations.AdapterEvaluation, CHANGE_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+WATCH_EVALUATION: Final = _call(
+    "EvaluationService", "WatchEvaluation", evaluations.WatchEvaluationRequest,
+    evaluations.AdapterEvaluation, None, repeatable=True,
 )  # fmt: skip
 
 # Not repeatable: a stream that was cut short would begin its answer anew.

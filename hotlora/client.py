@@ -17,10 +17,11 @@ import grpc
 
 from hotlora import calls, errors, requests, statuses
 from hotlora.calls import Call, RequestT, ResponseT
-from hotlora.following import Cursor, JobCursor, Patience, VersionCursor
+from hotlora.following import Cursor, EvaluationCursor, JobCursor, Patience, VersionCursor
 from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
+from hotlora.v1 import evaluation_service_pb2 as evaluations
 from hotlora.v1 import tuning_service_pb2 as tuning
 from hotlora.v1.resources_pb2 import Message
 
@@ -69,6 +70,7 @@ class Client:
         technique: tuning.Technique | str = tuning.TECHNIQUE_LORA,
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
+        evaluation_dataset: str = "",
     ) -> tuning.TuningJob:
         """Queues a job on `dataset`, datasets/{id}. A request id is made where none is given."""
         request = tuning.CreateTuningJobRequest(
@@ -78,6 +80,7 @@ class Client:
             adapter_id=adapter_id,
             technique=technique,
             hyperparameters=hyperparameters,
+            evaluation_dataset=evaluation_dataset,
         )
         return self._unary(calls.CREATE_TUNING_JOB, request)
 
@@ -193,6 +196,34 @@ class Client:
     def watch_adapter_version(self, name: str) -> Generator[adapters.AdapterVersion, None, None]:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
+
+    # Evaluations
+
+    def get_evaluation(self, name: str) -> evaluations.AdapterEvaluation:
+        return self._unary(calls.GET_EVALUATION, evaluations.GetEvaluationRequest(name=name))
+
+    def list_evaluations(
+        self, *, page_size: int = 0, page_token: str = "", parent: str = ""
+    ) -> evaluations.ListEvaluationsResponse:
+        """A page of evaluations, newest first. `parent` is an adapter, a version, or empty for all."""
+        request = evaluations.ListEvaluationsRequest(
+            page_size=page_size, page_token=page_token, parent=parent
+        )
+        return self._unary(calls.LIST_EVALUATIONS, request)
+
+    def create_evaluation(
+        self, adapter_version: str, *, dataset: str = "", request_id: str | None = None
+    ) -> evaluations.AdapterEvaluation:
+        """Queues one on `dataset`, by default on what the version's job held out. A request id is made where
+        none is given."""
+        request = evaluations.CreateEvaluationRequest(
+            request_id=request_id or self._new_id(), adapter_version=adapter_version, dataset=dataset
+        )
+        return self._unary(calls.CREATE_EVALUATION, request)
+
+    def watch_evaluation(self, name: str) -> Generator[evaluations.AdapterEvaluation, None, None]:
+        """The evaluation now, then at each change, until it is SUCCEEDED or FAILED; reconnects itself."""
+        return self._follow(calls.WATCH_EVALUATION, EvaluationCursor(name))
 
     # Chat
 

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from hotlora.errors import HotloraError, Unavailable
 from hotlora.v1.adapter_service_pb2 import AdapterVersion, WatchAdapterVersionRequest
+from hotlora.v1.evaluation_service_pb2 import AdapterEvaluation, WatchEvaluationRequest
 from hotlora.v1.tuning_service_pb2 import WatchTuningJobRequest, WatchTuningJobResponse
 
 PATIENCE_SECONDS: Final = 120.0
@@ -66,6 +67,21 @@ class VersionCursor:
         return WatchAdapterVersionRequest(name=self._name)
 
     def is_new(self, response: AdapterVersion) -> bool:
+        is_new, self._last = response != self._last, response
+        return is_new
+
+
+class EvaluationCursor:
+    """Passes on an evaluation whenever it differs from what was passed on before."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._last: AdapterEvaluation | None = None
+
+    def request(self) -> WatchEvaluationRequest:
+        return WatchEvaluationRequest(name=self._name)
+
+    def is_new(self, response: AdapterEvaluation) -> bool:
         is_new, self._last = response != self._last, response
         return is_new
 

@@ -134,6 +134,14 @@ def train(
     eval_every_steps: Annotated[int | None, _whole("Default: four evaluations in a run.")] = None,
     checkpoint_every_steps: Annotated[int | None, _whole("Default: as evaluations.")] = None,
     log_every_steps: Annotated[int | None, _whole("Steps between figures. Default 1.")] = None,
+    evaluate_on: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="JSON Lines, or datasets/ID, to compare base and adapter on. Default: the rows set aside.",
+            show_default=False,
+        ),
+    ] = "",
     request_id: Annotated[
         str | None, typer.Option(help="The same id again gives the same job.", show_default=False)
     ] = None,
@@ -179,6 +187,7 @@ def train(
         dataset_id=dataset_id,
         technique=technique,
         settings=settings,
+        evaluate_on=evaluate_on,
         request_id=request_id,
         follow=watch,
         as_json=as_json,
@@ -204,6 +213,46 @@ def jobs(
         commands.show_job(address, job, as_json=as_json)
     else:
         commands.list_jobs(address, states=state or (), adapter=adapter, limit=limit, as_json=as_json)
+
+
+@app.command()
+def evaluations(
+    evaluation: Annotated[str | None, typer.Argument(help="Show this one.", show_default=False)] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Only this adapter's, or this version's (NAME@N).", show_default=False)
+    ] = None,
+    limit: Limit = 20,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists reports of base against adapter, newest first, or shows one."""
+    from hotlora.command import reports
+
+    if evaluation is not None:
+        reports.show(address, evaluation, as_json=as_json)
+    else:
+        reports.list_evaluations(address, adapter=adapter, limit=limit, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    version: Annotated[str, typer.Argument(metavar="NAME@N", show_default=False)],
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="JSON Lines, or datasets/ID. Default: what its job held out.",
+            show_default=False,
+        ),
+    ] = "",
+    watch: Annotated[bool, typer.Option(help="Follow it until there is a report.")] = True,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compares a version with its base, again or on another dataset."""
+    from hotlora.command import reports
+
+    raise typer.Exit(reports.evaluate(address, version, on=on, follow=watch, as_json=as_json))
 
 
 @app.command()

@@ -23,6 +23,11 @@ def adapter(text: str) -> str:
     return text if text.startswith("adapters/") else f"adapters/{text}"
 
 
+def evaluation(text: str) -> str:
+    """evaluations/{id} of an id or a whole name."""
+    return text if text.startswith("evaluations/") else f"evaluations/{text}"
+
+
 def is_version(text: str) -> bool:
     """Whether the text names one version of an adapter, as opposed to the adapter."""
     return _VERSION.fullmatch(text) is not None or "/versions/" in text

@@ -35,6 +35,7 @@ def train(
     dataset_id: str,
     technique: str,
     settings: Hyperparameters,
+    evaluate_on: str,
     request_id: str | None,
     follow: bool,
     as_json: bool,
@@ -48,6 +49,7 @@ def train(
             dataset = upload(
                 client, Path(source), dataset_id=dataset_id, console=None if as_json else console
             )
+        evaluation_dataset = dataset_of(client, evaluate_on, None if as_json else console)
         job = client.create_tuning_job(
             dataset=dataset.name,
             adapter_id=adapter,
@@ -55,6 +57,7 @@ def train(
             technique=f"TECHNIQUE_{technique.upper().replace('-', '_')}",
             hyperparameters=settings,
             request_id=request_id,
+            evaluation_dataset=evaluation_dataset,
         )
         if not follow:
             if as_json:
@@ -121,7 +124,15 @@ def follow_version(client: Client, name: str, console: Console, *, as_json: bool
         return ExitCode.FAILED
     if not as_json:
         console.print(f"Ask it: `hotlora compare {version.model}`")
+        console.print(f"Whether it helped: `hotlora evaluations --adapter {version.model}`")
     return ExitCode.OK
+
+
+def dataset_of(client: Client, source: str, console: Console | None) -> str:
+    """datasets/{id} of what a person named: that, a file to upload, or nothing."""
+    if not source or source.startswith("datasets/"):
+        return source
+    return upload(client, Path(source), dataset_id="", console=console).name
 
 
 def upload(

@@ -23,6 +23,8 @@ from hotlora.v1 import chat_service_pb2 as chats_v1
 from hotlora.v1 import chat_service_pb2_grpc as chats_grpc
 from hotlora.v1 import dataset_service_pb2 as datasets_v1
 from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
+from hotlora.v1 import evaluation_service_pb2 as evaluations_v1
+from hotlora.v1 import evaluation_service_pb2_grpc as evaluations_grpc
 from hotlora.v1 import tuning_service_pb2 as tuning
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from hotlora.v1.resources_pb2 import Failure
@@ -49,6 +51,8 @@ class State:
     versions: dict[str, Version] = field(default_factory=dict)
     version_course: list[Version] = field(default_factory=list)
     """What a watch of a version sends."""
+    evaluations: dict[str, evaluations_v1.AdapterEvaluation] = field(default_factory=dict)
+    created_evaluations: list[evaluations_v1.CreateEvaluationRequest] = field(default_factory=list)
     created: list[tuning.CreateTuningJobRequest] = field(default_factory=list)
     chats: list[chats_v1.ChatRequest] = field(default_factory=list)
     answer: Callable[[chats_v1.ChatRequest], Iterator[chats_v1.ChatResponse]] | None = None
@@ -322,6 +326,46 @@ class _Adapters(adapters_grpc.AdapterServiceServicer):
         yield from self._state.version_course
 
 
+class _Evaluations(evaluations_grpc.EvaluationServiceServicer):
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def GetEvaluation(
+        self, request: evaluations_v1.GetEvaluationRequest, context: grpc.ServicerContext
+    ) -> evaluations_v1.AdapterEvaluation:
+        return self._state.evaluations.get(request.name) or _not_found(context, request.name)
+
+    def ListEvaluations(
+        self, request: evaluations_v1.ListEvaluationsRequest, context: grpc.ServicerContext
+    ) -> evaluations_v1.ListEvaluationsResponse:
+        found = [
+            one
+            for one in self._state.evaluations.values()
+            if f"{one.adapter_version}/".startswith(f"{request.parent}/" if request.parent else "")
+        ]
+        return evaluations_v1.ListEvaluationsResponse(evaluations=found)
+
+    def CreateEvaluation(
+        self, request: evaluations_v1.CreateEvaluationRequest, context: grpc.ServicerContext
+    ) -> evaluations_v1.AdapterEvaluation:
+        self._state.created_evaluations.append(request)
+        return evaluations_v1.AdapterEvaluation(
+            name="evaluations/triage-1",
+            adapter_version=request.adapter_version,
+            state=evaluations_v1.AdapterEvaluation.STATE_QUEUED,
+        )
+
+    def WatchEvaluation(
+        self, request: evaluations_v1.WatchEvaluationRequest, context: grpc.ServicerContext
+    ) -> Iterator[evaluations_v1.AdapterEvaluation]:
+        evaluation = self._state.evaluations.get(request.name) or _not_found(context, request.name)
+        running = evaluations_v1.AdapterEvaluation.STATE_RUNNING
+        yield evaluations_v1.AdapterEvaluation(
+            name=evaluation.name, state=running, done_answers=1, total_answers=9
+        )
+        yield evaluation
+
+
 class _Chats(chats_grpc.ChatServiceServicer):
     def __init__(self, state: State) -> None:
         self._state = state
@@ -365,6 +409,7 @@ def serving(state: State, address: str = "127.0.0.1:0") -> Iterator[str]:
     datasets_grpc.add_DatasetServiceServicer_to_server(_Datasets(state), server)
     adapters_grpc.add_AdapterServiceServicer_to_server(_Adapters(state), server)
     chats_grpc.add_ChatServiceServicer_to_server(_Chats(state), server)
+    evaluations_grpc.add_EvaluationServiceServicer_to_server(_Evaluations(state), server)
     port = server.add_insecure_port(address)
     server.start()
     try:
