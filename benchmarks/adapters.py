@@ -57,7 +57,7 @@ def _random_adapters(base: Path, home: Path) -> list[Path]:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", init_lora_weights=False)
         paths.append(home / f"adapter-{number}")
-        get_peft_model(model, config).save_pretrained(paths[-1])
+        get_peft_model(model, config).save_pretrained(str(paths[-1]))
     return paths
 
 
@@ -65,7 +65,7 @@ async def _measure(url: str, key: str, base: str, paths: list[Path]) -> dict[int
     """Tokens per second of each round, by concurrency and by who is asked."""
     client = EngineClient(url=url, api_key=key)
     for path in paths:
-        await client.load_adapter(path.name, path)
+        await client.load_adapter(name=path.name, path=str(path))
     await client.close()
     adapters = [Target(url=url, model=path.name, api_key=key) for path in paths]
     groups = {"base": [Target(url=url, model=base, api_key=key)], "one": adapters[:1], "four": adapters}

@@ -115,7 +115,7 @@ def train_ours(base: Path, settings: Hyperparameters, folder: Path, report: Repo
 def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path, report: Report) -> None:
     """SFTTrainer on the same rows: by its defaults, packed, or in 32 bits from our first weights."""
     from datasets import Dataset  # noqa: PLC0415  (our arms must not pay for the memory of either)
-    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # noqa: PLC0415
 
     rows = load_rows(TRAIN_PATH, Renderer.from_directory(base), max_length=settings.max_sequence_length)
     order = StepOrder(rows=rows, batch_size=settings.batch_size, seed=settings.seed)
@@ -124,7 +124,7 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
     options: dict[str, Any] = {"per_device_train_batch_size": settings.batch_size}
     lora = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules="all-linear")
     dtype = torch.float32 if arm.endswith("fp32") else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     if arm.startswith("trl_packed"):
         options = {
             "per_device_train_batch_size": 1,
@@ -144,7 +144,7 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
         last_loss = float("nan")
 
         def compute_loss(self, *arguments: Any, **options: Any) -> Any:
-            result = super().compute_loss(*arguments, **options)
+            result = super().compute_loss(*arguments, **options)  # type: ignore[no-untyped-call]
             loss: Tensor = result[0] if isinstance(result, tuple) else result
             self.last_loss = loss.item()
             return result
@@ -169,7 +169,8 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
         train_dataset=Dataset.from_list([_trl_row(row) for row in ordered]),
         peft_config=None if arm == "trl_fp32" else lora,
     )
-    lengths = [len(token_ids) for token_ids in trainer.train_dataset["input_ids"]]
+    dataset: Any = trainer.train_dataset
+    lengths = [len(token_ids) for token_ids in dataset["input_ids"]]
     rows_a_step = int(options["per_device_train_batch_size"])
 
     class Reporter(TrainerCallback):
