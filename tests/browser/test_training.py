@@ -83,6 +83,16 @@ def test_a_refused_file_is_a_toast_that_names_the_line(page: Page, stage: Stage,
     assert stage.created == []
 
 
+def test_a_file_of_2_gb_is_refused_by_the_page_itself(page: Page, stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "huge.jsonl"
+    with path.open("wb") as file:
+        file.truncate(2 << 30)  # sparse: it takes no room
+    page.get_by_role("tab", name="Training").click()
+    page.set_input_files("#examples input[type=file]", str(path))
+    expect(page.locator(".toast-body")).to_contain_text("exceed the maximum allowed size of 512")
+    assert stage.uploads == []
+
+
 def test_a_job_can_be_cancelled(page: Page, stage: Stage, examples: Path) -> None:
     start(page, examples, "support")
     expect(page.locator("#job input")).to_have_value("support · running · job-1")
