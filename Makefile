@@ -20,7 +20,7 @@ demo:
 
 test:
 	@deploy/setup.sh --browser
-	@exec $(PYTHON_BIN) -m pytest
+	@exec $(PYTHON_BIN) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check:
 	@deploy/setup.sh
