@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,25 +46,34 @@ def environment(home: Path, models_dir: Path) -> dict[str, str]:
     }
 
 
+@contextmanager
+def running_stack(home: Path, models_dir: Path, *options: str) -> Iterator[Stack]:
+    """`hotlora up` until the block ends; that it ends cleanly is checked."""
+    command = [sys.executable, "-m", "hotlora.command", "up", "--json", *options]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(home, models_dir), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        urls = next((said["ready"] for line in process.stdout if "ready" in (said := json.loads(line))), None)
+        if urls is None:
+            logs = "\n".join(path.read_text()[-3000:] for path in sorted((home / "logs").glob("*.log")))
+            pytest.fail(f"hotlora up ended with {process.wait()} before it was ready:\n{logs}")
+        yield Stack(home=home, urls=urls, process=process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(60)
+        process.stdout.close()
+    assert code == 0
+
+
 @pytest.fixture(scope="session")
 def stack(
     tmp_path_factory: pytest.TempPathFactory, models_dir: Path, base_model_dir: Path
 ) -> Iterator[Stack]:
-    """One stack for all end-to-end tests; its clean end is checked when it ends."""
-    home = tmp_path_factory.mktemp("stack")
-    command = [sys.executable, "-m", "hotlora.command", "up", "--json"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(home, models_dir), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    urls = next((said["ready"] for line in process.stdout if "ready" in (said := json.loads(line))), None)
-    if urls is None:
-        logs = "\n".join(path.read_text()[-3000:] for path in sorted((home / "logs").glob("*.log")))
-        pytest.fail(f"hotlora up ended with {process.wait()} before it was ready:\n{logs}")
-    yield Stack(home=home, urls=urls, process=process)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
-    process.stdout.close()
+    """One stack for all end-to-end tests."""
+    with running_stack(tmp_path_factory.mktemp("stack"), models_dir) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MambaConfig,
@@ -38,12 +39,12 @@ _WORDS = (
 )
 
 
-def config_of(family: str) -> PretrainedConfig:
-    """A model of 2 layers and 32 dimensions."""
+def config_of(family: str, hidden_size: int = 32) -> PretrainedConfig:
+    """A model of 2 layers and 4 heads."""
     sizes = {"vocab_size": VOCABULARY, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
     decoder = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": hidden_size,
+        "intermediate_size": 2 * hidden_size,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -55,11 +56,13 @@ def config_of(family: str) -> PretrainedConfig:
             return LlamaConfig(**sizes, **decoder)
         case "qwen2":
             return Qwen2Config(**sizes, **decoder)
+        case "gemma":
+            return GemmaConfig(**sizes, **decoder, head_dim=hidden_size // 4)
         case "gpt2":
             return GPT2Config(
                 **sizes,
                 n_positions=512,
-                n_embd=32,
+                n_embd=hidden_size,
                 n_layer=2,
                 n_head=4,
                 resid_pdrop=0.0,
@@ -68,18 +71,18 @@ def config_of(family: str) -> PretrainedConfig:
                 initializer_range=0.1,
             )
         case "bloom":  # positions by distance in the sequence: cannot tell packed rows apart
-            return BloomConfig(**sizes, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.1)
+            return BloomConfig(**sizes, hidden_size=hidden_size, n_layer=2, n_head=4, initializer_range=0.1)
         case "mamba":  # a state that runs through everything in the sequence
             return MambaConfig(
-                **sizes, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.1
+                **sizes, hidden_size=hidden_size, num_hidden_layers=2, state_size=4, initializer_range=0.1
             )
     raise ValueError(family)
 
 
-def build_base(directory: Path, family: str) -> Path:
+def build_base(directory: Path, family: str, hidden_size: int = 32) -> Path:
     """Write config, safetensors weights and tokenizer."""
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config_of(family)).save_pretrained(directory)
+    AutoModelForCausalLM.from_config(config_of(family, hidden_size)).save_pretrained(directory)
     write_tokenizer(directory)
     return directory
 
