@@ -1,4 +1,4 @@
-"""Bases of other families than the default, from local directories: trained, proven on a real engine, asked."""
+"""Bases of other families, from local directories: trained, proven on a real engine, and asked."""
 
 from pathlib import Path
 
