@@ -1,30 +1,38 @@
 """Checkpoints: everything a later attempt needs to go on as if nothing had happened, whole or not at all.
 
-A checkpoint is a directory `step-<n>`: the adapter's matrices and the optimizer's moments as safetensors,
-the step as JSON, and a manifest with the SHA-256 of each. Order of rows and random numbers follow from seed
-and step and need no saving. Never pickled. It does not know when to save.
+A checkpoint is a directory `step-<n>`: the trained tensors and the optimizer's moments as safetensors, the
+step and the loss curve as JSON. Beside it lies the state of the best step so far, `best-<n>`: the trained
+tensors alone, in the type in which they are published. A checkpoint whose best state is damaged does not
+count either. Order of rows and random numbers follow from seed and step and need no saving. Never pickled.
+It does not know when to save, nor what makes a step the best.
 """
 
-import hashlib
+import dataclasses
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainer.files import sync_directory, write_durably
+from trainer.curve import Curve
+from trainer.techniques.adapted import PUBLISHED_DTYPE
+from trainer.whole import read_whole, write_whole
 
 KEPT = 2
 """How many checkpoints stay: the newest, and the one before in case the newest is damaged."""
 
-_MANIFEST = "manifest.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_ADAPTER, _OPTIMIZER, _STATE, _BEST = (
+    "adapter.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "best.safetensors",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,10 @@ class Progress:
     """Tokens that went through the model."""
     seconds: float
     """Time of training, over all attempts."""
+    curve: Curve = field(default_factory=Curve)
+    """Losses so far."""
+    best_step: int = 0
+    """Step whose state `Checkpoints.save_best` keeps; 0 before the first evaluation."""
 
     @classmethod
     def none(cls) -> "Progress":
@@ -59,33 +71,41 @@ class Checkpoints:
         self, progress: Progress, matrices: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> None:
         """Write a checkpoint, then forget all but the newest two. Raises OSError."""
-        contents = {
-            "adapter.safetensors": save({name: matrix.detach() for name, matrix in matrices.items()}),
-            "optimizer.safetensors": save(_moments(matrices, optimizer)),
-            "state.json": json.dumps(
-                {
-                    "fingerprint": self._fingerprint,
-                    "step": progress.step,
-                    "tokens": progress.tokens,
-                    "seconds": progress.seconds,
-                }
-            ).encode(),
-        }
-        self._directory.mkdir(parents=True, exist_ok=True)
-        beside = self._directory / f".writing-{os.getpid()}"
-        shutil.rmtree(beside, ignore_errors=True)
-        listing = write_durably(beside / "content", contents)
-        # The manifest comes last and alone: a directory without a right one is no checkpoint.
-        write_durably(beside / "manifest", {_MANIFEST: json.dumps(listing).encode()})
-        (beside / "manifest" / _MANIFEST).rename(beside / "content" / _MANIFEST)
-        sync_directory(beside / "content")
-        final = self._directory / f"step-{progress.step:08d}"
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one of an earlier attempt
-        (beside / "content").rename(final)
-        sync_directory(self._directory)
-        shutil.rmtree(beside)
+        state = {"fingerprint": self._fingerprint, **dataclasses.asdict(progress)}
+        write_whole(
+            self._directory / f"step-{progress.step:08d}",
+            {
+                _ADAPTER: save({name: matrix.detach() for name, matrix in matrices.items()}),
+                _OPTIMIZER: save(_moments(matrices, optimizer)),
+                _STATE: json.dumps(state).encode(),
+            },
+        )
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def save_best(self, step: int, matrices: Mapping[str, nn.Parameter]) -> None:
+        """Keep the state of this step as the best one. Raises OSError.
+
+        Those that kept checkpoints call their best stay too: a run that goes on there still needs them.
+        """
+        rounded = {
+            name: matrix.detach().to("cpu", PUBLISHED_DTYPE).contiguous() for name, matrix in matrices.items()
+        }
+        write_whole(self._best_path(step), {_BEST: save(rounded)})
+        needed = {self._best_path(step)}
+        for directory in self._newest_first():
+            try:
+                needed.add(self._best_path(self._progress(read_whole(directory, [_STATE])[_STATE]).best_step))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged, so nobody goes on there
+        for old in set(self._directory.glob("best-*")) - needed:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore_best(self, step: int, matrices: Mapping[str, nn.Parameter]) -> None:
+        """Put the state of the best step into the trained tensors. Raises OSError, ValueError."""
+        best = load(read_whole(self._best_path(step), [_BEST])[_BEST])
+        for name, matrix in matrices.items():
+            matrix.data.copy_(best[name])
 
     def resume(
         self, matrices: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
@@ -93,21 +113,28 @@ class Checkpoints:
         """Load the newest whole checkpoint into adapter and optimizer; None if there is none."""
         for directory in self._newest_first():
             try:
-                contents = _read_whole(directory)
-                state = json.loads(contents["state.json"])
-                if state["fingerprint"] != self._fingerprint:
-                    raise ValueError("it belongs to another run")
-                progress = Progress(
-                    step=int(state["step"]), tokens=int(state["tokens"]), seconds=float(state["seconds"])
-                )
-                adapter = load(contents["adapter.safetensors"])
-                moments = load(contents["optimizer.safetensors"])
+                contents = read_whole(directory, [_ADAPTER, _OPTIMIZER, _STATE])
+                progress = self._progress(contents[_STATE])
+                if progress.best_step:
+                    read_whole(self._best_path(progress.best_step), [_BEST])
+                adapter = load(contents[_ADAPTER])
+                moments = load(contents[_OPTIMIZER])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 print(f"checkpoint {directory} is ignored: {error!r}", file=sys.stderr)
                 continue
             _restore(matrices, optimizer, adapter, moments)
             return progress
         return None
+
+    def _progress(self, state: bytes) -> Progress:
+        """Raises ValueError, KeyError or TypeError where it is not that of this run."""
+        fields = json.loads(state)
+        if fields.pop("fingerprint") != self._fingerprint:
+            raise ValueError("it belongs to another run")
+        return Progress(**{**fields, "curve": Curve.from_json(fields["curve"])})
+
+    def _best_path(self, step: int) -> Path:
+        return self._directory / f"best-{step:08d}"
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._directory.glob("step-*"), reverse=True)
@@ -133,15 +160,3 @@ def _restore(
         optimizer.state[matrix] = {
             moment: moments[f"{name}.{moment}"].to(matrix.device) for moment in _MOMENTS
         }
-
-
-def _read_whole(directory: Path) -> dict[str, bytes]:
-    """Contents of a checkpoint's files, each as the manifest describes it. Raises ValueError, OSError."""
-    listing = json.loads((directory / _MANIFEST).read_bytes())
-    contents = {}
-    for name in ("adapter.safetensors", "optimizer.safetensors", "state.json"):
-        content = (directory / name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != listing[name]["sha256"]:
-            raise ValueError(f"{name} is not as it was written")
-        contents[name] = content
-    return contents

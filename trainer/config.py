@@ -62,6 +62,13 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
 
 
+class Metric(StrEnum):
+    """Which figure of an evaluation says what is better."""
+
+    EVAL_LOSS = "eval_loss"
+    TASK_SCORE = "task_score"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
     """Settings of a run, complete. Meaning and ranges stand in `protos/hotlora/v1/tuning_service.proto`."""
@@ -97,6 +104,10 @@ class Hyperparameters:
     checkpoint_every_steps: int | None = None
     """None means as often as evaluations."""
     log_every_steps: int = 1
+    early_stopping_patience: int = 0
+    """Evaluations in a row that may bring nothing better; after so many training ends. 0 means never."""
+    early_stopping_metric: Metric = Metric.EVAL_LOSS
+    """Says which step is the best one, whose weights are published, also where patience is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +153,7 @@ class JobFile:
             hyperparameters = dict(fields.pop("hyperparameters"))
             hyperparameters["target_modules"] = tuple(hyperparameters["target_modules"])
             hyperparameters["schedule"] = Schedule(hyperparameters["schedule"])
+            hyperparameters["early_stopping_metric"] = Metric(hyperparameters["early_stopping_metric"])
             base_model = dict(fields.pop("base_model"))
             base_model["path"] = Path(base_model["path"])
             for name in ("dataset_path", "work_path", "artifacts_path"):

@@ -25,6 +25,16 @@ class FailureReason(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+class Verdict(StrEnum):
+    """How well a run fits, as `trainer.verdict` judges it."""
+
+    TOO_LITTLE_KNOWN = "TOO_LITTLE_KNOWN"
+    UNDERFITTING = "UNDERFITTING"
+    GOOD_FIT = "GOOD_FIT"
+    OVERFITTING = "OVERFITTING"
+    DIVERGED = "DIVERGED"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loading:
     """The process began; data and model are being loaded."""
@@ -95,6 +105,37 @@ class Evaluation:
     step: int
     eval_loss: float
     rows: int
+    task_score: float | None = None
+    """The task's own figure on generated answers, 0 to 1; None where it was not asked for."""
+    best_step: int = 0
+    """The step with the best evaluation so far; 0 in what earlier releases recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A verdict: always one at the end, and one while training goes on whenever an alarm begins or ends."""
+
+    kind: ClassVar[str] = "fit"
+    time: float
+    verdict: Verdict
+    step: int
+    """Optimizer steps done."""
+    since_step: int | None
+    """Where it began; only with OVERFITTING and DIVERGED."""
+    best_step: int
+    """The best step so far, at the end the one that is published; 0 before the first evaluation."""
+    start_loss: float | None
+    """Mean training loss of the first steps."""
+    train_loss: float | None
+    """Mean training loss since the evaluation before the latest."""
+    eval_loss: float | None
+    """Of the latest evaluation."""
+    best_eval_loss: float | None
+    """The lowest so far."""
+    stopped_early: bool
+    """Whether patience ended the run before its last step."""
+    sentence: str
+    """For a person, with the numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +154,8 @@ class Saving:
     kind: ClassVar[str] = "saving"
     time: float
     step: int
+    best_step: int = 0
+    """Whose weights are written; 0 in what earlier releases recorded, which wrote those of the last step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +169,8 @@ class Published:
     """SHA-256 of MANIFEST.json, lower-case hexadecimal; also the directory's name."""
     size_bytes: int
     rank: int
+    best_step: int = 0
+    """As in Saving."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +200,7 @@ TrainerEvent = (
     | Heartbeat
     | Metrics
     | Evaluation
+    | Fit
     | CheckpointSaved
     | Saving
     | Published
@@ -172,6 +218,7 @@ _KINDS: dict[str, type[TrainerEvent]] = {
         Heartbeat,
         Metrics,
         Evaluation,
+        Fit,
         CheckpointSaved,
         Saving,
         Published,
@@ -196,6 +243,8 @@ def decode(line: bytes) -> TrainerEvent:
     kind = _KINDS[fields.pop("kind")]
     if kind is Failed:
         fields["reason"] = FailureReason(fields["reason"])
+    if kind is Fit:
+        fields["verdict"] = Verdict(fields["verdict"])
     try:
         return kind(**fields)
     except TypeError as error:

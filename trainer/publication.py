@@ -58,7 +58,7 @@ def publish(
     adapted: Adapted,
     rendering: Mapping[str, str | int],
     canary: Sequence[CanarySequence],
-    metrics: Mapping[str, float | int | None],
+    metrics: Mapping[str, float | int | str | None],
 ) -> Artifact:
     """Write everything beside, force it to disk, and rename it into place.
 

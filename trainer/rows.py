@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from trainer.pacing import validation_count
 from trainer.records import PreferenceRecord, TextRecord, read_file
 from trainer.rendering import Renderer, RenderingError, TrainingRow
 
@@ -83,7 +84,7 @@ def split_validation(rows: Sequence[RowT], fraction: float, seed: int) -> tuple[
     At least one row is set aside where `fraction` is above 0 and there are two rows or more; one always
     trains.
     """
-    count = 0 if fraction == 0 or len(rows) < 2 else max(1, min(round(len(rows) * fraction), len(rows) - 1))
+    count = validation_count(len(rows), fraction)
     aside = set(random.Random(f"validation {seed}").sample(range(len(rows)), count))
     training = [row for index, row in enumerate(rows) if index not in aside]
     return training, [rows[index] for index in sorted(aside)]

@@ -7,7 +7,6 @@ other.
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import resource
 import sys
@@ -15,11 +14,12 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from trainer import events
+from trainer import events, pacing
 from trainer.base_model import check_directory
 from trainer.canary import choose_sequences, measure
 from trainer.channel import CANCELLED_EXIT_CODE, CancellationError, Channel
@@ -31,14 +31,12 @@ from trainer.optimization import learning_rate
 from trainer.precision import fastest_dtype
 from trainer.publication import Artifact, publish, round_as_published
 from trainer.rendering import Renderer
-from trainer.rows import StepOrder, load_rows, split_validation
+from trainer.rows import Row, StepOrder, load_rows, split_validation
 from trainer.steps import Pace, Trainee, evaluate, train_step
+from trainer.watching import Measured, Watch
 
 PUBLISHED_EXIT_CODE = 0
 FAILED_EXIT_CODE = 1
-
-_EVALUATIONS = 4
-"""In a run that does not say how often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +89,37 @@ def _train(
     rows = load_rows(job.dataset_path, renderer, max_length=max_length)
     training, validation = split_validation(rows, settings.validation_fraction, settings.seed)
     order = StepOrder(rows=training, batch_size=settings.batch_size, seed=settings.seed)
-    total_steps = settings.max_steps or settings.epochs * order.steps_per_epoch
-    evaluate_every = settings.eval_every_steps or math.ceil(total_steps / _EVALUATIONS)
+    total_steps = pacing.total_steps(settings, len(training))
+    evaluate_every = pacing.evaluation_interval(settings, total_steps)
     checkpoint_every = settings.checkpoint_every_steps or evaluate_every
 
     if job.technique is Technique.QLORA:
         quantise(base.model, device, channel.check)
     trainee = Trainee.of(base, settings, device, job.technique)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
-    progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress.none()
-    if progress.step:
-        channel.send(events.Resumed(time=channel.clock(), step=progress.step))
+    progress = _resume(checkpoints, trainee, channel)
 
+    watch = Watch(
+        settings,
+        channel,
+        progress,
+        total_steps,
+        measure=partial(_measure, trainee, validation, channel) if validation else None,
+        keep_best=partial(checkpoints.save_best, matrices=trainee.matrices),
+        restore_best=partial(checkpoints.restore_best, matrices=trainee.matrices),
+    )
     channel.check()
     channel.send(events.FirstForward(time=channel.clock()))
     pace = Pace(progress)
-    loss, eval_loss = math.nan, None
-    for step in range(progress.step, total_steps):
+    done = progress.step
+    while done < total_steps and not watch.patience_is_spent:
         begin = time.perf_counter()
-        rate = learning_rate(settings, step, total_steps)
-        loss, grad_norm, tokens = train_step(trainee, order.rows_of_step(step), step, rate, channel)
-        done = step + 1
+        rate = learning_rate(settings, done, total_steps)
+        with watch.telling_of_divergence():
+            loss, grad_norm, tokens = train_step(trainee, order.rows_of_step(done), done, rate, channel)
+        done += 1
         pace.add(done, tokens, time.perf_counter() - begin)
+        watch.stepped(loss)
 
         if done == progress.step + 1:
             channel.send(events.FirstStep(time=channel.clock(), step=done))
@@ -132,20 +139,17 @@ def _train(
                     tokens=pace.progress.tokens,
                 )
             )
-        if validation and (done % evaluate_every == 0 or done == total_steps):
-            eval_loss = evaluate(trainee, validation, channel)
-            channel.send(
-                events.Evaluation(time=channel.clock(), step=done, eval_loss=eval_loss, rows=len(validation))
-            )
+        if done % evaluate_every == 0 or done == total_steps:
+            with watch.telling_of_divergence():
+                watch.evaluate(done)
         if done % checkpoint_every == 0 and done < total_steps:  # then comes the adapter itself
-            checkpoints.save(pace.progress, trainee.matrices, trainee.optimizer)
-            channel.send(events.CheckpointSaved(time=channel.clock(), step=done))
+            _save(checkpoints, watch.seen(pace.progress), trainee, channel)
 
-    channel.send(events.Saving(time=channel.clock(), step=total_steps))
+    best_step = watch.conclude(done)
+    channel.send(events.Saving(time=channel.clock(), step=done, best_step=best_step))
     figures = {
-        "loss": loss,
-        "eval_loss": eval_loss,
-        "steps": total_steps,
+        **watch.figures(best_step),
+        "steps": done,
         "tokens": pace.progress.tokens,
         "training_seconds": pace.progress.seconds,
         "training_rows": len(training),
@@ -154,11 +158,31 @@ def _train(
     artifact = _publish(job, channel, trainee, choose_sequences(training), renderer, figures)
     return events.Published(
         time=channel.clock(),
-        step=total_steps,
+        step=done,
         digest=artifact.digest,
         size_bytes=artifact.size_bytes,
         rank=trainee.adapted.rank,
+        best_step=best_step,
     )
+
+
+def _resume(checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Progress:
+    """Go on at the newest whole checkpoint, and say so; at the beginning where there is none."""
+    progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress.none()
+    if progress.step:
+        channel.send(events.Resumed(time=channel.clock(), step=progress.step))
+    return progress
+
+
+def _save(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channel: Channel) -> None:
+    """Write a checkpoint and say so. Raises OSError."""
+    checkpoints.save(progress, trainee.matrices, trainee.optimizer)
+    channel.send(events.CheckpointSaved(time=channel.clock(), step=progress.step))
+
+
+def _measure(trainee: Trainee, rows: Sequence[Row], channel: Channel) -> Measured:
+    """Evaluate on the rows set aside. Raises CancellationError, TrainingError(NAN_LOSS)."""
+    return Measured(eval_loss=evaluate(trainee, rows, channel), rows=len(rows))
 
 
 def _publish(
@@ -167,7 +191,7 @@ def _publish(
     trainee: Trainee,
     sequences: Sequence[tuple[int, ...]],
     renderer: Renderer,
-    figures: Mapping[str, float | int | None],
+    figures: Mapping[str, float | int | str | None],
 ) -> Artifact:
     """Round, measure on the base as it is served, and publish."""
     round_as_published(trainee.adapted)

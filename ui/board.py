@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
-from hotlora.v1.tuning_service_pb2 import TuningJob, WatchTuningJobResponse
+from hotlora.v1.tuning_service_pb2 import Fit, TuningJob, WatchTuningJobResponse
 
 MAX_JOBS = 50
 MAX_POINTS = 500
@@ -25,7 +25,7 @@ class Point:
     step: int
     loss: float
     kind: str
-    """`training` or `validation`."""
+    """`training`, `validation`, or what a mark says."""
 
 
 @dataclass
@@ -33,6 +33,9 @@ class Curve:
     """The figures of one job so far."""
 
     points: list[Point] = field(default_factory=list)
+    fit: Fit = field(default_factory=Fit)
+    """The latest verdict; empty before the first."""
+    best_step: int = 0
     last_sequence: int = 0
 
     def take(self, update: WatchTuningJobResponse) -> None:
@@ -48,6 +51,9 @@ class Curve:
                 self._add(
                     Point(step=event.evaluation.step, loss=event.evaluation.eval_loss, kind="validation")
                 )
+                self.best_step = event.evaluation.best_step
+            case "fit":
+                self.fit, self.best_step = event.fit, event.fit.best_step
 
     def _add(self, point: Point) -> None:
         # A resumed run repeats the steps after its checkpoint: what comes later replaces what stood there.
@@ -58,6 +64,23 @@ class Curve:
         """At most MAX_POINTS points, evenly taken, the last one always."""
         stride = max(1, -(-len(self.points) // MAX_POINTS))
         return self.points[::-1][::stride][::-1]
+
+    def marked(self) -> list[Point]:
+        """The thinned points, and upright lines at the best step and where overfitting began."""
+        onset = self.fit.since_step if self.fit.verdict == Fit.VERDICT_OVERFITTING else 0
+        best = self.best_step if any(point.kind == "validation" for point in self.points) else 0
+        if best and best == onset:
+            marks = {f"best step {best}, overfitting since": best}
+        else:
+            marks = {f"best step {best}": best, f"overfitting since {onset}": onset}
+        top = max((point.loss for point in self.points), default=0.0)
+        upright = [
+            Point(step=step, loss=loss, kind=words)
+            for words, step in marks.items()
+            if step
+            for loss in (0.0, top)
+        ]
+        return [*self.thinned(), *upright]
 
 
 class Board:
@@ -72,12 +95,12 @@ class Board:
         """The newest jobs, newest first. Raises HotloraError when the service does not answer."""
         return list((await self._client.list_tuning_jobs(page_size=MAX_JOBS)).tuning_jobs)
 
-    def curve(self, name: str) -> list[Point]:
+    def curve(self, name: str) -> Curve:
         """The curve of a job so far; from the first call on it is followed until the job ends."""
         curve = self._curves.setdefault(name, Curve())
         if name not in self._watches:
             self._watches[name] = asyncio.create_task(self._follow(name, curve))
-        return curve.thinned()
+        return curve
 
     async def _follow(self, name: str, curve: Curve) -> None:
         try:

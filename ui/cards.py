@@ -8,6 +8,7 @@ from hotlora.v1.tuning_service_pb2 import (
     TECHNIQUE_LORA,
     TECHNIQUE_PROMPT_TUNING,
     TECHNIQUE_QLORA,
+    Fit,
     Technique,
     TuningJob,
 )
@@ -44,6 +45,15 @@ def cards(jobs: Sequence[TuningJob]) -> str:
     if not jobs:
         return '<p class="empty">No jobs yet. Upload a file of examples and start a training.</p>'
     return '<div class="jobs">' + "".join(_card(job) for job in jobs) + "</div>"
+
+
+def fit_line(fit: Fit) -> str:
+    """The verdict as a sentence below the plot; nothing before the first."""
+    if not fit.sentence:
+        return ""
+    alarm = fit.verdict in (Fit.VERDICT_OVERFITTING, Fit.VERDICT_DIVERGED)
+    stopped = " Patience ended the run early." if fit.stopped_early else ""
+    return f'<p class="fit {"alarm" if alarm else ""}">{escape(fit.sentence)}{stopped}</p>'
 
 
 def _card(job: TuningJob) -> str:

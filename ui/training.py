@@ -9,8 +9,8 @@ import gradio as gr
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
-from ui.board import FINISHED, Board, Point
-from ui.cards import TECHNIQUES, cards, title
+from ui.board import FINISHED, Board, Curve, Point
+from ui.cards import TECHNIQUES, cards, fit_line, title
 from ui.numbers import NotANumberError, decimal, whole
 from ui.words import plain
 
@@ -32,13 +32,14 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
                 )
                 cancel = gr.Button("Cancel job", scale=1, min_width=100, elem_id="cancel-job")
             plot = _plot()
+            fit = gr.HTML("", elem_id="fit")
     seen = gr.State(None)
     start.click(_begin(client), form, job, api_visibility=PRIVATE, show_progress="minimal")
     cancel.click(_stop(client), job, None, api_visibility=PRIVATE)
     gr.Timer(REFRESH_SECONDS).tick(
         _refresh(board),
         [job, seen],
-        [listing, job, plot, seen],
+        [listing, job, plot, fit, seen],
         show_progress="hidden",
         api_visibility=PRIVATE,
     )
@@ -131,16 +132,16 @@ def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
         try:
             jobs = await board().jobs()
         except HotloraError:
-            return gr.skip(), gr.skip(), gr.skip(), before
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
         choices = [(title(found), found.name) for found in jobs]
         value = _still_there(chosen, jobs)
-        points = board().curve(value) if value else []
-        now = (cards(jobs), choices, value, points)
+        curve = board().curve(value) if value else Curve()
+        now = (cards(jobs), choices, value, curve.marked(), fit_line(curve.fit))
         if now == before:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
         # An empty frame would fix the kind column as numbers, and the legend with it.
-        curve = _frame(points) if points else None
-        return now[0], gr.Dropdown(choices=choices, value=value), curve, now
+        plotted = _frame(now[3]) if now[3] else None
+        return now[0], gr.Dropdown(choices=choices, value=value), plotted, now[4], now
 
     return refresh
 

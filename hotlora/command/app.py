@@ -134,6 +134,13 @@ def train(
     eval_every_steps: Annotated[int | None, _whole("Default: four evaluations in a run.")] = None,
     checkpoint_every_steps: Annotated[int | None, _whole("Default: as evaluations.")] = None,
     log_every_steps: Annotated[int | None, _whole("Steps between figures. Default 1.")] = None,
+    early_stopping_patience: Annotated[
+        int | None, _whole("End after this many evaluations without a better one. Default 0: never.")
+    ] = None,
+    early_stopping_metric: Annotated[
+        options.MetricName | None,
+        typer.Option(help="What better means. Default eval-loss.", show_default=False),
+    ] = None,
     evaluate_on: Annotated[
         str,
         typer.Option(
@@ -178,6 +185,8 @@ def train(
         eval_every_steps=eval_every_steps,
         checkpoint_every_steps=checkpoint_every_steps,
         log_every_steps=log_every_steps,
+        early_stopping_patience=early_stopping_patience,
+        early_stopping_metric=f"METRIC_{early_stopping_metric.name}" if early_stopping_metric else None,
     )
     code = training.train(
         address,

@@ -76,6 +76,8 @@ class JobDisplay:
                     f"step {evaluation.step}: loss {evaluation.eval_loss:.4f} on the"
                     f" {evaluation.rows} rows set aside"
                 )
+            case "fit":
+                self._note(f"step {event.fit.step}: {event.fit.sentence}")
             case "milestone":
                 self._say(_MILESTONES.get(event.milestone.kind, "going on"))
             case _:

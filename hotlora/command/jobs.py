@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hotlora.client import Client
 from hotlora.command import job_display, names, output
 from hotlora.command.failing import ExitCode
-from hotlora.v1.tuning_service_pb2 import ListTuningJobsResponse, TuningJob, WatchTuningJobResponse
+from hotlora.v1.tuning_service_pb2 import Fit, ListTuningJobsResponse, TuningJob, WatchTuningJobResponse
 
 
 def list_jobs(
@@ -35,11 +35,12 @@ def list_jobs(
             names.short(job.dataset),
             _progress(job),
             f"{job.latest_metrics.loss:.4f}" if job.HasField("latest_metrics") else "",
+            _fit(job),
             output.when(job.create_time),
         )
         for job in jobs
     ]
-    columns = ("JOB", "STATE", "ADAPTER", "DATASET", "STEP", "LOSS", "CREATED")
+    columns = ("JOB", "STATE", "ADAPTER", "DATASET", "STEP", "LOSS", "FIT", "CREATED")
     output.table(columns, rows, empty="There are no jobs. Start one with `hotlora train`.")
 
 
@@ -61,6 +62,8 @@ def show_job(address: str | None, name: str, *, as_json: bool) -> None:
             ("dataset", names.short(job.dataset)),
             ("step", _progress(job)),
             ("loss", f"{job.latest_metrics.loss:.4f}" if job.HasField("latest_metrics") else ""),
+            ("best step", str(job.best_step) if job.best_step else ""),
+            ("fit", job.fit.sentence),
             ("attempts", str(job.attempt)),
             ("created", output.when(job.create_time)),
             ("ended", output.when(job.end_time)),
@@ -99,6 +102,11 @@ def cancel(address: str | None, name: str, *, as_json: bool) -> None:
     else:
         word = TuningJob.State.Name(job.state).removeprefix("STATE_")
         output.console().print(f"{names.short(job.name)} is {word}.")
+
+
+def _fit(job: TuningJob) -> str:
+    """The verdict in a word or two, for a table."""
+    return Fit.Verdict.Name(job.fit.verdict).removeprefix("VERDICT_") if job.HasField("fit") else ""
 
 
 def _progress(job: TuningJob) -> str:

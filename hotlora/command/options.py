@@ -80,6 +80,13 @@ class ScheduleName(StrEnum):
     CONSTANT = "constant"
 
 
+class MetricName(StrEnum):
+    """Which figure of an evaluation says what is better."""
+
+    EVAL_LOSS = "eval-loss"
+    TASK_SCORE = "task-score"
+
+
 class JobStateName(StrEnum):
     """Where a job stands."""
 

@@ -21,6 +21,12 @@ class Technique(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TECHNIQUE_PROMPT_TUNING: _ClassVar[Technique]
     TECHNIQUE_FULL: _ClassVar[Technique]
 
+class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METRIC_UNSPECIFIED: _ClassVar[Metric]
+    METRIC_EVAL_LOSS: _ClassVar[Metric]
+    METRIC_TASK_SCORE: _ClassVar[Metric]
+
 class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SCHEDULE_UNSPECIFIED: _ClassVar[Schedule]
@@ -32,13 +38,16 @@ TECHNIQUE_LORA: Technique
 TECHNIQUE_QLORA: Technique
 TECHNIQUE_PROMPT_TUNING: Technique
 TECHNIQUE_FULL: Technique
+METRIC_UNSPECIFIED: Metric
+METRIC_EVAL_LOSS: Metric
+METRIC_TASK_SCORE: Metric
 SCHEDULE_UNSPECIFIED: Schedule
 SCHEDULE_COSINE: Schedule
 SCHEDULE_LINEAR: Schedule
 SCHEDULE_CONSTANT: Schedule
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps", "batch_size", "max_sequence_length", "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "seed", "validation_fraction", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "use_rslora", "virtual_tokens", "initial_prompt")
+    __slots__ = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps", "batch_size", "max_sequence_length", "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "seed", "validation_fraction", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "use_rslora", "virtual_tokens", "initial_prompt", "early_stopping_patience", "early_stopping_metric")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DROPOUT_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +69,8 @@ class Hyperparameters(_message.Message):
     USE_RSLORA_FIELD_NUMBER: _ClassVar[int]
     VIRTUAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     INITIAL_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_METRIC_FIELD_NUMBER: _ClassVar[int]
     rank: int
     alpha: float
     dropout: float
@@ -81,10 +92,12 @@ class Hyperparameters(_message.Message):
     use_rslora: bool
     virtual_tokens: int
     initial_prompt: str
-    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., initial_prompt: _Optional[str] = ...) -> None: ...
+    early_stopping_patience: int
+    early_stopping_metric: Metric
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., initial_prompt: _Optional[str] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "evaluation_dataset", "evaluation")
+    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "evaluation_dataset", "evaluation")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -119,6 +132,8 @@ class TuningJob(_message.Message):
     FIRST_STEP_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    BEST_STEP_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -139,9 +154,11 @@ class TuningJob(_message.Message):
     first_step_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     request_id: str
+    fit: Fit
+    best_step: int
     evaluation_dataset: str
     evaluation: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
     __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "evaluation_dataset")
@@ -210,7 +227,7 @@ class WatchTuningJobResponse(_message.Message):
     def __init__(self, tuning_job: _Optional[_Union[TuningJob, _Mapping]] = ..., event: _Optional[_Union[TuningEvent, _Mapping]] = ...) -> None: ...
 
 class TuningEvent(_message.Message):
-    __slots__ = ("sequence", "time", "state_change", "metrics", "evaluation", "checkpoint_saved", "milestone")
+    __slots__ = ("sequence", "time", "state_change", "metrics", "evaluation", "checkpoint_saved", "milestone", "fit")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_CHANGE_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +235,7 @@ class TuningEvent(_message.Message):
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_SAVED_FIELD_NUMBER: _ClassVar[int]
     MILESTONE_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     state_change: StateChange
@@ -225,7 +243,8 @@ class TuningEvent(_message.Message):
     evaluation: Evaluation
     checkpoint_saved: CheckpointSaved
     milestone: Milestone
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., checkpoint_saved: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., milestone: _Optional[_Union[Milestone, _Mapping]] = ...) -> None: ...
+    fit: Fit
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., checkpoint_saved: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., milestone: _Optional[_Union[Milestone, _Mapping]] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ...) -> None: ...
 
 class StateChange(_message.Message):
     __slots__ = ("state", "attempt", "failure")
@@ -262,14 +281,56 @@ class Metrics(_message.Message):
     def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., grad_norm: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., eta_seconds: _Optional[float] = ..., epoch: _Optional[float] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("step", "eval_loss", "rows")
+    __slots__ = ("step", "eval_loss", "rows", "task_score", "best_step")
     STEP_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    TASK_SCORE_FIELD_NUMBER: _ClassVar[int]
+    BEST_STEP_FIELD_NUMBER: _ClassVar[int]
     step: int
     eval_loss: float
     rows: int
-    def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ...) -> None: ...
+    task_score: float
+    best_step: int
+    def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ..., task_score: _Optional[float] = ..., best_step: _Optional[int] = ...) -> None: ...
+
+class Fit(_message.Message):
+    __slots__ = ("verdict", "step", "since_step", "best_step", "start_loss", "train_loss", "eval_loss", "best_eval_loss", "stopped_early", "sentence")
+    class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERDICT_UNSPECIFIED: _ClassVar[Fit.Verdict]
+        VERDICT_TOO_LITTLE_KNOWN: _ClassVar[Fit.Verdict]
+        VERDICT_UNDERFITTING: _ClassVar[Fit.Verdict]
+        VERDICT_GOOD_FIT: _ClassVar[Fit.Verdict]
+        VERDICT_OVERFITTING: _ClassVar[Fit.Verdict]
+        VERDICT_DIVERGED: _ClassVar[Fit.Verdict]
+    VERDICT_UNSPECIFIED: Fit.Verdict
+    VERDICT_TOO_LITTLE_KNOWN: Fit.Verdict
+    VERDICT_UNDERFITTING: Fit.Verdict
+    VERDICT_GOOD_FIT: Fit.Verdict
+    VERDICT_OVERFITTING: Fit.Verdict
+    VERDICT_DIVERGED: Fit.Verdict
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SINCE_STEP_FIELD_NUMBER: _ClassVar[int]
+    BEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    START_LOSS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    BEST_EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_EARLY_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    verdict: Fit.Verdict
+    step: int
+    since_step: int
+    best_step: int
+    start_loss: float
+    train_loss: float
+    eval_loss: float
+    best_eval_loss: float
+    stopped_early: bool
+    sentence: str
+    def __init__(self, verdict: _Optional[_Union[Fit.Verdict, str]] = ..., step: _Optional[int] = ..., since_step: _Optional[int] = ..., best_step: _Optional[int] = ..., start_loss: _Optional[float] = ..., train_loss: _Optional[float] = ..., eval_loss: _Optional[float] = ..., best_eval_loss: _Optional[float] = ..., stopped_early: _Optional[bool] = ..., sentence: _Optional[str] = ...) -> None: ...
 
 class CheckpointSaved(_message.Message):
     __slots__ = ("step",)
@@ -278,7 +339,7 @@ class CheckpointSaved(_message.Message):
     def __init__(self, step: _Optional[int] = ...) -> None: ...
 
 class Milestone(_message.Message):
-    __slots__ = ("kind", "step")
+    __slots__ = ("kind", "step", "best_step")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Milestone.Kind]
@@ -297,6 +358,8 @@ class Milestone(_message.Message):
     KIND_PUBLISHED: Milestone.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    BEST_STEP_FIELD_NUMBER: _ClassVar[int]
     kind: Milestone.Kind
     step: int
-    def __init__(self, kind: _Optional[_Union[Milestone.Kind, str]] = ..., step: _Optional[int] = ...) -> None: ...
+    best_step: int
+    def __init__(self, kind: _Optional[_Union[Milestone.Kind, str]] = ..., step: _Optional[int] = ..., best_step: _Optional[int] = ...) -> None: ...

@@ -19,7 +19,7 @@ from service.registry.rows import EventBody, EventRow, JobRow, Page, ProgressEve
 from service.registry.states import JOB_ENDED, JOB_OWNED, JobState, before
 from service.registry.tables import jobs
 from trainer import events as trainer_events
-from trainer.config import Hyperparameters, Schedule, Technique
+from trainer.config import Hyperparameters, Metric, Schedule, Technique
 
 _FIELDS = tuple(JobRow.__dataclass_fields__)
 _COLUMNS = [jobs.c[name] for name in _FIELDS]
@@ -187,6 +187,11 @@ async def append_event(
     match event:
         case trainer_events.Metrics():
             values["latest_metrics"] = trainer_events.encode(event).decode()
+        case trainer_events.Fit():
+            values["fit"] = trainer_events.encode(event).decode()
+            values["best_step"] = event.best_step
+        case trainer_events.Evaluation() | trainer_events.Saving():
+            values["best_step"] = event.best_step
         case trainer_events.FirstForward():
             values["first_forward_time"] = func.coalesce(jobs.c.first_forward_time, event.time)
         case trainer_events.FirstStep():
@@ -353,9 +358,12 @@ def _job(row: Row[tuple[object, ...]]) -> JobRow:
     hyperparameters = json.loads(fields["hyperparameters"])
     hyperparameters["target_modules"] = tuple(hyperparameters["target_modules"])
     hyperparameters["schedule"] = Schedule(hyperparameters["schedule"])
+    if "early_stopping_metric" in hyperparameters:  # not in jobs of the first release
+        hyperparameters["early_stopping_metric"] = Metric(hyperparameters["early_stopping_metric"])
     fields["hyperparameters"] = Hyperparameters(**hyperparameters)
-    if fields["latest_metrics"] is not None:
-        fields["latest_metrics"] = trainer_events.decode(fields["latest_metrics"].encode())
+    for name in ("latest_metrics", "fit"):
+        if fields[name] is not None:
+            fields[name] = trainer_events.decode(fields[name].encode())
     fields["technique"] = Technique(fields["technique"])
     fields["state"] = JobState(fields["state"])
     fields["request_id"] = fields["request_id"] or ""

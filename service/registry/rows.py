@@ -65,6 +65,9 @@ class JobRow:
     failure_reason: str | None
     failure_message: str | None
     latest_metrics: events.Metrics | None
+    fit: events.Fit | None
+    best_step: int
+    """0 before the first evaluation."""
     version_number: int | None
     evaluation_dataset_id: str | None
     """What its version is evaluated on; None: the rows that its validation split sets aside."""
@@ -99,6 +102,7 @@ ProgressEvent = (
     | events.FirstStep
     | events.Metrics
     | events.Evaluation
+    | events.Fit
     | events.CheckpointSaved
     | events.Saving
 )

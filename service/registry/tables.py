@@ -79,6 +79,8 @@ jobs = Table(
     Column("failure_reason", Text),
     Column("failure_message", Text),
     Column("latest_metrics", Text),
+    Column("fit", Text),
+    Column("best_step", Integer, nullable=False, server_default="0"),
     Column("version_number", Integer),
     Column("evaluation_dataset_id", Text),
     Column("evaluation_id", Text),

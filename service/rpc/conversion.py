@@ -26,7 +26,7 @@ from service.registry.rows import (
 from service.registry.states import JobState, VersionState
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
 from trainer import events
-from trainer.config import LEARNING_RATES, SETTINGS_OF, Hyperparameters, Schedule, Technique
+from trainer.config import LEARNING_RATES, SETTINGS_OF, Hyperparameters, Metric, Schedule, Technique
 
 DEFAULT_MAX_SEQUENCE_LENGTH = 2048
 """Of `Hyperparameters.max_sequence_length`, where the base model's context is not smaller."""
@@ -58,7 +58,15 @@ _SCHEDULES_SENT = {
     Schedule.LINEAR: tuning_pb.SCHEDULE_LINEAR,
     Schedule.CONSTANT: tuning_pb.SCHEDULE_CONSTANT,
 }
-
+_METRICS: Mapping[int, Metric] = {
+    tuning_pb.METRIC_UNSPECIFIED: Metric.EVAL_LOSS,
+    tuning_pb.METRIC_EVAL_LOSS: Metric.EVAL_LOSS,
+    tuning_pb.METRIC_TASK_SCORE: Metric.TASK_SCORE,
+}
+_METRICS_SENT = {
+    Metric.EVAL_LOSS: tuning_pb.METRIC_EVAL_LOSS,
+    Metric.TASK_SCORE: tuning_pb.METRIC_TASK_SCORE,
+}
 
 _FINISH_REASONS_SENT = {
     None: chat_pb.FINISH_REASON_UNSPECIFIED,
@@ -128,6 +136,7 @@ def hyperparameters_of(
     given["target_modules"] = tuple(message.target_modules)
     given["schedule"] = _SCHEDULES[message.schedule]
     given.setdefault("learning_rate", LEARNING_RATES[technique])
+    given["early_stopping_metric"] = _METRICS[message.early_stopping_metric]
     given.setdefault("alpha", DEFAULT_ALPHA_PER_RANK * given.get("rank", Hyperparameters.rank))
     given.setdefault("max_sequence_length", min(DEFAULT_MAX_SEQUENCE_LENGTH, context_length))
     return Hyperparameters(**given)
@@ -140,7 +149,13 @@ def hyperparameters_message(settings: Hyperparameters, technique: Technique) -> 
         for name, value in dataclasses.asdict(settings).items()
         if value is not None and technique in SETTINGS_OF.get(name, Technique)
     }
-    return tuning_pb.Hyperparameters(**{**sent, "schedule": _SCHEDULES_SENT[settings.schedule]})
+    return tuning_pb.Hyperparameters(
+        **{
+            **sent,
+            "schedule": _SCHEDULES_SENT[settings.schedule],
+            "early_stopping_metric": _METRICS_SENT[settings.early_stopping_metric],
+        }
+    )
 
 
 def job_message(row: JobRow) -> tuning_pb.TuningJob:
@@ -156,6 +171,8 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         hyperparameters=hyperparameters_message(row.hyperparameters, row.technique),
         failure=_failure(row.failure_reason, row.failure_message),
         latest_metrics=None if row.latest_metrics is None else _metrics(row.latest_metrics),
+        fit=None if row.fit is None else _fit(row.fit),
+        best_step=row.best_step,
         adapter_version="" if version is None else version_name(row.adapter_id, version),
         attempt=row.attempt,
         last_sequence=row.last_sequence,
@@ -186,8 +203,16 @@ def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
             message.metrics.CopyFrom(_metrics(body))
         case events.Evaluation():
             message.evaluation.CopyFrom(
-                tuning_pb.Evaluation(step=body.step, eval_loss=body.eval_loss, rows=body.rows)
+                tuning_pb.Evaluation(
+                    step=body.step,
+                    eval_loss=body.eval_loss,
+                    rows=body.rows,
+                    task_score=body.task_score,
+                    best_step=body.best_step,
+                )
             )
+        case events.Fit():
+            message.fit.CopyFrom(_fit(body))
         case events.CheckpointSaved():
             message.checkpoint_saved.CopyFrom(tuning_pb.CheckpointSaved(step=body.step))
         case events.Loading():
@@ -199,9 +224,13 @@ def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
         case events.FirstStep():
             message.milestone.CopyFrom(milestone(kind=milestone.KIND_FIRST_STEP, step=body.step))
         case events.Saving():
-            message.milestone.CopyFrom(milestone(kind=milestone.KIND_SAVING, step=body.step))
+            message.milestone.CopyFrom(
+                milestone(kind=milestone.KIND_SAVING, step=body.step, best_step=body.best_step)
+            )
         case events.Published():
-            message.milestone.CopyFrom(milestone(kind=milestone.KIND_PUBLISHED, step=body.step))
+            message.milestone.CopyFrom(
+                milestone(kind=milestone.KIND_PUBLISHED, step=body.step, best_step=body.best_step)
+            )
         case _:
             assert_never(body)
 
@@ -303,6 +332,12 @@ def _metrics(body: events.Metrics) -> tuning_pb.Metrics:
     fields = dataclasses.asdict(body)
     del fields["time"]  # the event's own
     return tuning_pb.Metrics(**fields)
+
+
+def _fit(body: events.Fit) -> tuning_pb.Fit:
+    fields = dataclasses.asdict(body)
+    del fields["time"]  # the event's own
+    return tuning_pb.Fit(**{**fields, "verdict": f"VERDICT_{body.verdict.value}"})
 
 
 def _verification(proof: Verification) -> adapters_pb.Verification:

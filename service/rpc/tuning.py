@@ -15,6 +15,7 @@ from service.registry.states import JOB_ENDED
 from service.rpc import conversion, job_checks
 from service.rpc.boundary import Context
 from service.rpc.following import Following
+from service.rpc.stopping import contradictions
 from trainer.config import Hyperparameters, Technique
 from trainer.records import Kind
 
@@ -136,6 +137,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         if new.technique is Technique.PROMPT_TUNING:
             violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))
         violations.extend(self._beyond_limits(new.hyperparameters, dataset))
+        violations.extend(contradictions(new.hyperparameters, rows=dataset.rows, scored=False))
         if violations:
             raise InvalidRequest(violations)
         if new.adapter_id == self._base_model:

@@ -48,6 +48,7 @@ class Endings:
             digest=artifact.digest,
             size_bytes=artifact.size_bytes,
             rank=artifact.rank,
+            best_step=job.best_step,
         )
         await self.succeed(job, published)
         await self.clean_up(job)

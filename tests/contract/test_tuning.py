@@ -34,12 +34,25 @@ HISTORY: tuple[ProgressEvent, ...] = (
         tokens=640,
     ),
     events.FirstStep(time=3.5, step=1),
-    events.Evaluation(time=4.0, step=2, eval_loss=2.25, rows=6),
+    events.Evaluation(time=4.0, step=2, eval_loss=2.25, rows=6, best_step=2),
     events.CheckpointSaved(time=5.0, step=2),
     events.Resumed(time=6.0, step=2),
-    events.Saving(time=7.0, step=4),
+    events.Fit(
+        time=6.5,
+        verdict=events.Verdict.OVERFITTING,
+        step=4,
+        since_step=2,
+        best_step=2,
+        start_loss=2.5,
+        train_loss=0.5,
+        eval_loss=2.5,
+        best_eval_loss=2.25,
+        stopped_early=False,
+        sentence="Overfitting since step 2.",
+    ),
+    events.Saving(time=7.0, step=4, best_step=2),
 )
-PUBLISHED = events.Published(time=8.0, step=4, digest="ab" * 32, size_bytes=1000, rank=16)
+PUBLISHED = events.Published(time=8.0, step=4, digest="ab" * 32, size_bytes=1000, rank=16, best_step=2)
 LAST_SEQUENCE = 1 + 1 + len(HISTORY) + 2
 """QUEUED, RUNNING, the history, then Published and SUCCEEDED."""
 
@@ -89,6 +102,8 @@ async def test_a_created_job_is_queued_with_every_default_filled_in(stage: Stage
         validation_fraction=0.1,
         log_every_steps=1,
         use_rslora=False,
+        early_stopping_patience=0,
+        early_stopping_metric=pb.METRIC_EVAL_LOSS,
     )
     assert job.create_time.ToNanoseconds() == 1_700_000_000_250_000_000
     assert not job.HasField("failure") and not job.HasField("start_time")
@@ -234,6 +249,39 @@ async def test_a_row_longer_than_the_sequence_is_named_before_anything_is_traine
     assert await stage.job(hyperparameters=pb.Hyperparameters(max_sequence_length=length))
 
 
+PATIENCE = "hyperparameters.early_stopping_patience"
+METRIC = "hyperparameters.early_stopping_metric"
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "field", "words"),
+    [
+        (10, {"early_stopping_patience": 1, "validation_fraction": 0}, PATIENCE, "validation_fraction is 0"),
+        (1, {"early_stopping_patience": 1}, PATIENCE, "the dataset has 1 row only"),
+        (
+            10,
+            {"early_stopping_patience": 4, "max_steps": 40},
+            PATIENCE,
+            "with hyperparameters.eval_every_steps 10, the run of 40 steps has 4",
+        ),
+        (10, {"early_stopping_metric": pb.METRIC_TASK_SCORE}, METRIC, "needs a dataset with a task"),
+    ],
+)
+async def test_settings_of_early_stopping_that_contradict_others_are_refused_naming_both(
+    stage: Stage, rows: int, settings: dict[str, object], field: str, words: str
+) -> None:
+    await stage.upload(GOOD_LINE * rows)
+    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(**settings))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in refusal.violations[field]
+
+
+async def test_patience_that_can_come_to_pass_is_accepted(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE * 10)
+    settings = pb.Hyperparameters(early_stopping_patience=3, max_steps=40)
+    assert (await stage.job(hyperparameters=settings)).hyperparameters.early_stopping_patience == 3
+
+
 async def test_a_dataset_that_does_not_exist_is_not_found(stage: Stage) -> None:
     refusal = await create_refused(stage)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "DATASET_NOT_FOUND")
@@ -337,6 +385,7 @@ async def test_a_watch_begins_with_the_present_and_ends_when_everything_was_sent
         "evaluation",
         "checkpoint_saved",
         "milestone",
+        "fit",
         "milestone",
         "milestone",
         "state_change",
@@ -354,6 +403,12 @@ async def test_a_watch_begins_with_the_present_and_ends_when_everything_was_sent
     ]
     assert rest[4].event.metrics.eta_seconds == 9
     assert rest[6].event.evaluation.eval_loss == 2.25
+    assert rest[6].event.evaluation.best_step == 2
+    assert not rest[6].event.evaluation.HasField("task_score")
+    fit = rest[9].event.fit
+    assert (fit.verdict, fit.since_step, fit.train_loss) == (pb.Fit.VERDICT_OVERFITTING, 2, 0.5)
+    assert (first.tuning_job.fit, first.tuning_job.best_step) == (fit, 2)
+    assert [rest[index].event.milestone.best_step for index in (10, 11)] == [2, 2]
 
 
 async def test_from_any_cursor_a_watch_misses_nothing_and_repeats_nothing(stage: Stage) -> None:

@@ -1,6 +1,8 @@
 """The registry keeps jobs: one row a request, one owner a job, one ending, events without gaps."""
 
 import asyncio
+import json
+import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -158,6 +160,52 @@ async def test_events_fill_in_the_times_and_latest_metrics_of_the_job(tmp_path: 
         present = await registry.get_job(job.id)
         assert (present.first_forward_time, present.first_step_time) == (11.0, 12.0)
         assert present.latest_metrics == metrics(2)
+
+
+def fit(step: int, verdict: events.Verdict) -> events.Fit:
+    """A verdict whose best step is 2."""
+    return events.Fit(
+        time=float(step),
+        verdict=verdict,
+        step=step,
+        since_step=None,
+        best_step=2,
+        start_loss=2.0,
+        train_loss=1.0,
+        eval_loss=1.0,
+        best_eval_loss=0.9,
+        stopped_early=False,
+        sentence="It fits.",
+    )
+
+
+async def test_a_job_keeps_its_latest_verdict_and_its_best_step(tmp_path: Path) -> None:
+    async with open_registry(tmp_path) as registry:
+        job = await registry.create_job(new_job())
+        assert (job.fit, job.best_step) == (None, 0)
+        await registry.claim_next_job("me")
+        evaluation = events.Evaluation(time=1.0, step=1, eval_loss=1.5, rows=2, best_step=1)
+        await registry.append_event(job.id, 1, evaluation)
+        assert (await registry.get_job(job.id)).best_step == 1
+        for told in (fit(3, events.Verdict.OVERFITTING), fit(4, events.Verdict.GOOD_FIT)):
+            await registry.append_event(job.id, 1, told)
+        present = await registry.get_job(job.id)
+        assert (present.fit, present.best_step) == (fit(4, events.Verdict.GOOD_FIT), 2)
+        assert (await registry.events_after(job.id, 4))[0].body == fit(4, events.Verdict.GOOD_FIT)
+
+
+async def test_a_job_of_the_first_release_is_still_read(tmp_path: Path) -> None:
+    async with open_registry(tmp_path) as registry:
+        job = await registry.create_job(new_job())
+    database = sqlite3.connect(tmp_path / "registry.db")
+    old = json.loads(database.execute("SELECT hyperparameters FROM jobs").fetchone()[0])
+    for name in ("early_stopping_patience", "early_stopping_metric"):
+        del old[name]
+    database.execute("UPDATE jobs SET hyperparameters = ?", (json.dumps(old),))
+    database.commit()
+    database.close()
+    async with open_registry(tmp_path) as registry:
+        assert await registry.get_job(job.id) == job
 
 
 async def test_success_makes_the_next_version_in_the_same_transaction(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +152,57 @@ def test_a_job_killed_at_any_step_goes_on_as_if_undisturbed(
     assert sorted(rest) == list(range(resumed.step + 1, 61))
     assert {**seen, **rest} == undisturbed
     assert all(undisturbed[step] == values for step, values in seen.items())
+
+
+MEMORISING = {
+    "learning_rate": 3e-2,
+    "schedule": "constant",
+    "warmup_ratio": 0.0,
+    "dropout": 0.1,
+    "validation_fraction": 0.5,
+    "eval_every_steps": 4,
+    "checkpoint_every_steps": 10,
+    "max_steps": 60,
+    "early_stopping_patience": 8,
+}
+"""Its best step comes long before its last one."""
+
+
+def told_after(step: int, told: Sequence[events.TrainerEvent]) -> list[object]:
+    """Evaluations and verdicts after a step, and the last word; without times."""
+    kept = (events.Evaluation, events.Fit, events.Saving)
+    return [replace(event, time=0.0) for event in told if isinstance(event, kept) and event.step > step]
+
+
+def test_a_job_killed_after_its_best_step_publishes_that_all_the_same(
+    server: ForkServer, make_job: Jobs
+) -> None:
+    job = make_job(job_id="memorising", **MEMORISING)
+    undisturbed = list(server.start(job).events())
+    assert server.line()["exit_code"] == 0
+    best = min(
+        (event for event in undisturbed if isinstance(event, events.Evaluation)),
+        key=lambda event: event.eval_loss,
+    ).step
+
+    job = replace(job, work_path=job.work_path.parent / "memorising-killed")
+    trainer = server.start(replace(job, attempt=2))
+    for event in trainer.events():
+        if isinstance(event, events.CheckpointSaved) and event.step > best:
+            kill(trainer.pid)
+    assert server.line()["signal"] == 9
+    second = server.start(replace(job, attempt=3))
+    told = list(second.events())
+    assert server.line()["exit_code"] == 0
+    resumed = next(event.step for event in told if isinstance(event, events.Resumed))
+    assert resumed > best
+    assert told_after(resumed, told) == told_after(resumed, undisturbed)
+    artifacts = []
+    for last in (undisturbed[-1], told[-1]):
+        assert isinstance(last, events.Published)
+        assert last.best_step == best < last.step
+        artifacts.append((job.artifacts_path / last.digest / "adapter_model.safetensors").read_bytes())
+    assert artifacts[0] == artifacts[1]
 
 
 def test_the_end_of_standard_input_ends_server_and_trainers(base_of: Bases, make_job: Jobs) -> None:

@@ -1,0 +1,31 @@
+"""How many rows are set aside, how many steps a run has, and how often it looks up.
+
+Standard library only: whoever accepts a job counts with this as the trainer will.
+"""
+
+import math
+
+from trainer.config import Hyperparameters
+
+EVALUATIONS = 4
+"""In a run that does not say how often."""
+
+
+def validation_count(rows: int, fraction: float) -> int:
+    """How many of `rows` rows are set aside: one at least where `fraction` is above 0; one always trains."""
+    return 0 if fraction == 0 or rows < 2 else max(1, min(round(rows * fraction), rows - 1))
+
+
+def total_steps(settings: Hyperparameters, training_rows: int) -> int:
+    """Optimizer steps of the whole run."""
+    return settings.max_steps or settings.epochs * math.ceil(training_rows / settings.batch_size)
+
+
+def evaluation_interval(settings: Hyperparameters, steps: int) -> int:
+    """Optimizer steps between two evaluations in a run of `steps`."""
+    return settings.eval_every_steps or math.ceil(steps / EVALUATIONS)
+
+
+def evaluations(settings: Hyperparameters, steps: int) -> int:
+    """Evaluations in a run of `steps`; the last step always evaluates."""
+    return math.ceil(steps / evaluation_interval(settings, steps))
