@@ -1,4 +1,4 @@
-"""The page: two tabs over one client of the service."""
+"""The page: three tabs over one client of the service."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,6 +11,7 @@ from hotlora.errors import HotloraError
 from ui.board import Board
 from ui.compare import PRIVATE, compare_tab, picked
 from ui.models import Offer, offer, unreachable
+from ui.reports import reports_tab
 from ui.training import training_tab
 from ui.words import plain
 
@@ -44,6 +45,8 @@ def build(address: str) -> gr.Blocks:
             left, right = compare_tab(client)
         with gr.Tab("Training", id="training"):
             training_tab(client, board)
+        with gr.Tab("Reports", id="reports"):
+            reports_tab(client)
         shown = gr.State(None)
         refresh = _refresh(client)
         models = [left.model, right.model, shown]

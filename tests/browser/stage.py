@@ -20,11 +20,14 @@ from hotlora.v1 import (
     chat_service_pb2_grpc,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    evaluation_service_pb2,
+    evaluation_service_pb2_grpc,
     tuning_service_pb2,
     tuning_service_pb2_grpc,
 )
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse, Engine, Model
+from hotlora.v1.evaluation_service_pb2 import AdapterEvaluation
 from hotlora.v1.tuning_service_pb2 import Metrics, TuningEvent, TuningJob, WatchTuningJobResponse
 
 BASE = "smollm2-135m-instruct"
@@ -56,6 +59,7 @@ class Stage:
     created: list[tuning_service_pb2.CreateTuningJobRequest] = field(default_factory=list)
     jobs: list[TuningJob] = field(default_factory=list)
     events: list[TuningEvent] = field(default_factory=list)
+    evaluations: list[AdapterEvaluation] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     refuse_line: int = 0
     """Line of every upload that is refused; 0 for none."""
@@ -172,6 +176,21 @@ class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
         )
 
 
+class Evaluations(evaluation_service_pb2_grpc.EvaluationServiceServicer):
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    async def ListEvaluations(
+        self, request: object, context: object
+    ) -> evaluation_service_pb2.ListEvaluationsResponse:
+        return evaluation_service_pb2.ListEvaluationsResponse(evaluations=self.stage.evaluations)
+
+    async def GetEvaluation(
+        self, request: evaluation_service_pb2.GetEvaluationRequest, context: object
+    ) -> AdapterEvaluation:
+        return next(one for one in self.stage.evaluations if one.name == request.name)
+
+
 def _bad_line(line: int) -> status_pb2.Status:
     status = status_pb2.Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="The file is refused.")
     violation = error_details_pb2.BadRequest.FieldViolation(
@@ -213,6 +232,7 @@ def on_stage(stage: Stage) -> Iterator[str]:
         chat_service_pb2_grpc.add_ChatServiceServicer_to_server(Chat(stage), server)
         tuning_service_pb2_grpc.add_TuningServiceServicer_to_server(Tuning(stage), server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(stage), server)
+        evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(Evaluations(stage), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         started.set_result(port)
