@@ -51,7 +51,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         served = Served(engine=engine, changes=changes)
         chat = Chat(registry=registry, engine=engine, served=served, renderer=renderer, base=base)
         datasets = DatasetStore(
-            directory=settings.datasets_dir, registry=registry, renderer=renderer, disk=disk
+            directory=settings.datasets_dir,
+            registry=registry,
+            renderer=renderer,
+            context_length=context_length,
+            disk=disk,
         )
         await datasets.sweep()
         server = Server(

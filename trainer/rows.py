@@ -84,10 +84,15 @@ def split_validation(rows: Sequence[RowT], fraction: float, seed: int) -> tuple[
     At least one row is set aside where `fraction` is above 0 and there are two rows or more; one always
     trains.
     """
-    count = validation_count(len(rows), fraction)
-    aside = set(random.Random(f"validation {seed}").sample(range(len(rows)), count))
+    aside = validation_indices(len(rows), fraction, seed)
     training = [row for index, row in enumerate(rows) if index not in aside]
     return training, [rows[index] for index in sorted(aside)]
+
+
+def validation_indices(num_rows: int, fraction: float, seed: int) -> set[int]:
+    """Which of so many rows `split_validation` sets aside."""
+    count = validation_count(num_rows, fraction)
+    return set(random.Random(f"validation {seed}").sample(range(num_rows), count))
 
 
 @dataclass(frozen=True, kw_only=True)

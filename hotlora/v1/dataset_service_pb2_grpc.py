@@ -28,11 +28,11 @@ if _version_not_supported:
 class DatasetServiceStub:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
-    Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
-    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}; documents to go on
-    pre-training with, as {"text": ...}; or preferences, as {"prompt": ..., "chosen": ..., "rejected": ...}, each of them text
-    or messages. All rows of one file are of one kind.
-    Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
+    Accepted: rows as JSON Lines, as a JSON list, as CSV with a header (comma, semicolon, tab or bar) or as Parquet, each of
+    them also within gzip. What a file is, its content tells, never its name. Text is UTF-8. The shapes of rows stand at
+    Format. All rows of one file are of one kind.
+    Bounds: 512 MiB a file, also unpacked; 1,000,000 rows, 512 messages a row, 1 MiB a line or row, 32 levels of nesting, 64
+    keys an object or columns; 512 MiB a row group of Parquet, unpacked.
     """
 
     def __init__(self, channel):
@@ -71,18 +71,18 @@ class DatasetServiceStub:
 class DatasetServiceServicer:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
-    Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
-    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}; documents to go on
-    pre-training with, as {"text": ...}; or preferences, as {"prompt": ..., "chosen": ..., "rejected": ...}, each of them text
-    or messages. All rows of one file are of one kind.
-    Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
+    Accepted: rows as JSON Lines, as a JSON list, as CSV with a header (comma, semicolon, tab or bar) or as Parquet, each of
+    them also within gzip. What a file is, its content tells, never its name. Text is UTF-8. The shapes of rows stand at
+    Format. All rows of one file are of one kind.
+    Bounds: 512 MiB a file, also unpacked; 1,000,000 rows, 512 messages a row, 1 MiB a line or row, 32 levels of nesting, 64
+    keys an object or columns; 512 MiB a row group of Parquet, unpacked.
     """
 
     def UploadDataset(self, request_iterator, context):
         """Uploads a file: first one header, then chunks. Nothing exists until the last byte is checked; a cancelled or refused
         upload leaves nothing behind.
-        Errors: INVALID_ARGUMENT (a bad field, no header, or bad lines: one violation for each of the first 20, its field is
-        "line N"), ALREADY_EXISTS (the id is or was taken; told before the first chunk is read), RESOURCE_EXHAUSTED (file too
+        Errors: INVALID_ARGUMENT (a bad field, no header, or bad rows: one violation for each of the first 20, its field is
+        "line N", or "row N" in a JSON list and in Parquet), ALREADY_EXISTS (the id is or was taken; told before the first chunk is read), RESOURCE_EXHAUSTED (file too
         large, disk nearly full, too many uploads at once, no bytes for 30 seconds).
         A bad line is told at most half a second after it was found, with those found by then, however much is still to come.
         """
@@ -158,11 +158,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 class DatasetService:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
-    Accepted: UTF-8 JSON Lines, one row a line, as {"messages": [{"role", "content"}, ...]} (an optional "weight": 0 or 1 on
-    an assistant's message; 0 means that it is not trained on) or {"prompt": ..., "completion": ...}; documents to go on
-    pre-training with, as {"text": ...}; or preferences, as {"prompt": ..., "chosen": ..., "rejected": ...}, each of them text
-    or messages. All rows of one file are of one kind.
-    Bounds: 512 MiB a file, 1,000,000 rows, 512 messages a row, 1 MiB a line, 32 levels of nesting, 64 keys an object.
+    Accepted: rows as JSON Lines, as a JSON list, as CSV with a header (comma, semicolon, tab or bar) or as Parquet, each of
+    them also within gzip. What a file is, its content tells, never its name. Text is UTF-8. The shapes of rows stand at
+    Format. All rows of one file are of one kind.
+    Bounds: 512 MiB a file, also unpacked; 1,000,000 rows, 512 messages a row, 1 MiB a line or row, 32 levels of nesting, 64
+    keys an object or columns; 512 MiB a row group of Parquet, unpacked.
     """
 
     @staticmethod

@@ -1,6 +1,5 @@
-"""Uploaded training files: checked while they arrive, kept immutable, shown as the model sees them."""
+"""Uploaded training files: checked by `trainer.inspection` while they arrive, kept immutable."""
 
-from service.datasets.draft import Draft, PreviewRow, preview
 from service.datasets.store import DatasetStore, UploadLimits
 
-__all__ = ["DatasetStore", "Draft", "PreviewRow", "UploadLimits", "preview"]
+__all__ = ["DatasetStore", "UploadLimits"]

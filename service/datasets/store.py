@@ -18,11 +18,11 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from service.datasets.draft import Draft, PreviewRow, preview
 from service.disk import Disk, disk_full
 from service.errors import AlreadyExists, DataLoss, Exhausted, FieldViolation, InvalidRequest, NotFound
 from service.registry import DatasetRow, Registry
 from trainer.config import Task
+from trainer.inspection import BadRows, Draft, PreviewRow, Report, Wish, preview
 from trainer.records import Kind, Limits, LineProblem
 from trainer.rendering import Renderer
 
@@ -66,6 +66,7 @@ class DatasetStore:
         directory: Path,
         registry: Registry,
         renderer: Renderer,
+        context_length: int,
         disk: Disk,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"dataset-{secrets.token_hex(6)}",
@@ -74,6 +75,7 @@ class DatasetStore:
         self._directory = directory
         self._registry = registry
         self._renderer = renderer
+        self._context_length = context_length
         self._disk = disk
         self._clock = clock
         self._new_id = new_id
@@ -102,7 +104,7 @@ class DatasetStore:
         self._workers.shutdown()
 
     async def upload(
-        self, *, dataset_id: str, display_name: str, task: Task | None, chunks: AsyncIterator[bytes]
+        self, *, dataset_id: str, display_name: str, wish: Wish, chunks: AsyncIterator[bytes]
     ) -> DatasetRow:
         """Receive, check and publish a file. An empty id means that one is made.
 
@@ -115,15 +117,36 @@ class DatasetStore:
                 raise _taken(dataset_id, "is or was taken")
             self._disk.refuse_if_full()
             part = self._directory / f"{dataset_id}.part"
-            draft = Draft(path=part, limits=self._parser_limits, renderer=self._renderer)
+            draft = self._draft(part, wish)
             try:
                 with _disk_errors():
                     await self._receive(draft, chunks)
-                    row = self._row(dataset_id, display_name, task, draft)
+                    if draft.is_refused:
+                        raise _refusal(draft.problems)
+                    report = await self._in_thread(draft.report)
+                    row = self._row(dataset_id, display_name, wish.task, draft, report)
                     await _unbroken(self._publish(part, row))
             finally:
                 await _unbroken(self._in_thread(draft.discard))
         return row
+
+    async def look_at(
+        self, *, wish: Wish, chunks: AsyncIterator[bytes]
+    ) -> tuple[Report, Kind | None, list[PreviewRow]]:
+        """What an upload would find: the report, what the rows are, and the first of them. Keeps nothing.
+
+        Raises Exhausted as `upload` does.
+        """
+        name = f"look-{self._new_id()}"
+        with self._reserved(name):
+            self._disk.refuse_if_full()
+            draft = self._draft(self._directory / f"{name}.part", replace(wish, bad_rows=BadRows.DROP))
+            try:
+                with _disk_errors():
+                    await self._receive(draft, chunks)
+                    return await self._in_thread(draft.report), draft.kind, draft.preview
+            finally:
+                await _unbroken(self._in_thread(draft.discard))
 
     async def delete(self, dataset_id: str) -> None:
         """Forget a dataset, then its file. Raises NotFound, WrongState (DATASET_IN_USE)."""
@@ -158,18 +181,16 @@ class DatasetStore:
                 raise self._too_large()
             for begin in range(0, len(chunk), _PIECE_BYTES):
                 await self._in_thread(draft.receive, chunk[begin : begin + _PIECE_BYTES])
-                if draft.problems:
+                if draft.is_refused:
                     ends_at = min(ends_at, now() + self.limits.more_problems_seconds)
                     if draft.stopped or now() >= ends_at:
-                        raise _refusal(draft.problems)
+                        return
             if draft.size_bytes - checked_bytes > _DISK_CHECK_BYTES:
                 checked_bytes = draft.size_bytes
                 self._disk.refuse_if_full()
-        await self._in_thread(draft.finish)
-        while not draft.problems and not await self._in_thread(draft.measure, seconds=_SLICE_SECONDS):
+        draft.finish()
+        while not await self._in_thread(draft.work, seconds=_SLICE_SECONDS):
             pass
-        if draft.problems:
-            raise _refusal(draft.problems)
 
     async def _next(self, chunks: AsyncIterator[bytes], left_seconds: float, draft: Draft) -> bytes | None:
         """The next bytes; None at the file's end."""
@@ -177,8 +198,8 @@ class DatasetStore:
             async with asyncio.timeout(min(self.limits.idle_seconds, left_seconds)):
                 return await anext(chunks, None)
         except TimeoutError:
-            if draft.problems:
-                raise _refusal(draft.problems) from None
+            if draft.is_refused:
+                return None
             raise self._too_slow(left_seconds < self.limits.idle_seconds) from None
 
     async def _publish(self, part: Path, row: DatasetRow) -> None:
@@ -190,8 +211,20 @@ class DatasetStore:
             await self._in_thread(path.unlink)
             raise
 
-    def _row(self, dataset_id: str, display_name: str, task: Task | None, draft: Draft) -> DatasetRow:
-        assert draft.kind is not None, "an accepted file has rows"
+    def _draft(self, part: Path, wish: Wish) -> Draft:
+        return Draft(
+            path=part,
+            limits=self._parser_limits,
+            renderer=self._renderer,
+            context_length=self._context_length,
+            wish=wish,
+        )
+
+    def _row(
+        self, dataset_id: str, display_name: str, task: Task | None, draft: Draft, report: Report
+    ) -> DatasetRow:
+        if draft.kind is None or not report.rows_kept:
+            raise _refusal(draft.problems)
         if task is not None and draft.kind is not Kind.CONVERSATIONS:
             raise _no_task(task, draft.kind)
         return DatasetRow(
@@ -199,12 +232,13 @@ class DatasetStore:
             display_name=display_name,
             size_bytes=draft.size_bytes,
             sha256=draft.sha256,
-            rows=draft.rows,
-            tokens=draft.tokens,
-            longest_row_tokens=draft.longest_row_tokens,
+            rows=report.rows_kept,
+            tokens=report.tokens,
+            longest_row_tokens=report.longest_row_tokens,
             create_time=self._clock(),
             kind=draft.kind,
             task=task,
+            report=report,
         )
 
     @contextmanager
@@ -294,7 +328,7 @@ def _no_task(task: Task, kind: Kind) -> InvalidRequest:
 def _refusal(problems: Sequence[LineProblem]) -> InvalidRequest:
     return InvalidRequest(
         [
-            FieldViolation(field=f"line {problem.line}", description=f"{problem.reason}. {problem.advice}")
+            FieldViolation(field=problem.place, description=f"{problem.reason}. {problem.advice}")
             for problem in problems[:MAX_REPORTED_PROBLEMS]
         ],
         reason="BAD_LINES",

@@ -11,6 +11,7 @@ from service.registry.rows import DatasetRow, Page
 from service.registry.states import JOB_ENDED
 from service.registry.tables import datasets, jobs
 from trainer.config import Task
+from trainer.inspection import Report
 from trainer.records import Kind
 
 _FIELDS = tuple(DatasetRow.__dataclass_fields__)
@@ -20,7 +21,8 @@ _COLUMNS = [datasets.c[name] for name in _FIELDS]
 def _row(row: Row[tuple[object, ...]]) -> DatasetRow:
     fields = {name: row._mapping[name] for name in _FIELDS}
     task = Task(fields["task"]) if fields["task"] is not None else None
-    return DatasetRow(**{**fields, "kind": Kind(fields["kind"]), "task": task})
+    report = Report.from_json(fields["report"]) if fields["report"] is not None else None
+    return DatasetRow(**{**fields, "kind": Kind(fields["kind"]), "task": task, "report": report})
 
 
 async def insert(connection: AsyncConnection, row: DatasetRow) -> None:
@@ -28,7 +30,9 @@ async def insert(connection: AsyncConnection, row: DatasetRow) -> None:
         raise AlreadyExists(
             "DATASET_ID_USED", f"dataset id {row.id!r} is or was taken; ids are never reused, choose another"
         )
-    await connection.execute(insert_into(datasets).values({name: getattr(row, name) for name in _FIELDS}))
+    values = {name: getattr(row, name) for name in _FIELDS}
+    values["report"] = row.report.to_json() if row.report is not None else None
+    await connection.execute(insert_into(datasets).values(values))
 
 
 async def id_taken(connection: AsyncConnection, dataset_id: str) -> bool:

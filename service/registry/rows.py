@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from service.registry.states import EvaluationState, JobState, VersionState
 from trainer import events
 from trainer.config import Hyperparameters, Task, Technique
+from trainer.inspection import Report
 from trainer.records import Kind
 
 Row = TypeVar("Row")
@@ -38,6 +39,8 @@ class DatasetRow:
     kind: Kind
     task: Task | None
     """None where the uploader named none."""
+    report: Report | None
+    """None for datasets of earlier releases."""
 
 
 @dataclass(frozen=True, kw_only=True)

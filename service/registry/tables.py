@@ -43,6 +43,7 @@ datasets = Table(
     Column("create_time", Float, nullable=False),
     Column("kind", Text, nullable=False),
     Column("task", Text),
+    Column("report", Text),
     # Set: deleted. The row stays, so that the id is never given out again.
     Column("delete_time", Float),
     sqlite_autoincrement=True,

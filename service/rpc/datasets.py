@@ -25,11 +25,12 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         self, requests: AsyncIterator[pb.UploadDatasetRequest], context: Context
     ) -> pb.Dataset:
         header = await self._header(requests)
+        wish, chunks = dataset_conversion.wish_of(header), _chunks(requests)
+        if header.validate_only:
+            report, kind, preview = await self._store.look_at(wish=wish, chunks=chunks)
+            return dataset_conversion.looked_at_message(header, report, kind, preview)
         row = await self._store.upload(
-            dataset_id=header.dataset_id,
-            display_name=header.display_name,
-            task=dataset_conversion.task_of(header.task),
-            chunks=_chunks(requests),
+            dataset_id=header.dataset_id, display_name=header.display_name, wish=wish, chunks=chunks
         )
         return dataset_conversion.dataset_message(row)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from hotlora.v1 import adapter_service_pb2_grpc as adapters_grpc
 from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
@@ -28,33 +27,13 @@ from service.disk import Disk
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
 from tests.contract.doubles import ChatDouble, EngineDouble
-from trainer.rendering import Renderer
+from tests.tiny_renderer import tiny_renderer
 
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
 ENGINE_MAX_RANK = 64
 LINEAR_MODULES = ("down_proj", "q_proj", "v_proj")
 GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def tiny_renderer(directory: Path) -> Renderer:
-    """A renderer whose tokens are bytes, so that tests can count them."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|im_start|>"), AddedToken("<|im_end|>")])
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
-    (directory / "chat_template.jinja").write_text(CHATML)
-    return Renderer.from_directory(directory)
 
 
 class Clock:
@@ -152,6 +131,7 @@ async def running(
             disk=disk,
             clock=clock,
             new_id=ids("dataset"),
+            context_length=CONTEXT_LENGTH,
             limits=upload_limits,
         )
         await store.sweep()

@@ -27,9 +27,11 @@ from tests.contract.stage import (
     small,
     until,
 )
+from tests.malformed import CASES, LIMITS, lines
+from trainer.config import Task
+from trainer.inspection import Wish
 from trainer.records import Record, iter_records, read_file
 
-MALFORMED = sorted((Path(__file__).parent.parent / "data" / "malformed").iterdir())
 CONVERSATION = (
     b'{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, '
     b'{"role": "assistant", "content": "Yes?", "weight": 0}, {"role": "user", "content": "Bye"}, '
@@ -46,6 +48,19 @@ def blocking_refusal(stage: Stage, messages: Iterator[pb.UploadDatasetRequest]) 
     with grpc.insecure_channel(f"127.0.0.1:{stage.server.port}") as channel:
         call = datasets_grpc.DatasetServiceStub(channel).UploadDataset.future(messages)
         return refusal_of(call.exception())
+
+
+def asked(content: bytes, wish: Wish, **fields: object) -> Iterator[pb.UploadDatasetRequest]:
+    """The messages of an upload with wishes."""
+    fields = {
+        "format": f"FORMAT_{wish.reading.format.upper()}" if wish.reading.format else None,
+        "mapping": dict(wish.reading.mapping),
+        "task": f"TASK_{wish.task.upper()}" if wish.task else None,
+        **fields,
+    }
+    yield pb.UploadDatasetRequest(header=pb.UploadHeader(dataset_id="rows", **fields))
+    for begin in range(0, len(content), 65_536):
+        yield pb.UploadDatasetRequest(chunk=content[begin : begin + 65_536])
 
 
 async def assert_nothing_was_left(stage: Stage, dataset_id: str = "rows") -> None:
@@ -73,13 +88,15 @@ async def test_without_an_id_one_is_made(stage: Stage) -> None:
     assert (await stage.upload(GOOD_LINE, "")).name == "datasets/dataset-1"
 
 
-async def test_a_malformed_file_is_refused_by_line_and_leaves_nothing(stage: Stage) -> None:
-    for path in MALFORMED:
-        refusal = await refused(stage.upload(path.read_bytes()))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_LINES"), path.name
-        assert refusal.violations, path.name
-        assert all(field.startswith("line ") for field in refusal.violations), path.name
-        await assert_nothing_was_left(stage)
+async def test_a_malformed_file_is_refused_by_its_place_and_leaves_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, upload_limits=UploadLimits(records=LIMITS)) as stage:
+        for case in CASES:
+            refusal = await refused(stage.datasets.UploadDataset(asked(case.content(), case.wish)))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_LINES"), (
+                case.name
+            )
+            assert f"{case.place}: {case.reason}. " in refusal.message, case.name
+            await assert_nothing_was_left(stage)
 
 
 async def test_a_bad_line_is_named(stage: Stage) -> None:
@@ -362,6 +379,54 @@ async def test_a_preview_shows_what_the_model_sees_and_what_is_trained(stage: St
     assert [segment.text for segment in second.segments if segment.trained] == ["Bye.<|im_end|>"]
 
 
+async def test_bad_rows_are_left_out_and_reported_where_that_is_asked_for(stage: Stage) -> None:
+    content = GOOD_LINE + b"oops\n" + GOOD_LINE
+    dataset = await stage.datasets.UploadDataset(asked(content, Wish(), bad_rows=pb.BAD_ROWS_DROP))
+    report = dataset.report
+    assert (dataset.rows, report.rows_kept, report.rows_dropped) == (2, 2, 1)
+    assert [(problem.place, problem.reason) for problem in report.problems] == [
+        ("line 2", "not JSON: expecting value at column 1")
+    ]
+    assert [(row.line, row.first_line) for row in report.duplicate_rows] == [(3, 1)]
+    assert await stage.datasets.GetDataset(pb.GetDatasetRequest(name="datasets/rows")) == dataset
+
+
+@pytest.mark.parametrize("content", [b"oops\n", b"oops\n" * 30, GOOD_LINE + b"\n" + b"[" * 9])
+async def test_a_file_without_a_good_row_is_refused_even_where_bad_rows_are_left_out(
+    stage: Stage, content: bytes
+) -> None:
+    content = content.removeprefix(GOOD_LINE)
+    refusal = await refused(stage.datasets.UploadDataset(asked(content, Wish(), bad_rows=pb.BAD_ROWS_DROP)))
+    assert refusal.reason == "BAD_LINES"
+    assert refusal.violations
+    await assert_nothing_was_left(stage)
+
+
+async def test_a_file_that_is_only_looked_at_is_reported_and_not_kept(stage: Stage) -> None:
+    content = GOOD_LINE * 5 + b"oops\n"
+    dataset = await stage.datasets.UploadDataset(asked(content, Wish(), validate_only=True))
+    assert (dataset.name, dataset.rows, dataset.kind) == ("", 5, pb.Dataset.KIND_CONVERSATIONS)
+    assert (dataset.report.rows_dropped, dataset.report.duplicates) == (1, 4)
+    assert dataset.report.tokens == dataset.tokens > dataset.report.trained_tokens > 0
+    assert [row.line for row in dataset.report.preview] == [1, 2, 3]
+    await assert_nothing_was_left(stage)
+
+
+async def test_a_dataset_of_labels_tells_them(stage: Stage) -> None:
+    content = lines("bug", "billing", "bug")
+    dataset = await stage.datasets.UploadDataset(asked(content, Wish(task=Task.CLASSIFICATION)))
+    assert list(dataset.labels) == ["billing", "bug"]
+    assert [(each.label, each.rows) for each in dataset.report.labels] == [("bug", 2), ("billing", 1)]
+
+
+@pytest.mark.parametrize("key", ["role", "", "x" * 300])
+async def test_a_mapping_to_no_known_key_is_refused(stage: Stage, key: str) -> None:
+    header = pb.UploadHeader(dataset_id="rows", mapping={key: "question"})
+    refusal = await refused(stage.datasets.UploadDataset(iter([pb.UploadDatasetRequest(header=header)])))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert all(field.startswith("header.mapping") for field in refusal.violations)
+
+
 TEXT_LINE = b'{"text": "The shop is open until six."}\n'
 PREFERENCE_LINE = b'{"prompt": "Open?", "chosen": "Yes.", "rejected": "No idea."}\n'
 
@@ -433,7 +498,7 @@ async def test_a_preview_has_as_many_rows_as_asked_for(stage: Stage, asked: int,
 
 
 async def test_a_preview_of_huge_rows_shows_fewer_but_fits_a_message(stage: Stage) -> None:
-    line = b'{"prompt": "q", "completion": "' + "ü".encode() * 100_000 + b'"}\n'
+    line = b'{"text": "' + "ü".encode() * 200_000 + b'"}\n'
     await stage.upload(line * 4, chunk_bytes=1 << 20)
     request = pb.PreviewDatasetRequest(name="datasets/rows", max_rows=100)
     assert 1 <= len((await stage.datasets.PreviewDataset(request)).rows) < 4

@@ -68,6 +68,7 @@ def dataset(dataset_id: str) -> DatasetRow:
         create_time=1.0,
         kind=Kind.CONVERSATIONS,
         task=None,
+        report=None,
     )
 
 

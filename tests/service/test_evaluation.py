@@ -16,11 +16,11 @@ from service.evaluation.general_skill import ITEMS
 from service.registry import EvaluationRow, EvaluationState, NewEvaluation, VersionRow, VersionState
 from service.registry.states import EVALUATION_ENDED
 from service.serving import Chat, ChatMessage, ChatTurn
-from tests.contract.stage import tiny_renderer
 from tests.service import serving_stage
 from tests.service.registry_stage import dataset
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import MODEL
+from tests.tiny_renderer import tiny_renderer
 from trainer.config import Hyperparameters, Task
 from trainer.records import Kind as RecordKind
 from trainer.rendering import Renderer

@@ -26,106 +26,11 @@ from trainer.records import (
     read_file,
 )
 
-MALFORMED = Path(__file__).parent.parent / "data" / "malformed"
 ROW = b'{"prompt": "Is the shop open?", "completion": "Yes, until six."}\n'
 TURNS = (
     Turn(role="user", content="Is the shop open?"),
     Turn(role="assistant", content="Yes, until six.", trained=True),
 )
-
-# file, line, reason, words of the advice
-REFUSED = [
-    ("assistant_first.jsonl", 1, "messages[0].role is assistant where user must stand", "take turns"),
-    ("bad_escape.jsonl", 1, "not JSON: invalid \\escape at column 15", "backslash twice"),
-    ("bom_in_the_middle.jsonl", 2, "a byte order mark inside the file", "first character"),
-    ("both_shapes.jsonl", 1, 'the row has "messages" and also "prompt" or "completion"', "Keep either"),
-    ("carriage_returns_only.jsonl", 1, "not JSON: extra data at column 66", "newline"),
-    ("comma_after_row.jsonl", 1, "not JSON: extra data at column 65", "Remove the comma"),
-    ("completion_is_empty.jsonl", 1, '"completion" is empty', "Write some text"),
-    ("content_is_blank.jsonl", 1, "messages[1].content is empty", "Write some text"),
-    ("content_is_empty.jsonl", 1, "messages[0].content is empty", "Write some text"),
-    ("content_is_null.jsonl", 1, "messages[1].content is null, not a string", "double quotes"),
-    ("content_is_parts.jsonl", 1, "messages[0].content is a list, not a string", "double quotes"),
-    ("csv.jsonl", 1, "not JSON: expecting value at column 1", "one complete JSON object"),
-    ("duplicate_message_key.jsonl", 1, 'the key "role" stands twice in one object', "Keep one"),
-    ("duplicate_row_key.jsonl", 1, 'the key "prompt" stands twice in one object', "Keep one"),
-    ("empty.jsonl", 1, "the file has no rows", "one row a line"),
-    ("ends_with_user.jsonl", 1, "the last message is the user's", "assistant's answer"),
-    ("escaped_nul.jsonl", 1, '"prompt" contains the character NUL', "Remove \\u0000"),
-    ("float_overflow.jsonl", 1, "the number 1e999 is too large or too long", "0 or 1"),
-    ("huge_integer.jsonl", 1, "the number 99999999999999999999... is too large", "0 or 1"),
-    ("infinity.jsonl", 1, "-Infinity is not a JSON number", "finite"),
-    ("late_system.jsonl", 1, "messages[1] is a system message, but not the first", "at most one"),
-    ("latin1.jsonl", 2, "not UTF-8 at byte 16 of the line (0xe9)", "as UTF-8"),
-    ("list_around_rows.json", 1, "not JSON: expecting value at column 2", "no list around the rows"),
-    ("lone_surrogate.jsonl", 1, '"prompt" contains half of a surrogate pair', "both halves"),
-    ("message_is_text.jsonl", 1, "messages[0] is a string, not an object", '"role"'),
-    ("messages_is_empty.jsonl", 1, '"messages" is empty', "at least one user"),
-    ("messages_is_text.jsonl", 1, '"messages" is a string, not a list', '"role"'),
-    ("missing_comma.jsonl", 2, "not JSON: expecting ',' delimiter at column 16", "one complete JSON object"),
-    ("nan.jsonl", 1, "NaN is not a JSON number", "finite"),
-    (
-        "neither_shape.jsonl",
-        1,
-        'the row has neither "messages" nor "prompt" (found: "instruction", "output")',
-        '"completion"',
-    ),
-    ("no_completion.jsonl", 1, '"completion" is missing', "both"),
-    ("no_content.jsonl", 1, 'messages[1] has no "content"', '"role" and "content"'),
-    ("no_keys.jsonl", 1, 'the row has neither "messages" nor "prompt" (found: no keys)', '"completion"'),
-    ("no_role.jsonl", 1, 'messages[0] has no "role"', '"role" and "content"'),
-    ("nothing_trained.jsonl", 1, "no assistant message is trained on: each has weight 0", "weight 1"),
-    ("nul_byte.jsonl", 1, "a NUL byte at byte 14 of the line: binary data or UTF-16", "plain text"),
-    ("only_blank_lines.jsonl", 1, "the file has no rows", "one row a line"),
-    ("only_bom.jsonl", 1, "the file has no rows", "one row a line"),
-    ("only_system.jsonl", 1, "the row has only a system message", "Add a user message"),
-    ("prompt_is_a_list.jsonl", 1, '"prompt" is a list, not a string', "double quotes"),
-    ("role_in_capitals.jsonl", 1, 'messages[0].role is "User"', "system, user or assistant"),
-    ("role_is_a_number.jsonl", 1, "messages[0].role is a number, not a string", "system, user or assistant"),
-    ("row_is_a_list.jsonl", 2, "the row is a list, not an object", '"messages"'),
-    ("row_is_a_string.jsonl", 1, "the row is a string, not an object", '"messages"'),
-    ("row_is_null.jsonl", 3, "the row is null, not an object", '"messages"'),
-    ("rows.jsonl.gz", 1, "the file looks like a gzip archive", "Unpack it"),
-    ("rows.parquet", 1, "the file looks like a Parquet file", "Export it"),
-    ("rows.zip", 1, "the file looks like a zip archive or an Office document", "Unpack it"),
-    (
-        "single_quotes.jsonl",
-        1,
-        "not JSON: expecting property name enclosed in double quotes at column 2",
-        "single quotes",
-    ),
-    (
-        "spread_over_lines.json",
-        1,
-        "not JSON: expecting property name enclosed in double quotes at column 2",
-        "on one line",
-    ),
-    ("surrogate_bytes.jsonl", 1, "not UTF-8 at byte 13 of the line (0xed)", "as UTF-8"),
-    ("tab_in_text.jsonl", 1, "not JSON: invalid control character at column 14", "a tab as \\t"),
-    ("too_deep.jsonl", 1, "nested deeper than 32 levels at column 43", "flat"),
-    ("too_many_keys.jsonl", 1, "more than 64 keys in one object at column 637", "few keys"),
-    ("truncated.jsonl", 2, "the last line is cut off", "whole"),
-    ("truncated_in_a_character.jsonl", 2, "the last line is cut off", "whole"),
-    ("two_rows_on_a_line.jsonl", 1, "not JSON: extra data at column 66", "line of its own"),
-    ("two_users.jsonl", 3, "messages[1].role is user where assistant must stand", "take turns"),
-    ("unclosed_brackets.jsonl", 1, "nested deeper than 32 levels at column 33", "flat"),
-    ("unknown_message_key.jsonl", 1, 'unknown key "name" in messages[0]', "Remove it"),
-    ("unknown_role.jsonl", 1, 'messages[1].role is "tool"', "system, user or assistant"),
-    ("unknown_row_key.jsonl", 1, 'unknown key "source" in the row', "Remove it"),
-    ("utf16.jsonl", 1, "the file looks like UTF-16 text", "as UTF-8"),
-    (
-        "utf16_without_bom.jsonl",
-        1,
-        "a NUL byte at byte 2 of the line: binary data or UTF-16",
-        "plain text in UTF-8",
-    ),
-    ("utf32.jsonl", 1, "the file looks like UTF-32 text", "as UTF-8"),
-    ("very_long_role.jsonl", 1, f'messages[0].role is "{"u" * 40}..."', "system, user or assistant"),
-    ("weight_is_text.jsonl", 1, "messages[1].weight is a string", "Use 1"),
-    ("weight_is_true.jsonl", 1, "messages[1].weight is true or false", "Use 1"),
-    ("weight_is_two.jsonl", 1, "messages[1].weight is 2", "Use 1"),
-    ("weight_of_user.jsonl", 1, "messages[0] has a weight, but its role is user", "Remove it"),
-]
 
 
 def parsed(content: bytes, limits: Limits = DEFAULT_LIMITS) -> list[AnyRecord | LineProblem]:
@@ -135,23 +40,6 @@ def parsed(content: bytes, limits: Limits = DEFAULT_LIMITS) -> list[AnyRecord | 
 def only_problem(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LineProblem:
     (problem,) = [found for found in parsed(content, limits) if isinstance(found, LineProblem)]
     return problem
-
-
-@pytest.mark.parametrize(("name", "line", "reason", "advice"), REFUSED, ids=[case[0] for case in REFUSED])
-def test_a_malformed_file_is_refused_with_its_line_a_reason_and_advice(
-    name: str, line: int, reason: str, advice: str
-) -> None:
-    with pytest.raises(RecordsError) as refusal:
-        read_file(MALFORMED / name)
-
-    first = refusal.value.problems[0]
-    assert (first.line, first.reason) == (line, reason)
-    assert advice in first.advice
-    assert str(refusal.value).startswith(f"line {line}: {reason}. ")
-
-
-def test_every_malformed_file_has_its_verdict_in_the_table() -> None:
-    assert sorted(path.name for path in MALFORMED.iterdir()) == sorted(case[0] for case in REFUSED)
 
 
 def test_messages_are_taken_as_they_stand_and_only_assistants_are_trained() -> None:
@@ -235,7 +123,7 @@ def test_a_line_nested_100000_deep_is_refused_at_its_33rd_level(content: bytes) 
 )
 @pytest.mark.timeout(10)
 def test_no_line_of_full_length_takes_long(line: bytes) -> None:
-    assert only_problem(line).line == 1
+    assert parsed(line)[0].line == 1
 
 
 def test_the_bounds_of_depth_keys_and_messages_are_inclusive() -> None:
@@ -288,14 +176,14 @@ def test_an_endless_line_is_refused_once_without_being_kept() -> None:
 def test_an_archive_is_refused_before_its_first_line_ends() -> None:
     parser = RecordParser()
 
-    found = parser.feed(b"\x1f\x8b\x08\x00" + bytes(2 * 1024 * 1024))
+    found = list(parser.feed(b"PK\x03\x04" + bytes(2 * 1024 * 1024)))
 
     assert [one.reason for one in found if isinstance(one, LineProblem)] == [
-        "the file looks like a gzip archive"
+        "the file looks like a zip archive or an Office document"
     ]
     assert parser.stopped
-    assert parser.feed(ROW) == []
-    assert parser.finish() == []
+    assert list(parser.feed(ROW)) == []
+    assert list(parser.finish()) == []
 
 
 @pytest.mark.parametrize(
@@ -310,7 +198,7 @@ def test_a_file_past_a_limit_is_refused_there(limits: Limits, line: int, reason:
     found = parsed(ROW * 5, limits)
 
     assert [type(one) for one in found] == [Record, Record, LineProblem]
-    assert found[-1] == LineProblem(line=line, reason=reason, advice=found[-1].advice)
+    assert found[-1] == LineProblem(line=line, reason=reason, advice=found[-1].advice, is_of_file=True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 from trainer.records.rows import EXAMPLE_ROW, RowError, Turn, checked_text, kind_name, quoted
 
 _MESSAGE_KEYS = {"role", "content", "weight"}
+_TOOL_KEYS = {"tool_calls", "tool_call_id", "function_call"}
+TOOL_ADVICE = (
+    "Turns of tools are not trained on, since no chat here calls tools: leave them out, "
+    "or write what they say as the user's words."
+)
 
 
 def turns_of_prompt(row: Mapping[str, object]) -> tuple[Turn, ...]:
@@ -46,6 +51,8 @@ def _turn(message: object, where: str) -> Turn:
     if not isinstance(message, dict):
         raise RowError(f"{where} is {kind_name(message)}, not an object", f"Write {EXAMPLE_ROW}.")
     for key in message:
+        if key in _TOOL_KEYS:
+            raise RowError(f"{where} is a turn of a tool: it has {quoted(key)}", TOOL_ADVICE)
         if key not in _MESSAGE_KEYS:
             raise RowError(
                 f"unknown key {quoted(key)} in {where}",
@@ -58,7 +65,8 @@ def _turn(message: object, where: str) -> Turn:
     if not isinstance(role, str):
         raise RowError(f"{where}.role is {kind_name(role)}, not a string", "Use system, user or assistant.")
     if role not in ("system", "user", "assistant"):
-        raise RowError(f"{where}.role is {quoted(role)}", "Use system, user or assistant.")
+        advice = TOOL_ADVICE if role in ("tool", "function") else "Use system, user or assistant."
+        raise RowError(f"{where}.role is {quoted(role)}", advice)
     content = checked_text(message["content"], f"{where}.content")
     return Turn(role=role, content=content, trained=_trained(message, role, where))
 
@@ -80,7 +88,7 @@ def _trained(message: dict[str, object], role: str, where: str) -> bool:
     return weight == 1
 
 
-def check_order(turns: Sequence[Turn]) -> None:
+def check_order(turns: Sequence[Turn], name: str = "messages") -> None:
     """Raise RowError unless an optional system message is followed by user and assistant in turn."""
     roles = [turn.role for turn in turns]
     first = 1 if roles[0] == "system" else 0
@@ -88,7 +96,7 @@ def check_order(turns: Sequence[Turn]) -> None:
         raise RowError(
             "the row has only a system message", "Add a user message and the assistant's answer to it."
         )
-    check_alternation(roles[first:], "user", "messages", first)
+    check_alternation(roles[first:], "user", name, first)
     if roles[-1] != "assistant":
         raise RowError("the last message is the user's", "End each row with the assistant's answer.")
 

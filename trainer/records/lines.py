@@ -21,9 +21,7 @@ _MAX_NUMBER_CHARACTERS = 20
 _JSON_ADVICE = f"Each line is one complete JSON object: {EXAMPLE_ROW}."
 
 _MAGIC = (
-    (b"\x1f\x8b", "a gzip archive", "Unpack it first and upload the file inside."),
     (b"PK\x03\x04", "a zip archive or an Office document", "Unpack it or export it as JSON Lines."),
-    (b"PAR1", "a Parquet file", "Export it as JSON Lines."),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "Unpack it first and upload the file inside."),
     (b"\xfd7zXZ", "an xz archive", "Unpack it first and upload the file inside."),
     (b"BZh", "a bzip2 archive", "Unpack it first and upload the file inside."),
@@ -38,6 +36,10 @@ _MAGIC = (
     (codecs.BOM_UTF16_BE, "UTF-16 text", "Save the file as UTF-8."),
     (b"\x00\x00\xfe\xff", "UTF-32 text", "Save the file as UTF-8."),
 )
+
+
+MAGICS = tuple(magic for magic, _, _ in _MAGIC)
+"""How other kinds of files begin."""
 
 
 def check_magic(start: bytes) -> None:
@@ -57,22 +59,23 @@ def parse_line(line: bytes, limits: Limits, *, ended: bool) -> object:
             f"a NUL byte at byte {line.index(0) + 1} of the line: binary data or UTF-16",
             "Save the file as plain text in UTF-8.",
         )
-    text = _decoded(line, ended)
+    text = decoded(line, ended)
     if text.startswith("\ufeff"):
         raise RowError(
             "a byte order mark inside the file",
             "Remove the line's first character; it is left of joining two files.",
         )
-    unclosed = _check_bounds(text, limits)
+    unclosed = not _is_small(text, limits) and _check_bounds(text, limits)
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        if unclosed and not ended:
+        if not ended and (unclosed or _check_bounds(text, limits)):
             raise RowError("the last line is cut off", "Upload the file again, whole.") from error
         raise RowError(f"not JSON: {_message(error)}", _advice(text, error)) from error
 
 
-def _decoded(line: bytes, ended: bool) -> str:
+def decoded(line: bytes, ended: bool) -> str:
+    """The text of a line. Raises RowError where it is not UTF-8."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -82,6 +85,12 @@ def _decoded(line: bytes, ended: bool) -> str:
             f"not UTF-8 at byte {error.start + 1} of the line (0x{line[error.start]:02x})",
             "Save the file as UTF-8; it may be Latin-1 or Windows-1252 now.",
         ) from error
+
+
+def _is_small(text: str, limits: Limits) -> bool:
+    """Whether the text has so few marks, also counting those in strings, that no bound can be exceeded."""
+    brackets = text.count("{") + text.count("[")
+    return brackets <= min(limits.max_depth, limits.max_messages) and text.count(":") <= limits.max_keys
 
 
 def _check_bounds(text: str, limits: Limits) -> bool:

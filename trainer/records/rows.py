@@ -5,9 +5,10 @@ It does not know files, encodings, or which shapes of JSON make a row: those are
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED_CHARACTERS = 40
@@ -60,7 +61,7 @@ class Record:
     """One accepted row."""
 
     line: int
-    """Line in the file, from 1."""
+    """Line in the file, from 1; in a list and in Parquet which row."""
     messages: tuple[Turn, ...]
     """An optional system message, then user and assistant in turn, ending with the assistant."""
 
@@ -91,6 +92,43 @@ class PreferenceRecord:
 AnyRecord = Record | TextRecord | PreferenceRecord
 
 
+class Format(StrEnum):
+    """The shape of a row's object. Which container the rows came in (JSON, CSV, ...) is another matter."""
+
+    CHAT = "chat"
+    """{"messages": [{"role", "content", "weight"}, ...]}, as the OpenAI fine-tuning API takes it."""
+    PROMPT_COMPLETION = "prompt_completion"
+    """{"prompt", "completion"}."""
+    ALPACA = "alpaca"
+    """{"instruction", "input", "output", "system", "history"}; the first and the third are required."""
+    SHAREGPT = "sharegpt"
+    """{"conversations": [{"from", "value"}, ...], "system"}."""
+    TEXT = "text"
+    """{"text"}, or a file of plain text."""
+    PREFERENCES = "preferences"
+    """{"prompt", "chosen", "rejected"}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How rows are understood."""
+
+    format: Format | None = None
+    """The shape of every row; None: each row's keys tell it."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """For each key of the shape the column of the file that holds it; other columns are then ignored.
+    Empty: columns are called as the shape calls its keys, and others are refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawRow:
+    """A row as its container gave it, not yet understood."""
+
+    line: int
+    value: object
+    """A JSON value within the bounds of `Limits`."""
+
+
 class Kind(StrEnum):
     """What all rows of one file are."""
 
@@ -115,11 +153,20 @@ class LineProblem:
     """Why a line, or the file from that line on, was refused."""
 
     line: int
-    """Line in the file, from 1."""
+    """Line in the file, or row, from 1."""
     reason: str
     """What was found, in a few words."""
     advice: str
     """What would be accepted."""
+    unit: Literal["line", "row"] = "line"
+    """What is counted: lines where the file has them, else (in a list, in Parquet) rows."""
+    is_of_file: bool = False
+    """Whether the file is not read beyond it, so that leaving this one row out does not help."""
+
+    @property
+    def place(self) -> str:
+        """Such as "line 7"."""
+        return f"{self.unit} {self.line}"
 
 
 class RowError(Exception):

@@ -4,13 +4,20 @@ It does not know lines, files or encodings.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from trainer.records.conversations import turns_of_messages, turns_of_prompt
+from trainer.records.lines import parse_line
 from trainer.records.preferences import preference_of
+from trainer.records.published import turns_of_alpaca, turns_of_sharegpt
 from trainer.records.rows import (
+    DEFAULT_LIMITS,
     EXAMPLE_ROW,
     AnyRecord,
+    Format,
     PreferenceRecord,
+    Reading,
     Record,
     RowError,
     TextRecord,
@@ -21,28 +28,62 @@ from trainer.records.rows import (
     quoted,
 )
 
-_SHAPES = (("messages",), ("text",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))
-"""The keys of each shape, its telling ones first where shapes share some."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    telling: tuple[str, ...]
+    """A row with one of these keys is of this shape."""
+    others: tuple[str, ...] = ()
+    """What it may have beside them."""
+    ignored: tuple[str, ...] = ()
+    """What published sets carry without meaning."""
 
 
-def record_of(row: object, line: int) -> AnyRecord:
+SHAPES: Mapping[Format, _Shape] = {
+    Format.CHAT: _Shape(telling=("messages",)),
+    Format.SHAREGPT: _Shape(telling=("conversations",), others=("system",), ignored=("id",)),
+    Format.ALPACA: _Shape(telling=("instruction", "output"), others=("input", "system", "history")),
+    Format.PREFERENCES: _Shape(telling=("chosen", "rejected"), others=("prompt",)),
+    Format.PROMPT_COMPLETION: _Shape(telling=("completion", "prompt")),
+    Format.TEXT: _Shape(telling=("text",)),
+}
+"""In the order in which they are tried."""
+
+_TELLING = tuple((key, format_) for format_, shape in SHAPES.items() for key in shape.telling)
+
+MAPPABLE = frozenset(key for shape in SHAPES.values() for key in (*shape.telling, *shape.others))
+"""Keys that a mapping may name."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+_LISTS = ("messages", "conversations", "history", "prompt", "chosen", "rejected")
+"""Keys whose list may stand in a table's cell as JSON."""
+
+
+def record_of(row: object, line: int, reading: Reading) -> AnyRecord:
     """The record of a row's JSON value. Raises RowError."""
     if not isinstance(row, dict):
         raise RowError(f"the row is {kind_name(row)}, not an object", f"Write {EXAMPLE_ROW}.")
-    shape = _shape(row)
-    for key in row:
-        if key not in shape:
-            raise RowError(
-                f"unknown key {quoted(key)} in the row",
-                f"Remove it: beside {listed(shape)} nothing would be used.",
-            )
-    if "messages" in shape:
-        return Record(line=line, messages=turns_of_messages(row["messages"]))
-    if "text" in shape:
-        return TextRecord(line=line, text=checked_text(row["text"], '"text"'))
-    if "chosen" in shape:
-        return preference_of(row, line)
-    return Record(line=line, messages=turns_of_prompt(row))
+    if reading.mapping:
+        row = _mapped(row, reading.mapping)
+    format_ = reading.format or _format(row)
+    _check_keys(row, format_)
+    for key in _LISTS:
+        if key in row:
+            row[key] = _unpacked(row[key])
+    match format_:
+        case Format.CHAT:
+            return Record(line=line, messages=turns_of_messages(row["messages"]))
+        case Format.SHAREGPT:
+            return Record(line=line, messages=turns_of_sharegpt(row))
+        case Format.ALPACA:
+            return Record(line=line, messages=turns_of_alpaca(row))
+        case Format.PREFERENCES:
+            return preference_of(row, line)
+        case Format.PROMPT_COMPLETION:
+            return Record(line=line, messages=turns_of_prompt(row))
+        case Format.TEXT:
+            return TextRecord(line=line, text=checked_text(row["text"], '"text"'))
 
 
 def canonical_line(record: AnyRecord) -> bytes:
@@ -62,7 +103,7 @@ def canonical_line(record: AnyRecord) -> bytes:
                     ("rejected", record.rejected),
                 )
             }
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(row).encode() + b"\n"
 
 
 def _message(turn: Turn) -> dict[str, object]:
@@ -70,20 +111,58 @@ def _message(turn: Turn) -> dict[str, object]:
     return message | {"weight": 0} if turn.role == "assistant" and not turn.trained else message
 
 
-def _shape(row: dict[str, object]) -> tuple[str, ...]:
-    """The keys that this row may have."""
+def _mapped(row: dict[str, object], mapping: Mapping[str, str]) -> dict[str, object]:
+    for column in sorted(mapping.values()):
+        if column not in row:
+            raise RowError(
+                f"the row has no {quoted(column)}, which the mapping names (found: {_found(row)})",
+                "Name columns that the rows have.",
+            )
+    return {key: row[column] for key, column in mapping.items()}
+
+
+def _format(row: dict[str, object]) -> Format:
     if "messages" in row and ("prompt" in row or "completion" in row):
         raise RowError(
             'the row has "messages" and also "prompt" or "completion"',
             'Keep either "messages" or the pair "prompt" and "completion".',
         )
-    for shape in _SHAPES:
-        if any(key in row for key in shape[1:] or shape):
-            return shape
-    if "prompt" in row:
-        return ("prompt", "completion")
-    found = ", ".join(quoted(key) for key in list(row)[:5]) or "no keys"
+    for key, format_ in _TELLING:
+        if key in row:
+            return format_
     raise RowError(
-        f'the row has neither "messages" nor "prompt" (found: {found})',
-        f'Write {EXAMPLE_ROW}, {{"text": "..."}} or {{"prompt": "...", "chosen": "...", "rejected": "..."}}.',
+        f'the row has neither "messages" nor "prompt" (found: {_found(row)})',
+        f"Write {EXAMPLE_ROW}; or say with a mapping which columns are prompt and completion.",
     )
+
+
+def _check_keys(row: dict[str, object], format_: Format) -> None:
+    shape = SHAPES[format_]
+    known = (*shape.telling, *shape.others)
+    if len(shape.telling) == 1 and shape.telling[0] not in row:
+        raise RowError(
+            f'the row has no "{shape.telling[0]}" (found: {_found(row)})',
+            f'Rows of the format {format_.value} have "{shape.telling[0]}".',
+        )
+    for key in row:
+        if key not in known and key not in shape.ignored:
+            raise RowError(
+                f"unknown key {quoted(key)} in the row",
+                f"Remove it, or name the columns to use in a mapping: beside {listed(known)} "
+                "nothing would be used.",
+            )
+
+
+def _unpacked(value: object) -> object:
+    """The list that a text holds as JSON, as tables have to write it; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("[{"):
+        return value
+    try:
+        found = parse_line(value.encode(errors="replace"), DEFAULT_LIMITS, ended=True)
+    except RowError:
+        return value
+    return found if isinstance(found, list) else value
+
+
+def _found(row: Mapping[str, object]) -> str:
+    return ", ".join(quoted(key) for key in list(row)[:5]) or "no keys"
