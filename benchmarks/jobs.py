@@ -36,6 +36,7 @@ async def main() -> None:
         arms = {"warm": lambda: _warm(stack, dataset.name), "cold": lambda: _cold(job_file)}
         await arms["warm"]()
         results = await interleaved(arms, ROUNDS)
+        cancelled = [await _cancelled(stack, dataset.name) for _ in range(ROUNDS)]
     warm, cold = results["warm"], results["cold"]
     print(
         json.dumps(
@@ -49,6 +50,7 @@ async def main() -> None:
                     "median seconds": median(w[1] + w[2] for w in warm),
                     "of these until proven and ACTIVE": median(w[1] for w in warm),
                 },
+                "cancel to CANCELLED": {"median seconds": median(cancelled)},
             }
         )
     )
@@ -76,6 +78,19 @@ async def _warm(stack: RunningStack, dataset: str) -> tuple[float, float, float]
     await answer.aclose()
     first_forward = job.first_forward_time.ToNanoseconds() / 1e9
     return first_forward - submitted, active_seconds - job.end_time.ToNanoseconds() / 1e9, first_token_seconds
+
+
+async def _cancelled(stack: RunningStack, dataset: str) -> float:
+    """Seconds from the cancel of a job that trains until nothing of it is left."""
+    client = stack.client
+    job = await client.create_tuning_job(dataset=dataset, adapter_id="cancelled")
+    asked: float | None = None
+    async for update in client.watch_tuning_job(job.name):
+        if asked is None and update.event.metrics.step:
+            asked = time.perf_counter()
+            await client.cancel_tuning_job(job.name)
+    assert asked is not None
+    return time.perf_counter() - asked
 
 
 async def _cold(job: JobFile) -> tuple[float, float, float]:
