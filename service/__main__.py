@@ -26,6 +26,7 @@ from service.errors import HotloraError
 from service.evaluation import Evaluator
 from service.evaluation import Limits as EvaluationLimits
 from service.gateway import Gateway
+from service.planning import Planner, Probes
 from service.registry import Registry
 from service.rpc import Server
 from service.runner import Runner
@@ -58,6 +59,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             disk=disk,
         )
         await datasets.sweep()
+        served_length = min(context_length, settings.engine_max_model_len)
+        probes = Probes(
+            directory=settings.calibrations_dir,
+            registry=registry,
+            changes=changes,
+            base=base,
+            threads=settings.trainer_threads,
+        )
+        planner = Planner(
+            base=base,
+            context_length=served_length,
+            max_rank=lambda: engine.max_rank or settings.engine_max_rank,
+            registry=registry,
+            datasets=datasets,
+            probes=probes,
+        )
         server = Server(
             address=settings.grpc_address,
             registry=registry,
@@ -67,9 +84,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             changes=changes,
             disk=disk,
             base_model=base.name,
-            context_length=min(context_length, settings.engine_max_model_len),
+            context_length=served_length,
             engine_max_rank=settings.engine_max_rank,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
+            planner=planner,
+            parameters=await planner.parameters(),
         )
         gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)
         runner = Runner(registry=registry, changes=changes, settings=settings, base_model=base)

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         """engine.log and trainer.log."""
         return self.home / "logs"
 
+    @property
+    def calibrations_dir(self) -> Path:
+        """What probes of this machine measured; made by the first one."""
+        return self.home / "calibrations"
+
     def make_directories(self) -> None:
         """Create what is missing below `home`, readable by this user alone."""
         directories = (self.datasets_dir, self.work_dir, self.artifacts_dir, self.logs_dir)

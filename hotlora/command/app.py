@@ -99,13 +99,15 @@ def train(
     ] = "",
     dataset_id: Annotated[str, typer.Option(help="Default: from name and content.", show_default=False)] = "",
     technique: Annotated[options.TechniqueName, typer.Option()] = options.TechniqueName.LORA,
-    rank: Annotated[int | None, _whole("1 to 512, within the engine's limit. Default 16.")] = None,
+    rank: Annotated[
+        int | None, _whole("1 to 512, within the engine's limit. Default 16 (few rows 8, many 32).")
+    ] = None,
     alpha: Annotated[float | None, _real("Scale; above 0, up to 4096. Default 2 * rank.")] = None,
     use_rslora: Annotated[
         bool | None,
         typer.Option("--rslora/--no-rslora", help="Scale by alpha / sqrt(rank).", show_default=False),
     ] = None,
-    dropout: Annotated[float | None, _real("0 to 0.9. Default 0.05.")] = None,
+    dropout: Annotated[float | None, _real("0 to 0.9. Default 0.05 (few rows 0.1).")] = None,
     target_module: Annotated[
         list[str] | None,
         typer.Option(help="Repeatable. Default all-linear, without the output head.", show_default=False),
@@ -116,9 +118,11 @@ def train(
         typer.Option(metavar="TEXT", help="What virtual tokens begin as.", show_default=False),
     ] = None,
     learning_rate: Annotated[float | None, _real("Peak; above 0, up to 1. Default by technique.")] = None,
-    epochs: Annotated[int | None, _whole("1 to 100. Default 3.")] = None,
+    epochs: Annotated[int | None, _whole("1 to 100. Default 4 (few or many rows 3).")] = None,
     max_steps: Annotated[int | None, _whole("End after this many optimizer steps.")] = None,
-    batch_size: Annotated[int | None, _whole("Rows per optimizer step, 1 to 1024. Default 8.")] = None,
+    batch_size: Annotated[
+        int | None, _whole("Rows per optimizer step, 1 to 1024. Default 8 (many rows 16).")
+    ] = None,
     max_sequence_length: Annotated[
         int | None, _whole("Longer rows are refused. Default 2048 tokens.")
     ] = None,
@@ -127,10 +131,12 @@ def train(
         options.ScheduleName | None,
         typer.Option(help="Of the learning rate. Default cosine.", show_default=False),
     ] = None,
-    weight_decay: Annotated[float | None, _real("0 to 1. Default 0.01.")] = None,
+    weight_decay: Annotated[float | None, _real("0 to 1. Default 0.01 (few rows 0.05).")] = None,
     max_grad_norm: Annotated[float | None, _real("0 to 1000; 0: no clipping. Default 1.")] = None,
     seed: Annotated[int | None, _whole("Default 42.")] = None,
-    validation_fraction: Annotated[float | None, _real("Rows set aside, 0 to 0.5. Default 0.1.")] = None,
+    validation_fraction: Annotated[
+        float | None, _real("Rows set aside, 0 to 0.5. Default 0.1 (many rows 0.05).")
+    ] = None,
     eval_every_steps: Annotated[int | None, _whole("Default: four evaluations in a run.")] = None,
     checkpoint_every_steps: Annotated[int | None, _whole("Default: as evaluations.")] = None,
     log_every_steps: Annotated[int | None, _whole("Steps between figures. Default 1.")] = None,

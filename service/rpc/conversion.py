@@ -26,11 +26,8 @@ from service.registry.rows import (
 from service.registry.states import JobState, VersionState
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
 from trainer import events
-from trainer.config import LEARNING_RATES, SETTINGS_OF, Hyperparameters, Metric, Schedule, Technique
+from trainer.config import SETTINGS_OF, Hyperparameters, Metric, Schedule, Technique
 
-DEFAULT_MAX_SEQUENCE_LENGTH = 2048
-"""Of `Hyperparameters.max_sequence_length`, where the base model's context is not smaller."""
-DEFAULT_ALPHA_PER_RANK = 2.0
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_TOP_P = 1.0
 
@@ -121,25 +118,25 @@ def technique_of(technique: int) -> Technique:
     return _TECHNIQUES[technique]
 
 
+def technique_sent(technique: Technique) -> tuning_pb.Technique:
+    """A technique, as the wire has it."""
+    return _TECHNIQUES_SENT[technique]
+
+
 def job_states_of(states: Iterable[tuning_pb.TuningJob.State]) -> frozenset[JobState]:
     """The states that a filter asks for. STATE_UNSPECIFIED, which no job is in, asks for nothing."""
     names = {tuning_pb.TuningJob.State.Name(state).removeprefix("STATE_") for state in states}
     return frozenset(state for state in JobState if state.value in names)
 
 
-def hyperparameters_of(
-    message: tuning_pb.Hyperparameters, *, technique: Technique, context_length: int
-) -> Hyperparameters:
-    """Settings with every default filled in. `context_length` is the base model's, in tokens."""
+def given_settings_of(message: tuning_pb.Hyperparameters) -> dict[str, Any]:
+    """The settings that a request chose, by their names in the domain."""
     # Wire and domain name these fields alike; ListFields gives those that were set.
     given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
     given["target_modules"] = tuple(message.target_modules)
     given["schedule"] = _SCHEDULES[message.schedule]
-    given.setdefault("learning_rate", LEARNING_RATES[technique])
     given["early_stopping_metric"] = _METRICS[message.early_stopping_metric]
-    given.setdefault("alpha", DEFAULT_ALPHA_PER_RANK * given.get("rank", Hyperparameters.rank))
-    given.setdefault("max_sequence_length", min(DEFAULT_MAX_SEQUENCE_LENGTH, context_length))
-    return Hyperparameters(**given)
+    return given
 
 
 def hyperparameters_message(settings: Hyperparameters, technique: Technique) -> tuning_pb.Hyperparameters:

@@ -24,6 +24,8 @@ from hotlora.v1 import (
     dataset_service_pb2_grpc,
     evaluation_service_pb2,
     evaluation_service_pb2_grpc,
+    planning_service_pb2,
+    planning_service_pb2_grpc,
     tuning_service_pb2,
     tuning_service_pb2_grpc,
 )
@@ -31,6 +33,7 @@ from service.changes import Changes
 from service.datasets import DatasetStore
 from service.disk import Disk
 from service.engine import Engine
+from service.planning import Planner
 from service.registry import Registry
 from service.rpc.adapters import AdapterServicer
 from service.rpc.boundary import Boundary, Drain
@@ -38,6 +41,7 @@ from service.rpc.chat import Answering, ChatServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluations import EvaluationServicer
 from service.rpc.following import Following
+from service.rpc.planning import PlanningServicer
 from service.rpc.tuning import TuningServicer
 
 _END_SECONDS = 0.5
@@ -74,13 +78,16 @@ class Server:
         base_model: str,
         context_length: int,
         engine_max_rank: int,
+        planner: Planner,
+        parameters: int = 0,
         linear_modules: Sequence[str] = (),
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
-        """`context_length` is the base model's, in tokens. `engine_max_rank` counts while the engine's own
-        highest rank is unknown. `linear_modules` are the names of the base model's linear layers; without
-        them, only the trainer checks target modules."""
+        """`context_length` is the base model's, in tokens; `parameters` are its own, 0 where its files do not
+        tell. `engine_max_rank` counts while the engine's own highest rank is unknown. `linear_modules` are
+        the names of the base model's linear layers; without them, only the trainer checks target modules.
+        """
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -106,6 +113,7 @@ class Server:
             context_length=context_length,
             max_rank=lambda: engine.max_rank or engine_max_rank,
             linear_modules=linear_modules,
+            parameters=parameters,
         )
         self._names: list[str] = []
         """Of the services, for health and reflection."""
@@ -129,6 +137,11 @@ class Server:
             chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
             ChatServicer(chat=chat, engine=engine),
             chat_service_pb2,
+        )
+        self._add(
+            planning_service_pb2_grpc.add_PlanningServiceServicer_to_server,
+            PlanningServicer(planner=planner, base_model=base_model),
+            planning_service_pb2,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         own = (health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -12,11 +12,11 @@ from service.disk import Disk
 from service.errors import AlreadyExists, FieldViolation, InvalidRequest
 from service.registry import DatasetRow, NewJob, Registry
 from service.registry.states import JOB_ENDED
-from service.rpc import conversion, job_checks
+from service.rpc import contradictions, conversion, job_checks, stopping
 from service.rpc.boundary import Context
 from service.rpc.following import Following
-from service.rpc.stopping import contradictions
-from trainer.config import Hyperparameters, Technique
+from trainer.config import SETTINGS_OF, Technique
+from trainer.planning import choose, complete
 from trainer.records import Kind
 
 _EVENTS_AT_ONCE = 500
@@ -35,7 +35,9 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         context_length: int,
         max_rank: Callable[[], int],
         linear_modules: Sequence[str],
+        parameters: int,
     ) -> None:
+        """`context_length` is the base's, in tokens, `parameters` are its own; 0 where they are not known."""
         self._registry = registry
         self._following = following
         self._disk = disk
@@ -43,15 +45,18 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         self._context_length = context_length
         self._max_rank = max_rank
         self._linear_modules = linear_modules
+        self._parameters = parameters
 
     async def CreateTuningJob(self, request: pb.CreateTuningJobRequest, context: Context) -> pb.TuningJob:
-        new = self._new_job(request)
-        known = await self._registry.job_of_request(new.request_id, new.request_digest)
-        if known is None:
-            dataset = await self._registry.get_dataset(new.dataset_id)
-            self._check(new, dataset, given=[field.name for field, _ in request.hyperparameters.ListFields()])
-            self._disk.refuse_if_full()
-        return conversion.job_message(known or await self._registry.create_job(new))
+        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+        known = await self._registry.job_of_request(request.request_id, digest)
+        if known is not None:
+            return conversion.job_message(known)
+        dataset = await self._registry.get_dataset(conversion.id_of(request.dataset))
+        new = self._new_job(request, digest, dataset)
+        self._check(request, new, dataset)
+        self._disk.refuse_if_full()
+        return conversion.job_message(await self._registry.create_job(new))
 
     async def GetTuningJob(self, request: pb.GetTuningJobRequest, context: Context) -> pb.TuningJob:
         return conversion.job_message(await self._registry.get_job(conversion.id_of(request.name)))
@@ -93,28 +98,31 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             seen = await self._following.changed(topic, seen)
             job = await self._registry.get_job(job_id)
 
-    def _new_job(self, request: pb.CreateTuningJobRequest) -> NewJob:
+    def _new_job(self, request: pb.CreateTuningJobRequest, digest: str, dataset: DatasetRow) -> NewJob:
         technique = conversion.technique_of(request.technique)
+        choices = choose(
+            technique,
+            rows=dataset.rows,
+            parameters=self._parameters,
+            context_length=self._context_length,
+            max_rank=self._max_rank(),
+        )
         return NewJob(
             request_id=request.request_id,
-            request_digest=hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest(),
+            request_digest=digest,
             base_model=request.base_model or self._base_model,
-            dataset_id=conversion.id_of(request.dataset),
+            dataset_id=dataset.id,
             adapter_id=request.adapter_id,
             technique=technique,
-            hyperparameters=conversion.hyperparameters_of(
-                request.hyperparameters, technique=technique, context_length=self._context_length
-            ),
+            hyperparameters=complete(choices, conversion.given_settings_of(request.hyperparameters)),
             evaluation_dataset_id=(
                 conversion.id_of(request.evaluation_dataset) if request.evaluation_dataset else ""
             ),
         )
 
-    def _check(self, new: NewJob, dataset: DatasetRow, given: Sequence[str]) -> None:
-        """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name.
-
-        `given` are the settings that the caller chose; the others are defaults.
-        """
+    def _check(self, request: pb.CreateTuningJobRequest, new: NewJob, dataset: DatasetRow) -> None:
+        """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name."""
+        given = [field.name for field, _ in request.hyperparameters.ListFields()]
         violations = []
         if new.base_model != self._base_model:
             violations.append(
@@ -136,8 +144,11 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         violations.extend(job_checks.unknown_modules(new.hyperparameters, self._linear_modules))
         if new.technique is Technique.PROMPT_TUNING:
             violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))
-        violations.extend(self._beyond_limits(new.hyperparameters, dataset))
-        violations.extend(contradictions(new.hyperparameters, rows=dataset.rows, scored=False))
+        violations.extend(self._beyond_limits(new, dataset))
+        violations.extend(stopping.contradictions(new.hyperparameters, rows=dataset.rows, scored=False))
+        violations.extend(
+            contradictions.between(request.hyperparameters, new.hyperparameters, rows=dataset.rows)
+        )
         if violations:
             raise InvalidRequest(violations)
         if new.adapter_id == self._base_model:
@@ -146,10 +157,10 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                 f"{new.adapter_id!r} is the base model's name; choose another adapter_id",
             )
 
-    def _beyond_limits(self, settings: Hyperparameters, dataset: DatasetRow) -> list[FieldViolation]:
+    def _beyond_limits(self, new: NewJob, dataset: DatasetRow) -> list[FieldViolation]:
         violations = []
-        max_rank = self._max_rank()
-        if settings.rank > max_rank:
+        settings, max_rank = new.hyperparameters, self._max_rank()
+        if new.technique in SETTINGS_OF["rank"] and settings.rank > max_rank:
             violations.append(
                 FieldViolation(
                     field="hyperparameters.rank",

@@ -5,7 +5,9 @@ tests write the trainer's events into the registry.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -19,20 +21,37 @@ from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
 from hotlora.v1 import evaluation_service_pb2_grpc as evaluations_grpc
+from hotlora.v1 import planning_service_pb2_grpc as planning_grpc
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from service.changes import Changes
 from service.datasets import DatasetStore, UploadLimits
 from service.disk import Disk
+from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
 from tests.contract.doubles import ChatDouble, EngineDouble
 from tests.tiny_renderer import tiny_renderer
+from trainer.config import BaseModel
 
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
 ENGINE_MAX_RANK = 64
 LINEAR_MODULES = ("down_proj", "q_proj", "v_proj")
+SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "tie_word_embeddings": True,
+}
+DEVICE = OwnDevice(
+    kind="cpu", name="a box", memory_bytes=32 * 10**9, available_bytes=16 * 10**9, number_bytes=4
+)
+PROBE_COMMAND = (sys.executable, "-m", "tests.doubles.probe")
 GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
 
 
@@ -69,12 +88,14 @@ class Stage:
     datasets: datasets_grpc.DatasetServiceStub = field(init=False)
     adapters: adapters_grpc.AdapterServiceStub = field(init=False)
     chat: chat_grpc.ChatServiceStub = field(init=False)
+    planning: planning_grpc.PlanningServiceStub = field(init=False)
     evaluations: evaluations_grpc.EvaluationServiceStub = field(init=False)
 
     def __post_init__(self) -> None:
         self.tuning = tuning_grpc.TuningServiceStub(self.channel)
         self.datasets = datasets_grpc.DatasetServiceStub(self.channel)
         self.adapters = adapters_grpc.AdapterServiceStub(self.channel)
+        self.planning = planning_grpc.PlanningServiceStub(self.channel)
         self.chat = chat_grpc.ChatServiceStub(self.channel)
         self.evaluations = evaluations_grpc.EvaluationServiceStub(self.channel)
 
@@ -114,6 +135,7 @@ async def running(
     min_free_disk_bytes: int = 0,
     max_queued_jobs: int = 100,
     address: str = "127.0.0.1:0",
+    probe_command: Sequence[str] = PROBE_COMMAND,
 ) -> AsyncIterator[Stage]:
     """A service that answers until the block ends."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
@@ -135,6 +157,24 @@ async def running(
             limits=upload_limits,
         )
         await store.sweep()
+        (home / "base" / "config.json").write_text(json.dumps(SHAPE))
+        base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
+        planner = Planner(
+            base=base,
+            context_length=CONTEXT_LENGTH,
+            max_rank=lambda: motor.max_rank or ENGINE_MAX_RANK,
+            registry=registry,
+            datasets=store,
+            probes=Probes(
+                directory=home / "calibrations",
+                registry=registry,
+                changes=changes,
+                base=base,
+                threads=0,
+                command=probe_command,
+            ),
+            look=lambda: DEVICE,
+        )
         server = Server(
             address=address,
             registry=registry,
@@ -147,6 +187,8 @@ async def running(
             context_length=CONTEXT_LENGTH,
             engine_max_rank=ENGINE_MAX_RANK,
             linear_modules=LINEAR_MODULES,
+            planner=planner,
+            parameters=await planner.parameters(),
             limits=server_limits or ServerLimits(drain_seconds=5),
             new_error_id=ids("error"),
         )

@@ -25,6 +25,7 @@ SERVICES = [
     "hotlora.v1.ChatService",
     "hotlora.v1.DatasetService",
     "hotlora.v1.EvaluationService",
+    "hotlora.v1.PlanningService",
     "hotlora.v1.TuningService",
 ]
 

@@ -87,16 +87,16 @@ async def test_a_created_job_is_queued_with_every_default_filled_in(stage: Stage
     assert (job.base_model, job.dataset, job.adapter) == (BASE, "datasets/rows", "adapters/support")
     assert job.technique == pb.TECHNIQUE_LORA
     assert job.hyperparameters == pb.Hyperparameters(
-        rank=16,
-        alpha=32,
-        dropout=0.05,
+        rank=8,
+        alpha=16,
+        dropout=0.1,
         learning_rate=2e-4,
         epochs=3,
         batch_size=8,
         max_sequence_length=CONTEXT_LENGTH,
         warmup_ratio=0.05,
         schedule=pb.SCHEDULE_COSINE,
-        weight_decay=0.01,
+        weight_decay=0.05,
         max_grad_norm=1,
         seed=42,
         validation_fraction=0.1,
@@ -120,7 +120,7 @@ async def test_given_settings_are_kept_even_where_they_are_zero(stage: Stage) ->
         max_steps=7,
         schedule=pb.SCHEDULE_LINEAR,
         target_modules=["q_proj"],
-        eval_every_steps=2,
+        checkpoint_every_steps=2,
     )
     settings = (await stage.job(hyperparameters=given, technique=pb.TECHNIQUE_QLORA)).hyperparameters
     for field, value in given.ListFields():
@@ -191,6 +191,23 @@ async def test_virtual_tokens_have_to_fit_into_the_context_with_the_longest_row(
     settings = pb.Hyperparameters(virtual_tokens=room + 1)
     refusal = await create_refused(stage, **prompt, hyperparameters=settings)
     assert f"at most {room}" in refusal.violations["hyperparameters.virtual_tokens"]
+
+
+async def test_settings_that_contradict_each_other_are_refused_by_both_names(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE * 9)
+    refusal = await create_refused(
+        stage,
+        hyperparameters=pb.Hyperparameters(
+            validation_fraction=0, eval_every_steps=3, max_steps=1, warmup_ratio=0.5
+        ),
+    )
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert set(refusal.violations) == {"hyperparameters.eval_every_steps", "hyperparameters.warmup_ratio"}
+    assert "hyperparameters.validation_fraction" in refusal.violations["hyperparameters.eval_every_steps"]
+    assert "hyperparameters.max_steps 1" in refusal.violations["hyperparameters.warmup_ratio"]
+    kept = pb.Hyperparameters(validation_fraction=0, max_steps=2, warmup_ratio=0.5)
+    assert (await stage.job(hyperparameters=kept)).hyperparameters.max_steps == 2
+    assert await stage.job(hyperparameters=pb.Hyperparameters(max_steps=1)), "the default warm-up is no wish"
 
 
 async def test_the_same_request_again_returns_the_same_job_whatever_happened_meanwhile(stage: Stage) -> None:
@@ -483,6 +500,7 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
         context_length=CONTEXT_LENGTH,
         max_rank=lambda: 1,
         linear_modules=(),
+        parameters=0,
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
         request = pb.WatchTuningJobRequest(name="tuningJobs/job-1")

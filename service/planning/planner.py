@@ -1,0 +1,195 @@
+"""The planner: gathers numbers (shape, rows, device, probes) and hands them to the formula.
+
+It decides nothing: what follows from the numbers is `trainer.planning`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from service.datasets import DatasetStore
+from service.errors import WrongState
+from service.planning.devices import OwnDevice, own_device
+from service.planning.probes import Kept, Probes
+from service.registry import Registry
+from trainer.config import BaseModel, Technique
+from trainer.planning import (
+    RUNTIME_BYTES,
+    Data,
+    Device,
+    Example,
+    Footing,
+    ModelShape,
+    Plan,
+    ShapeError,
+    TextbookLine,
+    plan,
+    shape_of_directory,
+    textbook,
+)
+
+_SAMPLED_ROWS = 100
+"""Rows of a dataset that are rendered to see which part of them carries loss."""
+DEFAULT_DATA = Data(rows=1_000, tokens=128_000, longest_row=256, trained_share=0.5)
+_DESCRIBED_NUMBER_BYTES = {"cpu": 4, "cuda": 2}
+_DESCRIBED_CONTEXT = 131_072
+"""Tokens of context of a model that is only described: it sets no bound of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribedDevice:
+    """A device in numbers."""
+
+    kind: str
+    memory_bytes: int
+    operations_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be planned. None means the service's own."""
+
+    dataset_id: str | None
+    data: Data | None
+    device: DescribedDevice | None
+    shape: ModelShape | None
+    example: Example | None
+    given: Mapping[str, object]
+    """Settings that are chosen already."""
+    probe: Technique | None
+    """What to measure first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A plan and what it is about."""
+
+    base_model: str
+    """Empty where it was described."""
+    shape: ModelShape
+    data: Data
+    device: Device
+    is_own_device: bool
+    plan: Plan
+    probe_times: Mapping[Technique, float]
+    textbook: Mapping[Technique, tuple[TextbookLine, ...]]
+
+
+class Planner:
+    """See the module. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        base: BaseModel,
+        context_length: int,
+        max_rank: Callable[[], int],
+        registry: Registry,
+        datasets: DatasetStore,
+        probes: Probes,
+        look: Callable[[], OwnDevice] = own_device,
+    ) -> None:
+        """`context_length` is the base's, in tokens. `look` may block for a second."""
+        self._base = base
+        self._context_length = context_length
+        self._max_rank = max_rank
+        self._registry = registry
+        self._datasets = datasets
+        self._probes = probes
+        self._look = look
+
+    async def parameters(self) -> int:
+        """Of the base; 0 where its files do not tell."""
+        try:
+            return (await asyncio.to_thread(shape_of_directory, self._base.path)).parameters
+        except ShapeError:
+            return 0
+
+    async def answer(self, question: Question) -> Answer:
+        """Plan. Raises what the store, the registry and a probe raise, and WrongState (SHAPE_UNKNOWN)."""
+        own = await asyncio.to_thread(self._look)
+        if question.probe is not None and question.probe not in await self._probes.known(own):
+            await self._probes.measure(question.probe, own)
+        is_own_base = question.shape is None and question.example is None
+        shape = await self._shape(question)
+        data = await self._data(question)
+        measured: dict[Technique, Kept] = {}
+        if question.device is None:
+            if is_own_base:
+                measured = await self._probes.known(own)
+            device = _as_it_is(own, measured)
+        else:
+            device = _as_described(question.device)
+        return Answer(
+            base_model=self._base.name if is_own_base else "",
+            shape=shape,
+            data=data,
+            device=device,
+            is_own_device=question.device is None,
+            plan=plan(
+                shape,
+                data,
+                device,
+                context_length=self._context_length if is_own_base else _DESCRIBED_CONTEXT,
+                max_rank=self._max_rank(),
+                calibrations={technique: kept.calibration for technique, kept in measured.items()},
+                given=question.given,
+            ),
+            probe_times={technique: kept.time for technique, kept in measured.items()},
+            textbook={technique: textbook(shape, technique, question.example) for technique in Technique},
+        )
+
+    async def _shape(self, question: Question) -> ModelShape:
+        if question.example is not None:
+            return question.example.shape
+        if question.shape is not None:
+            return question.shape
+        try:
+            return await asyncio.to_thread(shape_of_directory, self._base.path)
+        except ShapeError as error:
+            raise WrongState(
+                f"the base model's files do not tell its shape ({error.args[0]}); describe it in model",
+                state="SHAPE_UNKNOWN",
+                reason="SHAPE_UNKNOWN",
+            ) from error
+
+    async def _data(self, question: Question) -> Data:
+        if question.dataset_id is None:
+            return question.data or DEFAULT_DATA
+        row = await self._registry.get_dataset(question.dataset_id)
+        sample = await self._datasets.preview(question.dataset_id, max_rows=_SAMPLED_ROWS)
+        tokens = sum(one.tokens for one in sample)
+        trained = sum(one.trained_tokens for one in sample)
+        return Data(
+            rows=row.rows,
+            tokens=row.tokens,
+            longest_row=row.longest_row_tokens,
+            trained_share=trained / tokens if tokens else DEFAULT_DATA.trained_share,
+        )
+
+
+def _as_it_is(own: OwnDevice, measured: Mapping[Technique, Kept]) -> Device:
+    footings = [kept.calibration.footing for kept in measured.values()]
+    guess = Footing(
+        device=own.kind,
+        number_bytes=own.number_bytes,
+        runtime_bytes=RUNTIME_BYTES if own.kind == "cpu" else 0,
+    )
+    return Device(
+        footing=footings[0] if footings else guess,
+        memory_bytes=own.memory_bytes,
+        available_bytes=own.available_bytes,
+    )
+
+
+def _as_described(device: DescribedDevice) -> Device:
+    return Device(
+        footing=Footing(
+            device=device.kind,
+            number_bytes=_DESCRIBED_NUMBER_BYTES[device.kind],
+            runtime_bytes=RUNTIME_BYTES if device.kind == "cpu" else 0,
+        ),
+        memory_bytes=device.memory_bytes,
+        available_bytes=device.memory_bytes,
+        operations_per_second=device.operations_per_second,
+    )

@@ -1,0 +1,122 @@
+"""How long a run takes: its tokens, and the seconds that they cost on a device.
+
+Speed comes from a probe of the real loop, from one of a like technique, or from what a described device
+multiplies a second; without any of them there is no answer. Standard library only.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trainer.config import Hyperparameters, Technique
+from trainer.pacing import evaluations, total_steps, validation_count
+from trainer.planning.shape import ModelShape
+
+_START_SECONDS = 3.0
+"""From a free trainer to the first forward pass, and from the last step to the published adapter."""
+_MULTIPLY_ADDS = {
+    Technique.FULL: 6,
+    Technique.LORA: 4,
+    Technique.QLORA: 4,
+    Technique.PROMPT_TUNING: 4,
+}
+"""Floating-point operations a parameter and token: forward 2, back to the inputs 2, to the weights 2."""
+_FORWARD_SHARE = {technique: 2 / operations for technique, operations in _MULTIPLY_ADDS.items()}
+
+
+class Source(StrEnum):
+    """Where a speed comes from."""
+
+    PROBE = "probe"
+    """Measured on this device with this technique."""
+    LIKENESS = "likeness"
+    """Measured with another technique, and scaled by the arithmetic of both."""
+    ARITHMETIC = "arithmetic"
+    """What a described device is said to multiply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on, in numbers."""
+
+    rows: int
+    tokens: int
+    longest_row: int
+    trained_share: float
+    """Part of the tokens that carry loss."""
+
+    @property
+    def mean_row(self) -> float:
+        """Tokens."""
+        return self.tokens / max(1, self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds of an optimizer step as a line over its tokens."""
+
+    source: Source
+    step_seconds: float
+    """Of a step besides its tokens."""
+    token_seconds: float
+    """Of a token in training, forward and back."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of long steps."""
+        return 1 / self.token_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How far a run goes."""
+
+    steps: int
+    tokens: int
+    """That go through the model in training."""
+    evaluated_tokens: int
+    """That go through it in evaluations, over the whole run."""
+
+
+def course(data: Data, settings: Hyperparameters) -> Course:
+    """Steps and tokens of a run with these settings on that data."""
+    aside = validation_count(data.rows, settings.validation_fraction)
+    training = data.rows - aside
+    steps = total_steps(settings, training)
+    steps_per_epoch = math.ceil(training / settings.batch_size)
+    return Course(
+        steps=steps,
+        tokens=round(steps / steps_per_epoch * training * data.mean_row),
+        evaluated_tokens=round(evaluations(settings, steps) * aside * data.mean_row),
+    )
+
+
+def seconds(way: Course, technique: Technique, speed: Speed) -> float:
+    """Of the whole run."""
+    training = way.steps * speed.step_seconds + way.tokens * speed.token_seconds
+    evaluating = way.evaluated_tokens * speed.token_seconds * _FORWARD_SHARE[technique]
+    return _START_SECONDS + training + evaluating
+
+
+def operations_per_token(shape: ModelShape, technique: Technique) -> float:
+    """Floating-point operations of training with one token; the attention's own are not counted."""
+    return float(_MULTIPLY_ADDS[technique] * shape.multiplied_parameters)
+
+
+def speed_of_device(shape: ModelShape, technique: Technique, operations_per_second: float) -> Speed:
+    """Of a device that is only described."""
+    return Speed(
+        source=Source.ARITHMETIC,
+        step_seconds=0.0,
+        token_seconds=operations_per_token(shape, technique) / operations_per_second,
+    )
+
+
+def speed_like(other: Speed, shape: ModelShape, measured: Technique, wanted: Technique) -> Speed:
+    """Of a technique that was not measured, from one that was."""
+    ratio = operations_per_token(shape, wanted) / operations_per_token(shape, measured)
+    return Speed(
+        source=Source.LIKENESS,
+        step_seconds=other.step_seconds,
+        token_seconds=other.token_seconds * ratio,
+    )

@@ -1,0 +1,235 @@
+"""The most memory that a run of our trainer holds, line by line, before it runs.
+
+The textbook's sum (weights + gradients + optimizer states + activations + batch + overhead) with the terms of
+the loop as it is: 32-bit adapter matrices beside a frozen base in the arithmetic's own type, no recomputation
+in the backward pass, rows packed up to a budget of tokens, logits of trained positions alone, in two copies.
+Standard library only; it knows neither speed nor what to recommend.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trainer.config import Technique
+from trainer.planning.shape import ModelShape
+
+TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
+"""The trainer's budgets of one forward pass, by kind of device."""
+WEIGHT_BYTES = 4
+MOMENT_BYTES = 8
+"""AdamW keeps two 32-bit moments a trained parameter."""
+FOUR_BIT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""NF4 with double quantisation: half a byte, one byte a block of 64 for its scale, and 4 for 256 of those."""
+RUNTIME_BYTES = 565_000_000
+"""Interpreter and libraries of a trainer on a CPU, with torch 2.13 and transformers 5; a probe looks."""
+_CHUNK_BYTES = 16 << 20
+"""Logits that the loss holds in 32 bits at a time; three such pieces exist at once."""
+_FILE_BYTES = 2
+"""Of a weight on disk; while it is read, the file's pages count as ours."""
+
+
+class Part(StrEnum):
+    """Where memory goes."""
+
+    WEIGHTS = "weights"
+    ADAPTER = "adapter"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer"
+    ACTIVATIONS = "activations"
+    BATCH = "batch"
+    OVERHEAD = "overhead"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One term of the sum."""
+
+    part: Part
+    bytes: int
+    how: str
+    """How it comes about, for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footing:
+    """What a run stands on: kind of device, arithmetic, and what the process holds without any model."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    number_bytes: int
+    """Of a number of the arithmetic: 4 for float32, 2 for bfloat16."""
+    runtime_bytes: int
+    """Interpreter and libraries on a CPU; on a GPU its allocator knows nothing of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """The largest forward pass of a run, and what is trained in it."""
+
+    tokens: int
+    """Of all rows in the pass, padding counted."""
+    trained_tokens: int
+    """Those with logits and loss."""
+    rows: int
+    longest_row: int
+    rank: int = 16
+    target_modules: tuple[str, ...] = ()
+    dropout: float = 0.05
+    virtual_tokens: int = 20
+
+
+def largest_pass(
+    *, batch_size: int, mean_row: float, longest_row: int, trained_share: float, budget: int
+) -> tuple[int, int, int]:
+    """Tokens, trained tokens and rows of the largest pass that a step of `batch_size` rows can make.
+
+    The longest rows of a step go first, so a pass is full unless the whole step is smaller; a row above the
+    budget stands alone.
+    """
+    longest_row = max(1, longest_row)
+    step = longest_row + (batch_size - 1) * mean_row
+    tokens = longest_row if longest_row >= budget else min(budget, math.ceil(step))
+    rows = max(1, min(batch_size, round(tokens / max(1.0, mean_row))))
+    return tokens, max(1, math.ceil(tokens * trained_share)), rows
+
+
+def memory(
+    shape: ModelShape, technique: Technique, load: Load, footing: Footing, *, training_only: bool = False
+) -> tuple[Line, ...]:
+    """The lines of a run; their sum is the most that it holds at a time.
+
+    With `training_only` loading and publishing do not count, as in a probe that only looks at steps.
+    """
+    number = footing.number_bytes
+    trained = trained_parameters(shape, technique, load)
+    weights, stored = _weights(shape, technique, number)
+    activations = _activation_bytes(shape, technique, load, number)
+    batch = _batch_bytes(shape, load, number)
+    training = weights + trained * (2 * WEIGHT_BYTES + MOMENT_BYTES) + activations + batch
+    if technique is Technique.FULL:
+        training -= trained * WEIGHT_BYTES  # they are the weights
+    beyond, why = _other_phases(shape, technique, footing, training, trained)
+    if training_only:
+        beyond = 0
+    adapter = 0 if technique is Technique.FULL else trained * WEIGHT_BYTES
+    return (
+        Line(part=Part.WEIGHTS, bytes=weights, how=stored),
+        Line(
+            part=Part.ADAPTER,
+            bytes=adapter,
+            how="none beside the weights" if not adapter else f"{trained:,} trained parameters in 32 bits",
+        ),
+        Line(
+            part=Part.GRADIENTS,
+            bytes=trained * WEIGHT_BYTES,
+            how=f"4 bytes for each of {trained:,} trained parameters",
+        ),
+        Line(
+            part=Part.OPTIMIZER,
+            bytes=trained * MOMENT_BYTES,
+            how="AdamW's two 32-bit moments, 8 bytes a trained parameter",
+        ),
+        Line(
+            part=Part.ACTIVATIONS,
+            bytes=activations,
+            how=f"{activations // max(1, load.tokens):,} bytes for each of {load.tokens:,} tokens in a pass, "
+            "nothing recomputed",
+        ),
+        Line(
+            part=Part.BATCH,
+            bytes=batch,
+            how=f"logits of {load.trained_tokens:,} trained tokens x {shape.vocabulary:,}, "
+            "and their gradient",
+        ),
+        Line(part=Part.OVERHEAD, bytes=footing.runtime_bytes + beyond, how=why),
+    )
+
+
+def total(lines: Sequence[Line]) -> int:
+    """Bytes of all lines."""
+    return sum(line.bytes for line in lines)
+
+
+def trained_parameters(shape: ModelShape, technique: Technique, load: Load) -> int:
+    """How many numbers the optimizer moves."""
+    match technique:
+        case Technique.FULL:
+            return shape.parameters
+        case Technique.PROMPT_TUNING:
+            return load.virtual_tokens * shape.hidden
+        case _:
+            return shape.adapter_parameters(load.rank, load.target_modules)
+
+
+def _weights(shape: ModelShape, technique: Technique, number: int) -> tuple[int, str]:
+    whole = shape.parameters
+    if technique is Technique.QLORA:
+        linear = shape.linear_parameters
+        size = round(linear * FOUR_BIT_BYTES) + (whole - linear) * number
+        return size, (
+            f"{linear:,} in 4 bits with their scales, {whole - linear:,} (embeddings, head, norms) "
+            f"in {8 * number}"
+        )
+    if technique is Technique.FULL:
+        copies = 0 if number == WEIGHT_BYTES else whole * number
+        return whole * WEIGHT_BYTES + copies, f"{whole:,} in 32 bits" + (
+            f", and a copy in {8 * number} that computes" if copies else ""
+        )
+    return whole * number, f"{whole:,} frozen, in {8 * number} bits"
+
+
+def _activation_bytes(shape: ModelShape, technique: Technique, load: Load, number: int) -> int:
+    """What the forward pass keeps for the backward pass, and the largest things made on the way."""
+    tokens = load.tokens + (load.rows * load.virtual_tokens if technique is Technique.PROMPT_TUNING else 0)
+    kept = tokens * shape.layers * _kept_per_token(shape, technique, load, number)
+    # One layer's gradients, and a dequantised matrix where the base is in 4 bits.
+    passing = tokens * number * (3 * shape.intermediate + 2 * shape.hidden)
+    if technique is Technique.QLORA:
+        passing += number * max(linear.inputs * linear.outputs for linear in shape.linears)
+    if technique in (Technique.LORA, Technique.QLORA) and number != WEIGHT_BYTES:
+        kept += number * shape.adapter_parameters(load.rank, load.target_modules)
+    return round(kept) + passing
+
+
+def _kept_per_token(shape: ModelShape, technique: Technique, load: Load, number: int) -> float:
+    """Bytes that one layer keeps for one token."""
+    hidden, wide = shape.hidden, shape.intermediate
+    queries, keys = shape.heads * shape.head_size, shape.key_value_heads * shape.head_size
+    norms = 2 * 4 * hidden  # the inputs of both norms, in 32 bits
+    attention = number * (2 * queries + 2 * keys) + 4 * shape.heads  # q, k, v, the result, and its normalizer
+    gate = number * (3 if shape.gated else 4) * wide  # gate, its activation, up; or the steps of a GELU
+    if technique is Technique.PROMPT_TUNING:
+        return norms + attention + gate
+    inputs = number * (2 * hidden + queries + wide)  # of q k v, of gate and up, of o, of down
+    if technique is Technique.FULL:
+        return norms + attention + gate + inputs + number * 2 * hidden  # what the norms' weights scale
+    adapted = shape.adapted(load.target_modules)
+    per_layer = max(1, shape.layers)
+    masks = sum(one.inputs * one.count for one in adapted) / per_layer if load.dropout else 0
+    projected = number * load.rank * sum(one.count for one in adapted) / per_layer
+    return norms + attention + gate + inputs + masks + projected
+
+
+def _batch_bytes(shape: ModelShape, load: Load, number: int) -> int:
+    logits = load.trained_tokens * shape.vocabulary
+    return 2 * logits * number + 3 * min(4 * logits, _CHUNK_BYTES) + load.tokens * 8 * 4
+
+
+def _other_phases(
+    shape: ModelShape, technique: Technique, footing: Footing, training: int, trained: int
+) -> tuple[int, str]:
+    """What loading and publishing need beyond training, and what the overhead is made of."""
+    process = "interpreter and libraries" if footing.runtime_bytes else "none that a GPU's allocator knows of"
+    if footing.device != "cpu":
+        return 0, process
+    whole = shape.parameters * footing.number_bytes
+    phases = {"reading the weights": whole + shape.parameters * _FILE_BYTES}
+    if technique is Technique.QLORA:
+        quantised, _ = _weights(shape, technique, footing.number_bytes)
+        phases["publishing, with the whole base beside the 4-bit one"] = (
+            quantised + whole + trained * (2 * WEIGHT_BYTES + MOMENT_BYTES)
+        )
+    name, most = max(phases.items(), key=lambda phase: phase[1])
+    beyond = max(0, most - training)
+    return beyond, f"{process}; {name} takes more than training" if beyond else process

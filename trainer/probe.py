@@ -1,0 +1,141 @@
+"""A probe: a few steps of random rows through the real loop, for the memory and the speed of this machine.
+
+    python -m trainer.probe BASE_MODEL_DIR --technique lora
+
+prints one JSON line, a `trainer.planning.calibration.Calibration`. Nothing is published and no file is
+written.
+"""
+
+import argparse
+import os
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+
+from trainer.config import Hyperparameters, Technique
+from trainer.planning.calibration import Calibration, Sample
+from trainer.planning.memory import Load
+
+_ROW_TOKENS = 128
+_PASSES = {"cpu": (128, 512), "cuda": (1024, 8192)}
+"""Tokens of the smaller and of the larger pass; both hold whole rows."""
+_TIMED_STEPS = 2
+_ENOUGH_SECONDS = 8.0
+"""A step that takes longer is not repeated: a machine so slow has little noise to be got rid of."""
+
+
+def main() -> int:
+    """Probe and print; what libraries print goes to standard error."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.probe", description=__doc__.partition("\n")[0])
+    parser.add_argument("base", type=Path, help="directory of a base model")
+    parser.add_argument("--technique", type=Technique, choices=list(Technique), default=Technique.LORA)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all (%(default)s)")
+    parser.add_argument("--nice", type=int, default=5, help="added to the process's niceness (%(default)s)")
+    arguments = parser.parse_args()
+    os.nice(arguments.nice)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as result:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        result.write(probe(arguments.base, arguments.technique, threads=arguments.threads).encode() + "\n")
+    return 0
+
+
+def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibration:
+    """Measure in this process, which should do nothing else. Raises what loading a base raises."""
+    import torch  # noqa: PLC0415  (seconds of imports, not for those who only ask for help)
+
+    from trainer.channel import Channel  # noqa: PLC0415
+    from trainer.model import load_base, quantise  # noqa: PLC0415
+    from trainer.precision import fastest_dtype  # noqa: PLC0415
+    from trainer.rows import Row  # noqa: PLC0415
+    from trainer.steps import Trainee, train_step  # noqa: PLC0415
+
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runtime_bytes = 0 if device.type == "cuda" else _resident_bytes()
+    dtype = fastest_dtype(device)
+    base = load_base(base_path, dtype)
+    vocabulary = int(base.model.config.vocab_size)
+    if technique is Technique.QLORA:
+        quantise(base.model, device, lambda: None)
+    settings = Hyperparameters()
+    trainee = Trainee.of(base, settings, device, technique)
+    channel = Channel(lambda line: None)  # nobody has to hear of a probe
+    numbers = random.Random(0)
+
+    def row() -> Row:
+        return Row(
+            token_ids=tuple(numbers.randrange(vocabulary) for _ in range(_ROW_TOKENS)),
+            trained=(False,) * (_ROW_TOKENS // 2) + (True,) * (_ROW_TOKENS // 2),
+        )
+
+    def step(rows: int, number: int) -> float:
+        begin = time.perf_counter()
+        train_step(trainee, [row() for _ in range(rows)], number, settings.learning_rate, channel)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    samples = []
+    for tokens in _PASSES[device.type]:
+        rows = tokens // _ROW_TOKENS
+        step(rows, 0)  # the first one makes the optimizer's moments, and kernels ready
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            _forget_peak()
+        quickest = step(rows, 1)
+        for number in range(2, 1 + _TIMED_STEPS):
+            if quickest < _ENOUGH_SECONDS:
+                quickest = min(quickest, step(rows, number))
+        samples.append(
+            Sample(
+                load=Load(
+                    tokens=tokens,
+                    trained_tokens=tokens // 2,
+                    rows=rows,
+                    longest_row=_ROW_TOKENS,
+                    rank=settings.rank,
+                    dropout=settings.dropout,
+                    virtual_tokens=settings.virtual_tokens,
+                ),
+                peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_bytes(),
+                step_seconds=quickest,
+            )
+        )
+    return Calibration(
+        technique=technique,
+        device=device.type,
+        number_bytes=dtype.itemsize,
+        runtime_bytes=runtime_bytes,
+        samples=tuple(samples),
+    )
+
+
+def _resident_bytes() -> int:
+    """Of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _peak_bytes() -> int:
+    """The highest since `_forget_peak`."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _forget_peak() -> None:
+    """Let the highest resident size begin anew, where the kernel allows it; else loading counts too."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        print(f"the peak of loading counts as well: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
