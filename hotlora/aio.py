@@ -107,6 +107,12 @@ class AsyncClient:
     async def cancel_tuning_job(self, name: str) -> tuning.TuningJob:
         return await self._unary(calls.CANCEL_TUNING_JOB, tuning.CancelTuningJobRequest(name=name))
 
+    async def pause_tuning_job(self, name: str) -> tuning.TuningJob:
+        return await self._unary(calls.PAUSE_TUNING_JOB, tuning.PauseTuningJobRequest(name=name))
+
+    async def resume_tuning_job(self, name: str) -> tuning.TuningJob:
+        return await self._unary(calls.RESUME_TUNING_JOB, tuning.ResumeTuningJobRequest(name=name))
+
     def watch_tuning_job(
         self, name: str, after_sequence: int = 0
     ) -> AsyncGenerator[tuning.WatchTuningJobResponse]:

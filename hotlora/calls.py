@@ -107,6 +107,14 @@ CANCEL_TUNING_JOB: Final = _call(
     "TuningService", "CancelTuningJob", tuning.CancelTuningJobRequest, tuning.TuningJob,
     CHANGE_TIMEOUT_SECONDS, repeatable=True,
 )  # fmt: skip
+PAUSE_TUNING_JOB: Final = _call(
+    "TuningService", "PauseTuningJob", tuning.PauseTuningJobRequest, tuning.TuningJob,
+    CHANGE_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+RESUME_TUNING_JOB: Final = _call(
+    "TuningService", "ResumeTuningJob", tuning.ResumeTuningJobRequest, tuning.TuningJob,
+    CHANGE_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
 WATCH_TUNING_JOB: Final = _call(
     "TuningService", "WatchTuningJob", tuning.WatchTuningJobRequest, tuning.WatchTuningJobResponse,
     None, repeatable=True,

@@ -104,6 +104,12 @@ class Client:
     def cancel_tuning_job(self, name: str) -> tuning.TuningJob:
         return self._unary(calls.CANCEL_TUNING_JOB, tuning.CancelTuningJobRequest(name=name))
 
+    def pause_tuning_job(self, name: str) -> tuning.TuningJob:
+        return self._unary(calls.PAUSE_TUNING_JOB, tuning.PauseTuningJobRequest(name=name))
+
+    def resume_tuning_job(self, name: str) -> tuning.TuningJob:
+        return self._unary(calls.RESUME_TUNING_JOB, tuning.ResumeTuningJobRequest(name=name))
+
     def watch_tuning_job(
         self, name: str, after_sequence: int = 0
     ) -> Generator[tuning.WatchTuningJobResponse, None, None]:

@@ -1,8 +1,9 @@
-"""What a run says and what it is told: event lines out, the wish to stop in.
+"""What a run says and what it is told: event lines out, the wish to stop or to pause in.
 
 A run that is asked to stop ends by itself at its next check; where that takes too long (one forward pass of
 a large model), the channel ends the process. Publication and cancellation exclude each other: whichever
-comes first wins. It does not know what the run does.
+comes first wins. A run that is asked to pause ends after the step it is in, however long that takes. It does
+not know what the run does.
 """
 
 import os
@@ -12,19 +13,29 @@ import threading
 import time
 from collections.abc import Callable
 
-from trainer.events import Cancelled, Failed, Heartbeat, Published, TrainerEvent, encode
+from trainer.events import Cancelled, Failed, Heartbeat, Paused, Published, TrainerEvent, encode
 
 HEARTBEAT_SECONDS = 10.0
 CANCEL_GRACE_SECONDS = 2.5
 """From the wish to stop until the process is ended. The API promises that cancelling takes 5 seconds, and
 whoever asked may use force after 3."""
 CANCELLED_EXIT_CODE = 3
+PAUSED_EXIT_CODE = 4
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class CancellationError(Exception):
     """The run was asked to stop."""
+
+
+class PauseError(Exception):
+    """The run was asked to pause, and has saved where it stands."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+        """Optimizer steps done."""
 
 
 class Channel:
@@ -35,12 +46,13 @@ class Channel:
         self._write = write
         self._lock = threading.Lock()
         self._stop_wished = False
+        self._pause_wished = False
         self._publishing = False
         self._ended = False
         self._last_line_time = clock()
 
     def send(self, event: TrainerEvent) -> None:
-        """Write one event. After a last one (Published, Failed, Cancelled) nothing is written any more."""
+        """Write one event. After a last one (Published, Failed, Cancelled, Paused) nothing is written."""
         with self._lock:
             self._send(event)
 
@@ -70,10 +82,19 @@ class Channel:
         timer.daemon = True
         timer.start()
 
+    def ask_to_pause(self) -> None:
+        """Ask from any thread; the run pauses after its present step, unless that was its last one."""
+        self._pause_wished = True
+
+    @property
+    def pause_is_wished(self) -> bool:
+        """Whether the run is to save where it stands and to raise PauseError."""
+        return self._pause_wished
+
     def _send(self, event: TrainerEvent) -> None:
         if self._ended:
             return
-        self._ended = isinstance(event, Published | Failed | Cancelled)
+        self._ended = isinstance(event, Published | Failed | Cancelled | Paused)
         try:
             self._write(encode(event))
         except ConnectionError:
@@ -106,13 +127,15 @@ def watch_signals(channel: Channel) -> None:
 
 
 def watch_socket(channel: Channel, connection: socket.socket) -> None:
-    """Take the line `cancel` as the wish to stop; when the other side is gone, die at once."""
+    """Take the lines `cancel` and `pause` as wishes; when the other side is gone, die at once."""
 
     def watch() -> None:
         with connection.makefile("rb") as lines:
             for line in lines:
                 if line == b"cancel\n":
                     channel.ask_to_stop()
+                elif line == b"pause\n":
+                    channel.ask_to_pause()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="socket", daemon=True).start()

@@ -192,6 +192,16 @@ class Cancelled:
     time: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """The run ended because it was asked to pause; a later attempt goes on. Always the last line."""
+
+    kind: ClassVar[str] = "paused"
+    time: float
+    step: int
+    """Optimizer steps done, all of them in a checkpoint."""
+
+
 TrainerEvent = (
     Loading
     | Resumed
@@ -206,6 +216,7 @@ TrainerEvent = (
     | Published
     | Failed
     | Cancelled
+    | Paused
 )
 
 _KINDS: dict[str, type[TrainerEvent]] = {
@@ -224,6 +235,7 @@ _KINDS: dict[str, type[TrainerEvent]] = {
         Published,
         Failed,
         Cancelled,
+        Paused,
     )
 }
 

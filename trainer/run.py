@@ -16,13 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from trainer import events, pacing
 from trainer.base_model import check_directory
 from trainer.canary import choose_sequences, measure
-from trainer.channel import CANCELLED_EXIT_CODE, CancellationError, Channel
+from trainer.channel import (
+    CANCELLED_EXIT_CODE,
+    PAUSED_EXIT_CODE,
+    CancellationError,
+    Channel,
+    PauseError,
+)
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import JobFile, Technique
 from trainer.failures import explain
@@ -55,7 +62,7 @@ def prepare(path: Path, dtype: torch.dtype) -> Prepared:
 def run(
     job: JobFile, channel: Channel, *, prepared: Prepared | None = None, dtype: torch.dtype | None = None
 ) -> int:
-    """Train, publish, and say so; returns the exit status of the process (0, 1 failed, 3 cancelled).
+    """Train, publish, and say so; returns the process's exit status (0, 1 failed, 3 cancelled, 4 paused).
 
     `prepared` is used where it fits the job. `dtype` None means what is fastest here. Never raises.
     """
@@ -64,6 +71,9 @@ def run(
     except CancellationError:
         channel.send(events.Cancelled(time=channel.clock()))
         return CANCELLED_EXIT_CODE
+    except PauseError as pause:
+        channel.send(events.Paused(time=channel.clock(), step=pause.step))
+        return PAUSED_EXIT_CODE
     except Exception as error:  # whatever it is, the run has failed and has to say so
         traceback.print_exc(file=sys.stderr)
         reason, message = explain(error)
@@ -113,6 +123,8 @@ def _train(
     pace = Pace(progress)
     done = progress.step
     while done < total_steps and not watch.patience_is_spent:
+        if channel.pause_is_wished:
+            _pause(checkpoints, watch.seen(pace.progress), trainee, channel)
         begin = time.perf_counter()
         rate = learning_rate(settings, done, total_steps)
         with watch.telling_of_divergence():
@@ -178,6 +190,13 @@ def _save(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channe
     """Write a checkpoint and say so. Raises OSError."""
     checkpoints.save(progress, trainee.matrices, trainee.optimizer)
     channel.send(events.CheckpointSaved(time=channel.clock(), step=progress.step))
+
+
+def _pause(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channel: Channel) -> NoReturn:
+    """Save where the run stands, and end it there. Raises PauseError, OSError."""
+    if progress.step:
+        _save(checkpoints, progress, trainee, channel)
+    raise PauseError(progress.step)
 
 
 def _measure(trainee: Trainee, rows: Sequence[Row], channel: Channel) -> Measured:

@@ -26,6 +26,8 @@ _STATES = {
     TuningJob.STATE_SUCCEEDED: "succeeded",
     TuningJob.STATE_FAILED: "failed",
     TuningJob.STATE_CANCELLED: "cancelled",
+    TuningJob.STATE_PAUSING: "pausing",
+    TuningJob.STATE_PAUSED: "paused",
 }
 
 

@@ -1,6 +1,6 @@
-"""The Training tab: start a training from a file, follow every job, see its loss, cancel it."""
+"""The Training tab: start a training from a file, follow every job, see its loss, pause or cancel it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,16 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
                 job = gr.Dropdown(
                     choices=[], label="Job", elem_id="job", interactive=True, filterable=False, scale=4
                 )
+                pause = gr.Button("Pause job", scale=1, min_width=100, elem_id="pause-job")
+                resume = gr.Button("Resume job", scale=1, min_width=100, elem_id="resume-job")
                 cancel = gr.Button("Cancel job", scale=1, min_width=100, elem_id="cancel-job")
             plot = _plot()
             fit = gr.HTML("", elem_id="fit")
     seen = gr.State(None)
     start.click(_begin(client), form, job, api_visibility=PRIVATE, show_progress="minimal")
     cancel.click(_stop(client), job, None, api_visibility=PRIVATE)
+    pause.click(_pause(client), job, None, api_visibility=PRIVATE)
+    resume.click(_resume(client), job, None, api_visibility=PRIVATE)
     gr.Timer(REFRESH_SECONDS).tick(
         _refresh(board),
         [job, seen],
@@ -115,16 +119,37 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
 
 def _stop(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
     async def stop(chosen: str | None) -> None:
-        if not chosen:
-            raise _toast("Choose a job first.")
-        try:
-            cancelled = await client().cancel_tuning_job(chosen)
-        except HotloraError as error:
-            raise _toast(plain(error)) from error
+        cancelled = await _asked(client().cancel_tuning_job, chosen)
         if cancelled.state not in FINISHED:
             gr.Info("The job is asked to stop; it ends within 5 seconds.")
 
     return stop
+
+
+def _pause(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
+    async def pause(chosen: str | None) -> None:
+        paused = await _asked(client().pause_tuning_job, chosen)
+        if paused.state != TuningJob.STATE_PAUSED:
+            gr.Info("The job pauses after the step it is in.")
+
+    return pause
+
+
+def _resume(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
+    async def resume(chosen: str | None) -> None:
+        await _asked(client().resume_tuning_job, chosen)
+
+    return resume
+
+
+async def _asked(ask: Callable[[str], Awaitable[TuningJob]], chosen: str | None) -> TuningJob:
+    """The chosen job after the wish; a toast where there is none, or where the service refuses."""
+    if not chosen:
+        raise _toast("Choose a job first.")
+    try:
+        return await ask(chosen)
+    except HotloraError as error:
+        raise _toast(plain(error)) from error
 
 
 def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:

@@ -295,6 +295,30 @@ def cancel(
     commands.cancel(address, job, as_json=as_json)
 
 
+@app.command()
+def pause(
+    job: Annotated[str, typer.Argument(show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lets a job save where it stands and free its worker; `resume` goes on there."""
+    from hotlora.command import jobs as commands
+
+    commands.pause(address, job, as_json=as_json)
+
+
+@app.command()
+def resume(
+    job: Annotated[str, typer.Argument(show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Puts a paused job back into the queue."""
+    from hotlora.command import jobs as commands
+
+    commands.resume(address, job, as_json=as_json)
+
+
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(adapters_app, name="adapters")
 

@@ -1,4 +1,4 @@
-"""`jobs`, `watch`, `cancel`: looking at tuning jobs, and stopping them."""
+"""`jobs`, `watch`, `cancel`, `pause`, `resume`: looking at tuning jobs, stopping them, going on with them."""
 
 from collections.abc import Sequence
 
@@ -96,7 +96,22 @@ def state_after(update: WatchTuningJobResponse) -> TuningJob.State | None:
 def cancel(address: str | None, name: str, *, as_json: bool) -> None:
     """Asks a job to stop."""
     with Client(address) as client:
-        job = client.cancel_tuning_job(names.job(name))
+        _say_where(client.cancel_tuning_job(names.job(name)), as_json=as_json)
+
+
+def pause(address: str | None, name: str, *, as_json: bool) -> None:
+    """Asks a job to pause."""
+    with Client(address) as client:
+        _say_where(client.pause_tuning_job(names.job(name)), as_json=as_json)
+
+
+def resume(address: str | None, name: str, *, as_json: bool) -> None:
+    """Puts a paused job back into the queue."""
+    with Client(address) as client:
+        _say_where(client.resume_tuning_job(names.job(name)), as_json=as_json)
+
+
+def _say_where(job: TuningJob, *, as_json: bool) -> None:
     if as_json:
         output.print_json(job)
     else:

@@ -107,6 +107,8 @@ class TuningJob(_message.Message):
         STATE_SUCCEEDED: _ClassVar[TuningJob.State]
         STATE_FAILED: _ClassVar[TuningJob.State]
         STATE_CANCELLED: _ClassVar[TuningJob.State]
+        STATE_PAUSED: _ClassVar[TuningJob.State]
+        STATE_PAUSING: _ClassVar[TuningJob.State]
     STATE_UNSPECIFIED: TuningJob.State
     STATE_QUEUED: TuningJob.State
     STATE_RUNNING: TuningJob.State
@@ -114,6 +116,8 @@ class TuningJob(_message.Message):
     STATE_SUCCEEDED: TuningJob.State
     STATE_FAILED: TuningJob.State
     STATE_CANCELLED: TuningJob.State
+    STATE_PAUSED: TuningJob.State
+    STATE_PAUSING: TuningJob.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +209,18 @@ class ListTuningJobsResponse(_message.Message):
     def __init__(self, tuning_jobs: _Optional[_Iterable[_Union[TuningJob, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class CancelTuningJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PauseTuningJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ResumeTuningJobRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TuningServiceStub:
-    """Creates, follows and cancels tuning jobs.
+    """Creates, follows, pauses, resumes and cancels tuning jobs.
 
     Every method may answer UNAVAILABLE while the service drains, and INTERNAL with an error id when the fault is ours.
     All field errors of a request are reported at once, as INVALID_ARGUMENT with one google.rpc.BadRequest violation each.
@@ -58,6 +58,16 @@ class TuningServiceStub:
                 request_serializer=hotlora_dot_v1_dot_tuning__service__pb2.CancelTuningJobRequest.SerializeToString,
                 response_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.FromString,
                 _registered_method=True)
+        self.PauseTuningJob = channel.unary_unary(
+                '/hotlora.v1.TuningService/PauseTuningJob',
+                request_serializer=hotlora_dot_v1_dot_tuning__service__pb2.PauseTuningJobRequest.SerializeToString,
+                response_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.FromString,
+                _registered_method=True)
+        self.ResumeTuningJob = channel.unary_unary(
+                '/hotlora.v1.TuningService/ResumeTuningJob',
+                request_serializer=hotlora_dot_v1_dot_tuning__service__pb2.ResumeTuningJobRequest.SerializeToString,
+                response_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.FromString,
+                _registered_method=True)
         self.WatchTuningJob = channel.unary_stream(
                 '/hotlora.v1.TuningService/WatchTuningJob',
                 request_serializer=hotlora_dot_v1_dot_tuning__service__pb2.WatchTuningJobRequest.SerializeToString,
@@ -66,7 +76,7 @@ class TuningServiceStub:
 
 
 class TuningServiceServicer:
-    """Creates, follows and cancels tuning jobs.
+    """Creates, follows, pauses, resumes and cancels tuning jobs.
 
     Every method may answer UNAVAILABLE while the service drains, and INTERNAL with an error id when the fault is ours.
     All field errors of a request are reported at once, as INVALID_ARGUMENT with one google.rpc.BadRequest violation each.
@@ -100,9 +110,29 @@ class TuningServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelTuningJob(self, request, context):
-        """Asks a job to stop and returns it: a QUEUED job is CANCELLED at once, a RUNNING one becomes CANCELLING and ends within
-        5 seconds as CANCELLED, or as SUCCEEDED or FAILED if that came first. Cancelling a job that is CANCELLING or CANCELLED
+        """Asks a job to stop and returns it: a QUEUED or PAUSED job is CANCELLED at once, a RUNNING or PAUSING one becomes
+        CANCELLING and ends within 5 seconds as CANCELLED, or as SUCCEEDED or FAILED if that came first. Cancelling a job that is CANCELLING or CANCELLED
         changes nothing and returns it. Errors: NOT_FOUND, FAILED_PRECONDITION (the job is SUCCEEDED or FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseTuningJob(self, request, context):
+        """Asks a job to pause and returns it: a QUEUED job is PAUSED at once, a RUNNING one becomes PAUSING. Its trainer ends the
+        optimizer step it is in, writes a checkpoint and ends; then the job is PAUSED, and its worker is free for others. A job
+        that was already publishing becomes SUCCEEDED instead. If trainer or service die meanwhile, the job is PAUSED too, at
+        the checkpoint before. Pausing a job that is PAUSING or PAUSED changes nothing and returns it. Errors: NOT_FOUND,
+        FAILED_PRECONDITION (the job is CANCELLING or has ended).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTuningJob(self, request, context):
+        """Puts a PAUSED job back into the queue, in the place of its age, and returns it QUEUED. It goes on at its last
+        checkpoint as if it had never stopped. Resuming a job that is QUEUED or RUNNING changes nothing and returns it.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the job is PAUSING, CANCELLING or has ended).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +170,16 @@ def add_TuningServiceServicer_to_server(servicer, server):
                     request_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.CancelTuningJobRequest.FromString,
                     response_serializer=hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.SerializeToString,
             ),
+            'PauseTuningJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTuningJob,
+                    request_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.PauseTuningJobRequest.FromString,
+                    response_serializer=hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.SerializeToString,
+            ),
+            'ResumeTuningJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTuningJob,
+                    request_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.ResumeTuningJobRequest.FromString,
+                    response_serializer=hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.SerializeToString,
+            ),
             'WatchTuningJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTuningJob,
                     request_deserializer=hotlora_dot_v1_dot_tuning__service__pb2.WatchTuningJobRequest.FromString,
@@ -154,7 +194,7 @@ def add_TuningServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TuningService:
-    """Creates, follows and cancels tuning jobs.
+    """Creates, follows, pauses, resumes and cancels tuning jobs.
 
     Every method may answer UNAVAILABLE while the service drains, and INTERNAL with an error id when the fault is ours.
     All field errors of a request are reported at once, as INVALID_ARGUMENT with one google.rpc.BadRequest violation each.
@@ -257,6 +297,60 @@ class TuningService:
             target,
             '/hotlora.v1.TuningService/CancelTuningJob',
             hotlora_dot_v1_dot_tuning__service__pb2.CancelTuningJobRequest.SerializeToString,
+            hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTuningJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotlora.v1.TuningService/PauseTuningJob',
+            hotlora_dot_v1_dot_tuning__service__pb2.PauseTuningJobRequest.SerializeToString,
+            hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTuningJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotlora.v1.TuningService/ResumeTuningJob',
+            hotlora_dot_v1_dot_tuning__service__pb2.ResumeTuningJobRequest.SerializeToString,
             hotlora_dot_v1_dot_tuning__service__pb2.TuningJob.FromString,
             options,
             channel_credentials,

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from service.changes import Changes
-from service.registry import adapters, datasets, events, jobs, versions
+from service.registry import adapters, datasets, events, jobs, versions, wishes
 from service.registry.answers import Answers
 from service.registry.database import BUSY_TIMEOUT_SECONDS, Database
 from service.registry.evaluations import Evaluations, NewEvaluation
@@ -180,12 +180,24 @@ class Registry:
             return await jobs.listing(connection, limit, cursor, states, adapter_id)
 
     async def request_cancel(self, job_id: str) -> JobRow:
-        """QUEUED becomes CANCELLED, RUNNING becomes CANCELLING; CANCELLING and CANCELLED stay as they are.
+        """QUEUED and PAUSED become CANCELLED, RUNNING and PAUSING CANCELLING; both of these stay as they are.
 
         Raises NotFound, WrongState (SUCCEEDED or FAILED).
         """
         async with self._database.write() as connection:
-            job = await jobs.request_cancel(connection, job_id, self._clock())
+            job = await wishes.request_cancel(connection, job_id, self._clock())
+        return self._job_changed(job)
+
+    async def request_pause(self, job_id: str) -> JobRow:
+        """QUEUED becomes PAUSED, RUNNING becomes PAUSING; both of these stay. Raises NotFound, WrongState."""
+        async with self._database.write() as connection:
+            job = await wishes.request_pause(connection, job_id, self._clock())
+        return self._job_changed(job)
+
+    async def request_resume(self, job_id: str) -> JobRow:
+        """PAUSED becomes QUEUED; QUEUED and RUNNING stay. Raises NotFound, WrongState."""
+        async with self._database.write() as connection:
+            job = await wishes.request_resume(connection, job_id, self._clock())
         return self._job_changed(job)
 
     async def events_after(self, job_id: str, sequence: int, limit: int = 500) -> list[EventRow]:
@@ -217,7 +229,7 @@ class Registry:
     async def succeed_job(self, job_id: str, epoch: int, published: Published) -> VersionRow:
         """End a job well: its artifact becomes the adapter's next version, PENDING, in the same transaction.
 
-        Raises NotFound, Conflict (fenced off), WrongState (not RUNNING or CANCELLING).
+        Raises NotFound, Conflict (fenced off), WrongState (not RUNNING, CANCELLING or PAUSING).
         """
         async with self._database.write() as connection:
             job, version = await jobs.succeed(connection, job_id, epoch, published, self._clock())
@@ -236,6 +248,12 @@ class Registry:
             job = await jobs.cancel(connection, job_id, epoch, self._clock())
         return self._job_changed(job)
 
+    async def pause_job(self, job_id: str, epoch: int) -> JobRow:
+        """PAUSING becomes PAUSED with the next epoch: trainer gone. Raises as `succeed_job`."""
+        async with self._database.write() as connection:
+            job = await jobs.pause(connection, job_id, epoch, self._clock())
+        return self._job_changed(job)
+
     async def requeue_job(self, job_id: str, epoch: int, *, crash: tuple[str, str] | None = None) -> JobRow:
         """RUNNING becomes QUEUED with the next epoch. `crash` (reason, message) counts against the job.
 
@@ -246,7 +264,7 @@ class Registry:
         return self._job_changed(job)
 
     async def owned_jobs(self) -> list[JobRow]:
-        """All RUNNING and CANCELLING jobs, whoever owns them: candidates for a rescue."""
+        """All RUNNING, CANCELLING and PAUSING jobs, whoever owns them: candidates for a rescue."""
         async with self._database.read() as connection:
             return await jobs.owned(connection)
 

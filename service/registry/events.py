@@ -52,5 +52,7 @@ def _decode(kind: str, text: str) -> EventBody:
         fields = json.loads(text)
         return StateChanged(**{**fields, "state": JobState(fields["state"])})
     body = events.decode(text.encode())
-    assert not isinstance(body, events.Failed | events.Cancelled | events.Heartbeat), "never recorded"
+    assert not isinstance(body, events.Failed | events.Cancelled | events.Paused | events.Heartbeat), (
+        "never recorded"
+    )
     return body

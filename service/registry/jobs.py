@@ -155,7 +155,7 @@ async def claim(connection: AsyncConnection, owner: str, now: float) -> JobRow |
     job_id = oldest.scalar_one_or_none()
     if job_id is None:
         return None
-    return await _move(
+    return await move(
         connection,
         job_id,
         StateChanged(time=now, state=JobState.RUNNING, attempt=0),
@@ -207,7 +207,7 @@ async def succeed(
     await _append(connection, job_id, epoch, published, {})
     job = await get(connection, job_id)
     version = await versions.create(connection, job, published, now)
-    ended = await _move(
+    ended = await move(
         connection,
         job_id,
         StateChanged(time=now, state=JobState.SUCCEEDED, attempt=job.attempt),
@@ -222,7 +222,7 @@ async def succeed(
 async def fail(
     connection: AsyncConnection, job_id: str, epoch: int, reason: str, message: str, now: float
 ) -> JobRow:
-    return await _move(
+    return await move(
         connection,
         job_id,
         StateChanged(time=now, state=JobState.FAILED, attempt=0, reason=reason, message=message),
@@ -235,8 +235,8 @@ async def fail(
 
 
 async def cancel(connection: AsyncConnection, job_id: str, epoch: int, now: float) -> JobRow:
-    """For the owner: from CANCELLING alone. A QUEUED job has no owner; see `request_cancel`."""
-    return await _move(
+    """For the owner: from CANCELLING alone. A QUEUED job has no owner; see `wishes.request_cancel`."""
+    return await move(
         connection,
         job_id,
         StateChanged(time=now, state=JobState.CANCELLED, attempt=0),
@@ -247,14 +247,28 @@ async def cancel(connection: AsyncConnection, job_id: str, epoch: int, now: floa
     )
 
 
+async def pause(connection: AsyncConnection, job_id: str, epoch: int, now: float) -> JobRow:
+    """For the owner: from PAUSING alone. A QUEUED job has no owner; see `wishes.request_pause`."""
+    return await move(
+        connection,
+        job_id,
+        StateChanged(time=now, state=JobState.PAUSED, attempt=0),
+        sources=frozenset({JobState.PAUSING}),
+        expected_epoch=epoch,
+        epoch=jobs.c.epoch + 1,
+        owner=None,
+    )
+
+
 async def requeue(
     connection: AsyncConnection, job_id: str, epoch: int, crash: tuple[str, str] | None, now: float
 ) -> JobRow:
     reason, message = crash or (None, None)
-    return await _move(
+    return await move(
         connection,
         job_id,
         StateChanged(time=now, state=JobState.QUEUED, attempt=0, reason=reason, message=message),
+        sources=frozenset({JobState.RUNNING}),
         expected_epoch=epoch,
         epoch=jobs.c.epoch + 1,
         crashes=jobs.c.crashes + (0 if crash is None else 1),
@@ -262,26 +276,7 @@ async def requeue(
     )
 
 
-async def request_cancel(connection: AsyncConnection, job_id: str, now: float) -> JobRow:
-    job = await get(connection, job_id)
-    if job.state == JobState.QUEUED:
-        return await _move(
-            connection,
-            job_id,
-            StateChanged(time=now, state=JobState.CANCELLED, attempt=job.attempt),
-            sources=frozenset({JobState.QUEUED}),
-            end_time=now,
-        )
-    if job.state == JobState.RUNNING:
-        return await _move(
-            connection, job_id, StateChanged(time=now, state=JobState.CANCELLING, attempt=job.attempt)
-        )
-    if job.state in (JobState.CANCELLING, JobState.CANCELLED):
-        return job
-    raise _wrong_state(job, frozenset(JobState) - {JobState.SUCCEEDED, JobState.FAILED}, "be cancelled")
-
-
-async def _move(
+async def move(
     connection: AsyncConnection,
     job_id: str,
     change: StateChanged,
@@ -340,10 +335,10 @@ async def _refusal(
             "FENCED_OFF",
             f"job {job_id!r} is at epoch {job.epoch} ({job.state}); epoch {epoch} may not write any more",
         )
-    return _wrong_state(job, allowed, action)
+    return wrong_state(job, allowed, action)
 
 
-def _wrong_state(job: JobRow, allowed: frozenset[JobState], action: str) -> WrongState:
+def wrong_state(job: JobRow, allowed: frozenset[JobState], action: str) -> WrongState:
     names = sorted(allowed)
     return WrongState(
         f"job {job.id!r} is {job.state}; to {action} it must be {' or '.join(names)}",

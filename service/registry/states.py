@@ -11,14 +11,20 @@ class JobState(StrEnum):
     """Where a tuning job stands."""
 
     QUEUED = "QUEUED"
-    """Entered by creation, or again when a trainer died, the service stopped, or its owner vanished.
-    A runner claims it; nothing needs repair after a crash."""
+    """Entered by creation, or again when a trainer died, the service stopped, its owner vanished, or a paused
+    job is resumed. A runner claims it; nothing needs repair after a crash."""
     RUNNING = "RUNNING"
     """Entered by a claim, with an owner, an epoch and a heartbeat. Its owner moves it on. If the owner is
     gone, any runner puts it back to QUEUED with the next epoch."""
     CANCELLING = "CANCELLING"
-    """Entered on request while RUNNING. Its owner ends it. If the owner is gone, any runner makes it
-    CANCELLED."""
+    """Entered on request while RUNNING or PAUSING. Its owner ends it. If the owner is gone, any runner makes
+    it CANCELLED."""
+    PAUSING = "PAUSING"
+    """Entered on request while RUNNING. Its owner ends it once the trainer has saved where it stands. If the
+    owner is gone, any runner makes it PAUSED: what was saved before that still counts."""
+    PAUSED = "PAUSED"
+    """Entered on request while QUEUED, or by its owner. Has no owner and holds no worker; its checkpoints
+    stay. A caller makes it QUEUED again, or cancels it; nothing needs repair after a crash."""
     SUCCEEDED = "SUCCEEDED"
     """Entered by its owner, in the transaction that makes the adapter version."""
     FAILED = "FAILED"
@@ -61,9 +67,13 @@ class EvaluationState(StrEnum):
 
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING, JobState.QUEUED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.PAUSED}),
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING, JobState.PAUSING, JobState.QUEUED}
+    ),
     JobState.CANCELLING: frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.PAUSING: frozenset({JobState.PAUSED, JobState.CANCELLING, JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
@@ -95,7 +105,7 @@ JOB_ENDED = frozenset(state for state, following in JOB_TRANSITIONS.items() if n
 """States that a job never leaves."""
 EVALUATION_ENDED = frozenset(state for state, following in EVALUATION_TRANSITIONS.items() if not following)
 """States that an evaluation never leaves."""
-JOB_OWNED = frozenset({JobState.RUNNING, JobState.CANCELLING})
+JOB_OWNED = frozenset({JobState.RUNNING, JobState.CANCELLING, JobState.PAUSING})
 """States in which a job has an owner."""
 
 

@@ -77,6 +77,12 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
     async def CancelTuningJob(self, request: pb.CancelTuningJobRequest, context: Context) -> pb.TuningJob:
         return conversion.job_message(await self._registry.request_cancel(conversion.id_of(request.name)))
 
+    async def PauseTuningJob(self, request: pb.PauseTuningJobRequest, context: Context) -> pb.TuningJob:
+        return conversion.job_message(await self._registry.request_pause(conversion.id_of(request.name)))
+
+    async def ResumeTuningJob(self, request: pb.ResumeTuningJobRequest, context: Context) -> pb.TuningJob:
+        return conversion.job_message(await self._registry.request_resume(conversion.id_of(request.name)))
+
     async def WatchTuningJob(
         self, request: pb.WatchTuningJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchTuningJobResponse]:

@@ -1,7 +1,7 @@
 """One attempt of one job: a trainer process from the order to fork it to its last word.
 
-Hears the trainer's event lines, records them, passes a cancel on, and makes sure that the process is gone at
-the end. Decides nothing about the job: it gives an outcome.
+Hears the trainer's event lines, records them, passes wishes to end or to pause on, and makes sure that the
+process is gone at the end. Decides nothing about the job: it gives an outcome.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class NotStarted:
     """The fork server could not be asked; the job is not to blame."""
 
 
-Outcome = events.Published | events.Failed | events.Cancelled | Crash | NotStarted
+Outcome = events.Published | events.Failed | events.Cancelled | events.Paused | Crash | NotStarted
 
 
 class Attempt:
@@ -73,6 +73,7 @@ class Attempt:
         self._reader: asyncio.Future[StreamReader | None] = asyncio.get_running_loop().create_future()
         """The connection; None once nobody waits for it any more."""
         self._stopping = False
+        self._pausing = False
         self._fenced_off: HotloraError | None = None
 
     async def __aenter__(self) -> Self:
@@ -132,6 +133,8 @@ class Attempt:
             return
         self._writer = writer
         self._reader.set_result(reader)
+        if self._pausing:
+            writer.write(b"pause\n")
         if self._stopping:
             writer.write(b"cancel\n")
 
@@ -157,7 +160,7 @@ class Attempt:
             if line is None:
                 return await self._ended_silently(child)
             match line:
-                case events.Published() | events.Failed() | events.Cancelled():
+                case events.Published() | events.Failed() | events.Cancelled() | events.Paused():
                     return line
                 case events.Heartbeat():
                     continue
@@ -223,7 +226,7 @@ class Attempt:
                 await asyncio.sleep(self._limits.retry_seconds)
 
     async def _watch(self) -> None:
-        """Keep the ownership alive, and pass a cancel on."""
+        """Keep the ownership alive, and pass wishes on."""
         topic = f"job/{self._job.id}"
         last_beat = monotonic()
         while True:
@@ -244,6 +247,10 @@ class Attempt:
                 return self._give_up(Conflict("FENCED_OFF", message))
             if job.state == JobState.CANCELLING:
                 return await self._stop()
+            if job.state == JobState.PAUSING and not self._pausing:
+                self._pausing = True
+                if self._writer is not None:
+                    self._writer.write(b"pause\n")
             await self._changes.wait(topic, seen, self._limits.heartbeat_seconds)
 
     async def _stop(self) -> None:

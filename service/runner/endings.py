@@ -61,7 +61,7 @@ class Endings:
         await self.clean_up(job)
 
     async def stopped(self, job: JobRow, crash: Crash) -> None:
-        """The trainer ended without a result: cancelled, to be tried again, or tried often enough.
+        """The trainer ended without a result: cancelled, paused, to be tried again, or tried often enough.
 
         Raises Conflict when another owner took the job over.
         """
@@ -72,6 +72,8 @@ class Endings:
                     await self._cancel(job)
                 elif await self.adopt(present):
                     pass
+                elif present.state == JobState.PAUSING:
+                    await self._pause(job)
                 elif present.crashes + 1 >= self._max_crashes:
                     tries = f" It was attempt {present.attempt}, and {self._max_crashes} of them ended so."
                     await self.fail(job, crash.reason, crash.message + tries)
@@ -80,11 +82,11 @@ class Endings:
                     _LOG.warning("job %s is tried again: %s", job.id, crash.message)
                 return
             except WrongState:
-                # A cancel came between the look and the write; look again.
+                # A wish came between the look and the write; look again.
                 continue
 
     async def put_back(self, job: JobRow) -> None:
-        """The service stops, or its owner vanished: back to the queue, or to the end of a cancel.
+        """The service stops, or its owner vanished: back to the queue, or to the end of a cancel or pause.
 
         Raises Conflict when another owner was faster.
         """
@@ -93,6 +95,8 @@ class Endings:
             try:
                 if present.state == JobState.CANCELLING:
                     await self._cancel(job)
+                elif present.state == JobState.PAUSING:
+                    await self._pause(job)
                 else:
                     await self._registry.requeue_job(job.id, job.epoch)
                     _LOG.info("job %s goes back to the queue", job.id)
@@ -116,6 +120,10 @@ class Endings:
         await self.clean_up(job)
         await self._registry.cancel_job(job.id, job.epoch)
         _LOG.info("job %s is cancelled", job.id)
+
+    async def _pause(self, job: JobRow) -> None:
+        await self._registry.pause_job(job.id, job.epoch)
+        _LOG.info("job %s is paused", job.id)
 
     async def _present(self, job: JobRow) -> JobRow:
         present = await self._registry.get_job(job.id)

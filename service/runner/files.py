@@ -82,7 +82,18 @@ class JobFiles:
 
     def present(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """Work directories and artifacts that exist now. Look here first and into the registry after that."""
-        return tuple(self.work_dir.iterdir()), tuple(self.artifacts_dir.iterdir())
+        return self.present_work(), tuple(self.artifacts_dir.iterdir())
+
+    def present_work(self) -> tuple[Path, ...]:
+        """Work directories that exist now; as with `present`, look here first."""
+        return tuple(self.work_dir.iterdir())
+
+    def sweep_work(self, present: Collection[Path], unfinished: Collection[str]) -> list[Path]:
+        """Remove of `present` what no unfinished job needs; return what was removed."""
+        doomed = [path for path in present if path.name not in unfinished]
+        for path in doomed:
+            _remove(path)
+        return doomed
 
     def sweep(
         self,
@@ -97,7 +108,7 @@ class JobFiles:
         Artifacts without a readable manifest are somebody's half-written ones while `anyone_trains`.
         """
         work, artifacts = present
-        doomed = [path for path in work if path.name not in unfinished]
+        doomed: list[Path] = []
         for path in artifacts:
             if path.name in registered:
                 continue
@@ -106,7 +117,7 @@ class JobFiles:
                 doomed.append(path)
         for path in doomed:
             _remove(path)
-        return doomed
+        return [*self.sweep_work(work, unfinished), *doomed]
 
     def _unregistered(self, registered: Collection[str]) -> list[Path]:
         return [

@@ -204,6 +204,8 @@ class Runner:
                 return
             case events.Cancelled():
                 crash = Crash(reason="TRAINER_CRASHED", message="The trainer was stopped from outside.")
+            case events.Paused():
+                crash = Crash(reason="TRAINER_CRASHED", message="The trainer was paused from outside.")
             case NotStarted():
                 await self._endings.put_back(job)
                 return
@@ -236,6 +238,7 @@ class Runner:
             await asyncio.sleep(self._limits.rescue_seconds)
             try:
                 await self._rescue()
+                await self._sweep_work()
             except HotloraError as error:
                 _LOG.warning("no rescue this time: %s", error.message)
 
@@ -259,6 +262,13 @@ class Runner:
         if job.owner == self._owner_name:
             return job.id not in self._running
         return self._owners.gone(job)
+
+    async def _sweep_work(self) -> None:
+        """Remove checkpoints of jobs that were cancelled while they had no owner."""
+        present = await asyncio.to_thread(self._files.present_work)
+        unfinished = await self._registry.unfinished_job_ids()
+        for path in await asyncio.to_thread(self._files.sweep_work, present, unfinished):
+            _LOG.info("swept %s", path)
 
     async def _sweep(self) -> None:
         """Remove files that nobody needs. First what there is, then what is needed: new files stay."""

@@ -141,8 +141,21 @@ class Tuning(tuning_service_pb2_grpc.TuningServiceServicer):
         self, request: tuning_service_pb2.CancelTuningJobRequest, context: object
     ) -> TuningJob:
         self.stage.cancelled.append(request.name)
-        job = next(job for job in self.stage.jobs if job.name == request.name)
-        job.state = TuningJob.STATE_CANCELLED
+        return self._moved(request.name, TuningJob.STATE_CANCELLED)
+
+    async def PauseTuningJob(
+        self, request: tuning_service_pb2.PauseTuningJobRequest, context: object
+    ) -> TuningJob:
+        return self._moved(request.name, TuningJob.STATE_PAUSED)
+
+    async def ResumeTuningJob(
+        self, request: tuning_service_pb2.ResumeTuningJobRequest, context: object
+    ) -> TuningJob:
+        return self._moved(request.name, TuningJob.STATE_QUEUED)
+
+    def _moved(self, name: str, state: TuningJob.State) -> TuningJob:
+        job = next(job for job in self.stage.jobs if job.name == name)
+        job.state = state
         return job
 
     async def WatchTuningJob(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Evaluation, Metrics, TuningEvent
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Evaluation, Fit, Metrics, TuningEvent
 from tests.browser.stage import Stage
 
 pytestmark = pytest.mark.browser
@@ -99,3 +99,32 @@ def test_a_job_can_be_cancelled(page: Page, stage: Stage, examples: Path) -> Non
     page.click("button#cancel-job")
     expect(page.locator("#jobs .state")).to_have_text("cancelled")
     assert stage.cancelled == ["tuningJobs/job-1"]
+
+
+def test_a_job_can_be_paused_and_resumed(page: Page, stage: Stage, examples: Path) -> None:
+    start(page, examples, "support")
+    expect(page.locator("#job input")).to_have_value("support · running · job-1")
+    page.click("button#pause-job")
+    expect(page.locator("#jobs .state")).to_have_text("paused")
+    page.click("button#resume-job")
+    expect(page.locator("#jobs .state")).to_have_text("queued")
+
+
+def test_the_verdict_stands_below_the_plot_and_its_steps_are_marked(
+    page: Page, stage: Stage, examples: Path
+) -> None:
+    curve = [(10, 2.0, 1.5), (20, 1.0, 1.0), (30, 0.7, 1.2), (40, 0.4, 1.5)]
+    told = []
+    for step, loss, eval_loss in curve:
+        told.append(TuningEvent(metrics=Metrics(step=step, total_steps=40, loss=loss)))
+        evaluation = Evaluation(step=step, eval_loss=eval_loss, rows=4, best_step=min(step, 20))
+        told.append(TuningEvent(evaluation=evaluation))
+    sentence = "Overfitting since step 20: evaluation loss rose from 1.000 to 1.500."
+    fit = Fit(verdict=Fit.VERDICT_OVERFITTING, step=40, since_step=20, best_step=20, sentence=sentence)
+    stage.events = [*told, TuningEvent(fit=fit)]
+    for sequence, event in enumerate(stage.events, start=1):
+        event.sequence = sequence
+    start(page, examples, "support")
+    expect(page.locator("#fit")).to_have_text(sentence)
+    expect(page.locator("#loss")).to_contain_text("best step 20, overfitting since")
+    expect(page.locator("#loss canvas, #loss svg").first).to_be_visible()

@@ -169,6 +169,20 @@ class _Tuning(tuning_grpc.TuningServiceServicer):
         job.state = tuning.TuningJob.STATE_CANCELLED
         return job
 
+    def PauseTuningJob(
+        self, request: tuning.PauseTuningJobRequest, context: grpc.ServicerContext
+    ) -> tuning.TuningJob:
+        job = self._state.jobs[request.name]
+        job.state = tuning.TuningJob.STATE_PAUSING
+        return job
+
+    def ResumeTuningJob(
+        self, request: tuning.ResumeTuningJobRequest, context: grpc.ServicerContext
+    ) -> tuning.TuningJob:
+        job = self._state.jobs[request.name]
+        job.state = tuning.TuningJob.STATE_QUEUED
+        return job
+
     def WatchTuningJob(
         self, request: tuning.WatchTuningJobRequest, context: grpc.ServicerContext
     ) -> Iterator[tuning.WatchTuningJobResponse]:

@@ -14,6 +14,7 @@ from hotlora.v1.tuning_service_pb2 import (
     SCHEDULE_LINEAR,
     TECHNIQUE_PROMPT_TUNING,
     TECHNIQUE_QLORA,
+    Fit,
     StateChange,
     TuningEvent,
     TuningJob,
@@ -210,6 +211,24 @@ def test_a_job_is_cancelled_and_a_finished_one_is_a_conflict(state: State, hotlo
 
     assert run.code == 5
     assert run.err == ("hotlora: The job is SUCCEEDED; only QUEUED and RUNNING jobs can be cancelled.\n")
+
+
+def test_a_job_is_paused_and_resumed(state: State, hotlora: Hotlora) -> None:
+    assert hotlora("pause", "j0").out == "j0 is PAUSING.\n"
+    (resumed,) = hotlora("resume", "tuningJobs/j0", "--json").documents()
+    assert resumed["state"] == "STATE_QUEUED"
+
+
+def test_the_verdict_is_shown_with_the_job_and_in_the_watch(state: State, hotlora: Hotlora) -> None:
+    sentence = "Overfitting since step 2: evaluation loss rose."
+    fit = Fit(verdict=Fit.VERDICT_OVERFITTING, step=4, since_step=2, best_step=2, sentence=sentence)
+    state.jobs["tuningJobs/j0"].fit.CopyFrom(fit)
+    state.jobs["tuningJobs/j0"].best_step = 2
+    state.events.insert(0, TuningEvent(sequence=1, fit=fit))
+
+    assert sentence in hotlora("jobs", "j0").out
+    assert "OVERFITTING" in hotlora("jobs").out
+    assert f"step 4: {sentence}" in hotlora("watch", "j0").out
 
 
 def test_datasets_are_uploaded_listed_shown_and_deleted(hotlora: Hotlora, rows: Path) -> None:

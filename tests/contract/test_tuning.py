@@ -350,6 +350,27 @@ async def test_cancelling_a_finished_job_names_its_state(stage: Stage) -> None:
     assert "RUNNING" in refusal.metadata["allowed_states"]
 
 
+async def test_pausing_and_resuming_move_a_job_and_repeating_them_changes_nothing(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    name = (await stage.job()).name
+    for _ in range(2):
+        paused = await stage.tuning.PauseTuningJob(pb.PauseTuningJobRequest(name=name))
+        assert paused.state == pb.TuningJob.STATE_PAUSED
+    for _ in range(2):
+        resumed = await stage.tuning.ResumeTuningJob(pb.ResumeTuningJobRequest(name=name))
+        assert resumed.state == pb.TuningJob.STATE_QUEUED
+    job = await stage.registry.claim_next_job("owner")
+    assert job is not None
+    pausing = await stage.tuning.PauseTuningJob(pb.PauseTuningJobRequest(name=name))
+    assert pausing.state == pb.TuningJob.STATE_PAUSING
+    refusal = await refused(stage.tuning.ResumeTuningJob(pb.ResumeTuningJobRequest(name=name)))
+    assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refusal.metadata == {"state": "PAUSING", "allowed_states": "PAUSED,QUEUED,RUNNING"}
+    await stage.registry.fail_job(job.id, job.epoch, "INTERNAL", "It broke.")
+    refusal = await refused(stage.tuning.PauseTuningJob(pb.PauseTuningJobRequest(name=name)))
+    assert refusal.metadata["state"] == "FAILED"
+
+
 async def test_jobs_are_listed_newest_first_in_pages_and_by_filter(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     for number in range(5):
@@ -533,7 +554,9 @@ async def test_many_watchers_of_one_job_all_see_all_of_it(stage: Stage) -> None:
         assert [one.event.sequence for one in responses[1:]] == list(range(1, LAST_SEQUENCE + 1))
 
 
-@pytest.mark.parametrize("method", ["GetTuningJob", "CancelTuningJob", "WatchTuningJob"])
+@pytest.mark.parametrize(
+    "method", ["GetTuningJob", "CancelTuningJob", "PauseTuningJob", "ResumeTuningJob", "WatchTuningJob"]
+)
 async def test_a_job_that_does_not_exist_is_not_found(stage: Stage, method: str) -> None:
     request = getattr(pb, f"{method}Request")(name="tuningJobs/nobody")
     call = getattr(stage.tuning, method)(request)

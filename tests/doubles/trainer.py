@@ -3,8 +3,9 @@
     python -m tests.doubles.trainer --plan PLAN.json SOCKET_DIR --threads N --preload DIR
 
 PLAN.json is read anew for each job: `{adapter_id: {...Behaviour}}`. Its trainers fork, `setsid`, connect,
-write event lines, obey `cancel`, keep checkpoints, resume from them, and publish a whole artifact; they never
-compute anything. A trainer whose socket ends kills itself. Standard library only: it starts in a moment.
+write event lines, obey `cancel` and `pause`, keep checkpoints, resume from them, and publish a whole
+artifact; they never compute anything. A trainer whose socket ends kills itself. Standard library only: it
+starts in a moment.
 """
 
 import argparse
@@ -45,9 +46,13 @@ class Behaviour:
     stop_at_step: int = 0
     """Ends with Cancelled although nobody asked."""
     gate: str = ""
-    """Path of a file: the step `gate_step` begins only once it exists. A cancel opens the gate as well."""
+    """Path of a file: the step `gate_step` begins only once it exists. A wish that is obeyed opens it too."""
     gate_step: int = 2
     ignore_cancel: bool = False
+    ignore_pause: bool = False
+    """Goes on to its end."""
+    crash_when_paused: bool = False
+    """SIGKILL to itself instead of pausing."""
     die_after_publishing: bool = False
     """SIGKILL to itself between the artifact's rename and the last line."""
     lie: bool = False
@@ -64,6 +69,7 @@ class Trainer:
         self._behaviour = behaviour
         self._connection = connection
         self._cancelled = False
+        self._paused = False
         connection.setblocking(False)
 
     def run(self) -> int:
@@ -86,13 +92,18 @@ class Trainer:
     def _step(self, step: int, steps: int) -> int | None:
         behaviour = self._behaviour
         if step == behaviour.gate_step and behaviour.gate:
-            while not Path(behaviour.gate).exists() and not self._asked():
+            while not Path(behaviour.gate).exists() and not self._asked() and not self._paused:
                 time.sleep(_LOOK_SECONDS)
         if self._asked():
             if behaviour.publish_when_cancelled:
                 return self._publish(step)
             self._say(events.Cancelled(time=time.time()))
             return 3
+        if self._paused:
+            if behaviour.crash_when_paused:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._say(events.Paused(time=time.time(), step=step - 1))
+            return 4
         self._misbehave(step)
         if step == behaviour.fail_at_step:
             reason = events.FailureReason.NAN_LOSS
@@ -136,9 +147,13 @@ class Trainer:
         return 0
 
     def _asked(self) -> bool:
-        if b"cancel" in self._heard() and not self._behaviour.ignore_cancel:
-            self._cancelled = True
+        self._hear()
         return self._cancelled
+
+    def _hear(self) -> None:
+        heard = self._heard()
+        self._cancelled |= b"cancel" in heard and not self._behaviour.ignore_cancel
+        self._paused |= b"pause" in heard and not self._behaviour.ignore_pause
 
     def _heard(self) -> bytes:
         try:
@@ -155,17 +170,13 @@ class Trainer:
         self._write(events.encode(event))
 
     def _write(self, line: bytes) -> None:
-        self._heard_before_writing()
+        self._hear()
         self._connection.setblocking(True)
         try:
             self._connection.sendall(line)
         except OSError:
             os.kill(os.getpid(), signal.SIGKILL)
         self._connection.setblocking(False)
-
-    def _heard_before_writing(self) -> None:
-        if b"cancel" in self._heard() and not self._behaviour.ignore_cancel:
-            self._cancelled = True
 
 
 def write_artifact(job: JobFile) -> tuple[str, int]:

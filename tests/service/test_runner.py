@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.registry import JobState, StateChanged, VersionState
+from service.errors import WrongState
+from service.registry import JobRow, JobState, StateChanged, VersionState
 from service.runner.processes import ProcessMark
 from tests.service.registry_stage import new_job
 from tests.service.runner_stage import LIMITS, Stage, staged
@@ -306,3 +307,117 @@ def test_a_process_is_known_by_its_start_and_no_other_is_killed(tmp_path: Path) 
     (tmp_path / "mark").write_text(json.dumps({"pid": 1}))
     assert ProcessMark.read(tmp_path / "mark") is None
     assert ProcessMark.read(tmp_path / "none") is None
+
+
+P, PAUSING = JobState.PAUSED, JobState.PAUSING
+
+
+async def paused(stage: Stage, job: JobRow) -> JobRow:
+    """Wait until a job is paused."""
+    return await stage.until(job, lambda row: row.state == P)
+
+
+async def test_a_paused_job_frees_its_worker_and_goes_on_where_it_stood(stage: Stage) -> None:
+    stage.plan("first", gate=str(stage.gate), gate_step=3)
+    async with stage.running():
+        first = await stage.submit("first", max_steps=5)
+        await stage.at_step(first, 2)
+        pid = await stage.trainer_pid(first)
+        assert (await stage.registry.request_pause(first.id)).state == PAUSING
+        first = await paused(stage, first)
+        assert (first.owner, first.crashes, first.end_time) == (None, 0, None)
+        assert not alive(pid)
+        assert stage.work() == [first.id]
+        second = await stage.run("second")
+        assert second.state == JobState.SUCCEEDED
+        assert (await stage.registry.get_job(first.id)).state == P
+        stage.gate.touch()
+        assert (await stage.registry.request_resume(first.id)).state == Q
+        first = await stage.ended(first)
+        await stage.check_gone()
+    assert await stage.states(first) == [Q, R, PAUSING, P, Q, R, JobState.SUCCEEDED]
+    rows = await stage.events(first)
+    assert [row.body.step for row in rows if row.kind == "resumed"] == [2]  # type: ignore[union-attr]
+    assert [row.body.step for row in rows if row.kind == "metrics"] == [1, 2, 3, 4, 5]  # type: ignore[union-attr]
+    await stage.check_ended_once(first, JobState.SUCCEEDED)
+
+
+async def test_a_queued_job_that_is_paused_does_not_begin_until_it_is_resumed(stage: Stage) -> None:
+    job = await stage.submit()
+    assert (await stage.registry.request_pause(job.id)).state == P
+    async with stage.running():
+        await stage.run("other")
+        assert (await stage.registry.get_job(job.id)).attempt == 0
+        await stage.registry.request_resume(job.id)
+        job = await stage.ended(job)
+    assert await stage.states(job) == [Q, P, Q, R, JobState.SUCCEEDED]
+
+
+async def test_a_trainer_that_dies_while_pausing_leaves_a_paused_job(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), gate_step=3, crash_when_paused=True)
+    async with stage.running():
+        job = await stage.submit(max_steps=4)
+        await stage.at_step(job, 2)
+        await stage.registry.request_pause(job.id)
+        job = await paused(stage, job)
+        assert (job.crashes, job.attempt) == (0, 1)
+        stage.gate.touch()
+        await stage.registry.request_resume(job.id)
+        job = await stage.ended(job)
+    assert await stage.states(job) == [Q, R, PAUSING, P, Q, R, JobState.SUCCEEDED]
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_pause_that_comes_too_late_reports_the_success(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), ignore_pause=True)
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        await stage.registry.request_pause(job.id)
+        stage.gate.touch()
+        job = await stage.ended(job)
+    assert await stage.states(job) == [Q, R, PAUSING, JobState.SUCCEEDED]
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_pausing_job_can_still_be_cancelled(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), ignore_pause=True)
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        await stage.registry.request_pause(job.id)
+        assert (await stage.registry.request_cancel(job.id)).state == C
+        job = await stage.ended(job)
+    assert await stage.states(job) == [Q, R, PAUSING, C, JobState.CANCELLED]
+    await stage.check_ended_once(job, JobState.CANCELLED)
+
+
+async def test_a_paused_job_that_is_cancelled_leaves_nothing_behind(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate))
+    async with stage.running():
+        job = await stage.submit()
+        await stage.at_step(job, 1)
+        await stage.registry.request_pause(job.id)
+        await paused(stage, job)
+        assert (await stage.registry.request_cancel(job.id)).state == JobState.CANCELLED
+        await stage.check_gone()
+    await stage.check_ended_once(job, JobState.CANCELLED)
+    assert (stage.work(), stage.artifacts()) == ([], [])
+
+
+async def test_a_pause_at_any_event_and_a_resume_give_one_good_ending(stage: Stage) -> None:
+    async with stage.running():
+        whole = await stage.run("whole", max_steps=2)
+        for sequence in range(1, whole.last_sequence):
+            job = await stage.submit(max_steps=2)
+            await stage.until(job, lambda row, at=sequence: row.last_sequence >= at)  # type: ignore[misc]
+            try:
+                await stage.registry.request_pause(job.id)
+            except WrongState as refused:
+                assert refused.state == JobState.SUCCEEDED
+            job = await stage.until(job, lambda row: row.state == P or row.end_time is not None)
+            if job.state == P:
+                await stage.registry.request_resume(job.id)
+            job = await stage.ended(job)
+            await stage.check_gone()
+            await stage.check_ended_once(job, JobState.SUCCEEDED)

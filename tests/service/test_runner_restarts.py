@@ -157,6 +157,49 @@ async def test_a_service_killed_while_a_job_is_cancelling_leaves_it_to_the_next_
     assert (stage.work(), stage.artifacts()) == ([], [])
 
 
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+async def test_a_service_that_ends_while_a_job_is_pausing_leaves_it_paused(stage: Stage, how: str) -> None:
+    stage.plan(gate=str(stage.gate), gate_step=3, ignore_pause=True)
+    job = await stage.submit(max_steps=4)
+    if how == "stopped":
+        async with stage.running():
+            await stage.at_step(job, 2)
+            await stage.registry.request_pause(job.id)
+    else:
+        async with service(stage.home) as process:
+            await stage.at_step(job, 2)
+            await stage.registry.request_pause(job.id)
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+    stage.gate.touch()
+    async with stage.running():
+        job = await stage.until(job, lambda row: row.state == JobState.PAUSED)
+        assert (job.owner, job.attempt) == (None, 1)
+        await stage.registry.request_resume(job.id)
+        job = await stage.ended(job)
+        await stage.check_gone()
+    assert [row.body.step for row in await stage.events(job) if row.kind == "resumed"] == [2]  # type: ignore[union-attr]
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_paused_job_outlasts_a_service_and_its_files_are_not_swept(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), gate_step=3)
+    async with stage.running():
+        job = await stage.submit(max_steps=4)
+        await stage.at_step(job, 2)
+        await stage.registry.request_pause(job.id)
+        await stage.until(job, lambda row: row.state == JobState.PAUSED)
+    stage.gate.touch()
+    async with stage.running():
+        await stage.run("other")
+        assert (await stage.registry.get_job(job.id)).state == JobState.PAUSED
+        assert job.id in stage.work()
+        await stage.registry.request_resume(job.id)
+        job = await stage.ended(job)
+    assert [row.body.step for row in await stage.events(job) if row.kind == "resumed"] == [2]  # type: ignore[union-attr]
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
 async def test_a_stopped_trainer_of_a_dead_service_is_killed_before_the_job_runs_again(stage: Stage) -> None:
     stage.plan(gate=str(stage.gate))
     job = await stage.submit()

@@ -34,6 +34,10 @@ async def job_in(registry: Registry, state: JobState) -> JobRow:
         await registry.succeed_job(job.id, 1, published())
     elif state == JobState.FAILED:
         await registry.fail_job(job.id, 1, "INTERNAL", "It broke.")
+    elif state in (JobState.PAUSING, JobState.PAUSED):
+        await registry.request_pause(job.id)
+        if state == JobState.PAUSED:
+            await registry.pause_job(job.id, 1)
     elif state != JobState.RUNNING:
         await registry.request_cancel(job.id)
         if state == JobState.CANCELLED:
@@ -45,13 +49,19 @@ async def try_job(registry: Registry, job: JobRow, to: JobState) -> None:
     """Ask for the move by the one method that makes it."""
     if to == JobState.RUNNING:
         await registry.claim_next_job("me")
-    elif to == JobState.QUEUED:
+    elif to == JobState.QUEUED and job.state != JobState.PAUSED:
         await registry.requeue_job(job.id, job.epoch)
+    elif to == JobState.QUEUED:
+        await registry.request_resume(job.id)
+    elif to == JobState.PAUSED and job.state != JobState.QUEUED:
+        await registry.pause_job(job.id, job.epoch)
+    elif to in (JobState.PAUSING, JobState.PAUSED):
+        await registry.request_pause(job.id)
     elif to == JobState.SUCCEEDED:
         await registry.succeed_job(job.id, job.epoch, published())
     elif to == JobState.FAILED:
         await registry.fail_job(job.id, job.epoch, "INTERNAL", "It broke.")
-    elif to == JobState.CANCELLED and job.state != JobState.QUEUED:
+    elif to == JobState.CANCELLED and job.state not in (JobState.QUEUED, JobState.PAUSED):
         await registry.cancel_job(job.id, job.epoch)
     else:
         await registry.request_cancel(job.id)
@@ -68,8 +78,13 @@ async def test_a_job_moves_exactly_as_the_table_says(tmp_path: Path, state: JobS
             assert refused.state == state
             assert state in refused.message
         after = await registry.get_job(before.id)
-        # A cancel of a queued job skips CANCELLING: nobody would have to obey.
-        moved = after != before and not (state == JobState.QUEUED and to == JobState.CANCELLING)
+        # A wish upon a job without a trainer skips the state in which the trainer obeys.
+        skipped = {
+            (JobState.QUEUED, JobState.CANCELLING),
+            (JobState.PAUSED, JobState.CANCELLING),
+            (JobState.QUEUED, JobState.PAUSING),
+        }
+        moved = after != before and (state, to) not in skipped
         assert moved == (to in JOB_TRANSITIONS[state])
         assert not moved or after.state == to
         if after == before:

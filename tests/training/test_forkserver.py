@@ -201,6 +201,45 @@ def test_a_job_killed_after_its_best_step_publishes_that_all_the_same(
     assert artifacts[0] == artifacts[1]
 
 
+def test_a_paused_job_goes_on_with_the_same_loss_curve(server: ForkServer, make_job: Jobs) -> None:
+    settings = {"max_steps": 300, "checkpoint_every_steps": 1000, "eval_every_steps": 100, "dropout": 0.1}
+    undisturbed = curve(server.start(make_job(job_id="unpaused", **settings)))
+    assert server.line()["exit_code"] == 0
+
+    job = make_job(job_id="unpaused", **settings)
+    job = replace(job, work_path=job.work_path.parent / "paused")
+    first = server.start(replace(job, attempt=2))
+    seen: dict[int, tuple[float, float, int]] = {}
+    for event in first.events():
+        last = event
+        if isinstance(event, events.Metrics):
+            seen[event.step] = (event.loss, event.grad_norm, event.tokens)
+            if event.step == 20:
+                first.connection.sendall(b"pause\n")
+    assert isinstance(last, events.Paused)
+    assert last.step == max(seen) < 300
+    assert server.line()["exit_code"] == 4
+
+    second = server.start(replace(job, attempt=3))
+    resumed = second.wait_for(events.Resumed)
+    assert isinstance(resumed, events.Resumed)
+    assert resumed.step == last.step
+    rest = curve(second)
+    assert server.line()["exit_code"] == 0
+    assert not set(seen) & set(rest)
+    assert {**seen, **rest} == undisturbed
+
+
+def test_a_job_that_is_asked_to_pause_before_its_first_step_ends_at_once(
+    server: ForkServer, make_job: Jobs
+) -> None:
+    trainer = server.start(make_job(job_id="early-pause", **ENDLESS))
+    trainer.connection.sendall(b"pause\n")
+    last = list(trainer.events())[-1]
+    assert isinstance(last, events.Paused)
+    assert server.line()["exit_code"] == 4
+
+
 def test_the_end_of_standard_input_ends_server_and_trainers(base_of: Bases, make_job: Jobs) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="fs") as directory,
