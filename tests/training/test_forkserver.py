@@ -202,7 +202,7 @@ def test_a_job_killed_after_its_best_step_publishes_that_all_the_same(
 
 
 def test_a_paused_job_goes_on_with_the_same_loss_curve(server: ForkServer, make_job: Jobs) -> None:
-    settings = {"max_steps": 300, "checkpoint_every_steps": 1000, "eval_every_steps": 100, "dropout": 0.1}
+    settings = {"max_steps": 100, "checkpoint_every_steps": 1000, "eval_every_steps": 50, "dropout": 0.1}
     undisturbed = curve(server.start(make_job(job_id="unpaused", **settings)))
     assert server.line()["exit_code"] == 0
 
@@ -214,10 +214,10 @@ def test_a_paused_job_goes_on_with_the_same_loss_curve(server: ForkServer, make_
         last = event
         if isinstance(event, events.Metrics):
             seen[event.step] = (event.loss, event.grad_norm, event.tokens)
-            if event.step == 20:
+            if event.step == 10:
                 first.connection.sendall(b"pause\n")
     assert isinstance(last, events.Paused)
-    assert last.step == max(seen) < 300
+    assert last.step == max(seen) < 100
     assert server.line()["exit_code"] == 4
 
     second = server.start(replace(job, attempt=3))
