@@ -282,30 +282,39 @@ class Evaluator:
 def _report(
     held: HeldOut, base: list[tuple[str | None, ...]], adapter: list[tuple[str | None, ...]]
 ) -> Report:
-    """Over the questions that both models answered in every way."""
-    parts = [part for part in (*base[:3], *adapter[:3]) if part]
+    """Over the questions that both models answered in every way.
+
+    How probable a text is cannot be told of every model, nor of a text beyond the context: the perplexity is
+    over what was told of both.
+    """
     rows = len(held.questions) + len(held.pieces)
-    kept = [index for index in range(rows) if all(part[index] is not None for part in parts)]
+    answered = [part for part in (*base[:2], *adapter[:2]) if part]
+    kept = [index for index in range(rows) if all(part[index] is not None for part in answered)]
+    measured = [
+        index for index in kept if base[2] and base[2][index] is not None and adapter[2][index] is not None
+    ]
+    if held.pieces:
+        kept = measured
     if rows and not kept:
         raise _FailedError("NO_ANSWERS", "the engine refused every row; they may be longer than its context")
     return make_report(
         held,
         [held.questions[index] for index in kept if held.questions],
-        _of_model(base, kept),
-        _of_model(adapter, kept),
+        _of_model(base, kept, measured),
+        _of_model(adapter, kept, measured),
         rows - len(kept),
     )
 
 
-def _of_model(parts: list[tuple[str | None, ...]], kept: list[int]) -> Answers:
-    free, constrained, measured, general = parts
+def _of_model(parts: list[tuple[str | None, ...]], kept: list[int], measured: list[int]) -> Answers:
+    free, constrained, logprobs, general = parts
 
-    def chosen(part: tuple[str | None, ...]) -> tuple[str, ...]:
-        return tuple(part[index] or "" for index in kept) if part else ()
+    def chosen(part: tuple[str | None, ...], indices: list[int]) -> tuple[str, ...]:
+        return tuple(part[index] or "" for index in indices) if part else ()
 
     return Answers(
-        free=chosen(free),
-        constrained=chosen(constrained),
-        logprobs=tuple((total, count) for total, count in map(json.loads, chosen(measured))),
+        free=chosen(free, kept),
+        constrained=chosen(constrained, kept),
+        logprobs=tuple((total, count) for total, count in map(json.loads, chosen(logprobs, measured))),
         general=tuple(answer or "" for answer in general),
     )

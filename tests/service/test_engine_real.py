@@ -255,6 +255,14 @@ async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_
     assert await real.say("good") != await real.say("")
 
 
+async def test_an_answer_is_one_of_the_choices_where_there_are_any(real: Real) -> None:
+    question = (ChatMessage(role="user", content="My parcel never came. Which department?"),)
+    turn = ChatTurn(messages=question, max_tokens=12, choices=("billing", "delivery"))
+    async with aclosing(real.chat.stream(turn)) as deltas:
+        answer = "".join([delta.text async for delta in deltas])
+    assert answer in turn.choices
+
+
 async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_of_the_old_one(
     real: Real,
 ) -> None:

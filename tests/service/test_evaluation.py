@@ -267,6 +267,17 @@ async def test_generation_is_judged_with_perplexity_too(stage: Stage) -> None:
     assert min(figures(report)["perplexity"]) > 1
 
 
+async def test_answers_beyond_the_context_are_judged_but_have_no_perplexity(stage: Stage) -> None:
+    rows = [(f"Tell me story {number}.", f"Story {number}: " + "and then " * 250) for number in range(40)]
+    write_rows(stage.datasets_dir / "rows.jsonl", rows)
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert list(figures(report)) == ["chrf", "rouge_l"]
+    assert (report.rows, report.refused_rows) == (4, 0)
+
+
 async def test_of_plain_texts_only_the_perplexity_is_told(stage: Stage) -> None:
     lines = (json.dumps({"text": f"A plain text, number {number}, of some words."}) for number in range(30))
     (stage.datasets_dir / "texts.jsonl").write_text("\n".join(lines) + "\n")
