@@ -71,6 +71,7 @@ class AsyncClient:
         adapter_id: str,
         base_model: str = "",
         technique: tuning.Technique | str = tuning.TECHNIQUE_LORA,
+        objective: tuning.Objective | str = tuning.OBJECTIVE_UNSPECIFIED,
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
         evaluation_dataset: str = "",
@@ -82,6 +83,7 @@ class AsyncClient:
             dataset=dataset,
             adapter_id=adapter_id,
             technique=technique,
+            objective=objective,
             hyperparameters=hyperparameters,
             evaluation_dataset=evaluation_dataset,
         )

@@ -68,6 +68,7 @@ class Client:
         adapter_id: str,
         base_model: str = "",
         technique: tuning.Technique | str = tuning.TECHNIQUE_LORA,
+        objective: tuning.Objective | str = tuning.OBJECTIVE_UNSPECIFIED,
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
         evaluation_dataset: str = "",
@@ -79,6 +80,7 @@ class Client:
             dataset=dataset,
             adapter_id=adapter_id,
             technique=technique,
+            objective=objective,
             hyperparameters=hyperparameters,
             evaluation_dataset=evaluation_dataset,
         )

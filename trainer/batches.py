@@ -7,11 +7,14 @@ the loss.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from trainer.rows import Row
+from trainer.rows import Example, Row
+
+ExampleT = TypeVar("ExampleT", bound=Example)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +36,33 @@ class Batch:
 
 
 def split_by_tokens(
-    rows: Sequence[Row], budget: int, *, padded: bool, virtual_tokens: int = 0
-) -> list[list[Row]]:
-    """Rows in groups of at most `budget` tokens, padding counted where there is any; each group in one pass.
+    examples: Sequence[ExampleT], budget: int, *, padded: bool, virtual_tokens: int = 0
+) -> list[list[ExampleT]]:
+    """Examples in groups of at most `budget` tokens, padding counted where there is any; each in one pass.
 
-    `virtual_tokens` are counted for every row.
-
-    A row longer than the budget stands alone. Rows of similar length come together, longest first, so that
-    memory peaks in the first pass and not an hour later.
+    `virtual_tokens` are counted for every row. An example that is larger than the budget stands alone. Those
+    of similar length come together, longest first, so that memory peaks in the first pass and not an hour
+    later.
     """
-    groups: list[list[Row]] = []
-    room = 0
-    for row in sorted(rows, key=lambda row: len(row.token_ids), reverse=True):
-        length = len(groups[-1][0].token_ids) if padded and groups and groups[-1] else len(row.token_ids)
-        if not groups or length + virtual_tokens > room:
+    groups: list[list[ExampleT]] = []
+    room = width = 0
+    for example in sorted(examples, key=_longest, reverse=True):
+        if not groups or _cost(example, width, virtual_tokens) > room:
             groups.append([])
             room = budget
-            length = len(row.token_ids)
-        groups[-1].append(row)
-        room -= length + virtual_tokens
+            width = _longest(example) if padded else 0
+        groups[-1].append(example)
+        room -= _cost(example, width, virtual_tokens)
     return groups
+
+
+def _longest(example: Example) -> int:
+    return max(len(row.token_ids) for row in example.rows)
+
+
+def _cost(example: Example, width: int, virtual_tokens: int) -> int:
+    """Tokens of its rows, each filled up to `width`; 0 means not."""
+    return sum((width or len(row.token_ids)) + virtual_tokens for row in example.rows)
 
 
 def pack(rows: Sequence[Row], device: torch.device, virtual_tokens: int = 0) -> Batch:

@@ -23,25 +23,13 @@ class Technique(StrEnum):
     FULL = "full"
 
 
-LEARNING_RATES: Mapping[Technique, float] = {
-    Technique.LORA: 2e-4,
-    Technique.QLORA: 2e-4,
-    Technique.PROMPT_TUNING: 3e-3,
-    Technique.FULL: 2e-5,
-}
-"""Peak rates where none is chosen: the middle of 1e-4..3e-4, 1e-3..1e-2 and 1e-5..5e-5."""
+class Objective(StrEnum):
+    """What training makes smaller."""
 
-SETTINGS_OF: Mapping[str, frozenset[Technique]] = {
-    **dict.fromkeys(
-        ("rank", "alpha", "dropout", "target_modules", "use_rslora"),
-        frozenset({Technique.LORA, Technique.QLORA}),
-    ),
-    **dict.fromkeys(("virtual_tokens", "initial_prompt"), frozenset({Technique.PROMPT_TUNING})),
-}
-"""Hyperparameters that only some techniques read, and which those are; all others are read by every one."""
-
-ALL_LINEAR = "all-linear"
-"""As the only target module: every linear layer of the decoder except the output head."""
+    SUPERVISED = "supervised"
+    """The cross-entropy of the tokens that should follow, in conversations or texts."""
+    PREFERENCE = "preference"
+    """The loss of direct preference optimisation, over pairs of answers."""
 
 
 class Task(StrEnum):
@@ -69,6 +57,39 @@ class Metric(StrEnum):
     TASK_SCORE = "task_score"
 
 
+LEARNING_RATES: Mapping[Technique, float] = {
+    Technique.LORA: 2e-4,
+    Technique.QLORA: 2e-4,
+    Technique.PROMPT_TUNING: 3e-3,
+    Technique.FULL: 2e-5,
+}
+"""Peak rates where none is chosen: the middle of 1e-4..3e-4, 1e-3..1e-2 and 1e-5..5e-5."""
+
+SETTINGS_OF: Mapping[str, frozenset[Technique]] = {
+    **dict.fromkeys(
+        ("rank", "alpha", "dropout", "target_modules", "use_rslora"),
+        frozenset({Technique.LORA, Technique.QLORA}),
+    ),
+    **dict.fromkeys(("virtual_tokens", "initial_prompt"), frozenset({Technique.PROMPT_TUNING})),
+}
+"""Hyperparameters that only some techniques read, and which those are; all others are read by every one."""
+
+PREFERENCE_RATE = 0.1
+"""Of the technique's rate: preferences move a model that can already answer, and overshoot sooner."""
+PREFERENCE_SETTINGS = frozenset({"dpo_beta"})
+"""Hyperparameters that only the preference objective reads."""
+
+ALL_LINEAR = "all-linear"
+"""As the only target module: every linear layer of the decoder except the output head."""
+
+
+def is_read(name: str, technique: Technique, objective: Objective) -> bool:
+    """Whether a hyperparameter has an effect there."""
+    if name in PREFERENCE_SETTINGS and objective is not Objective.PREFERENCE:
+        return False
+    return technique in SETTINGS_OF.get(name, Technique)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
     """Settings of a run, complete. Meaning and ranges stand in `protos/hotlora/v1/tuning_service.proto`."""
@@ -84,6 +105,7 @@ class Hyperparameters:
     virtual_tokens: int = 20
     initial_prompt: str = ""
     """Text whose embeddings the virtual tokens begin as; empty means drawn from the vocabulary."""
+    dpo_beta: float = 0.1
     learning_rate: float = 2e-4
     epochs: int = 3
     max_steps: int | None = None
@@ -140,6 +162,7 @@ class JobFile:
     """Directory of this job alone: checkpoints and half-written files. Whoever gave it removes it."""
     artifacts_path: Path
     """Directory below which the adapter is published, named by its digest; same file system as work_path."""
+    objective: Objective = Objective.SUPERVISED
 
     def write(self, path: Path) -> None:
         """Write the job as JSON to `path`."""
@@ -159,6 +182,7 @@ class JobFile:
             for name in ("dataset_path", "work_path", "artifacts_path"):
                 fields[name] = Path(fields[name])
             fields["technique"] = Technique(fields["technique"])
+            fields["objective"] = Objective(fields["objective"])
             return cls(
                 hyperparameters=Hyperparameters(**hyperparameters),
                 base_model=BaseModel(**base_model),

@@ -94,6 +94,9 @@ class Metrics:
     eta_seconds: float
     epoch: float
     tokens: int
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
+    """Of preferences alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,9 @@ class Evaluation:
     """The task's own figure on generated answers, 0 to 1; None where it was not asked for."""
     best_step: int = 0
     """The step with the best evaluation so far; 0 in what earlier releases recorded."""
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
+    """Of preferences alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

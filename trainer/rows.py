@@ -9,8 +9,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+from trainer.config import Objective
 from trainer.pacing import validation_count
 from trainer.records import PreferenceRecord, TextRecord, read_file
 from trainer.rendering import Renderer, RenderingError, TrainingRow
@@ -35,6 +36,28 @@ class Row:
         """How many tokens carry loss."""
         return sum(self.trained)
 
+    @property
+    def rows(self) -> tuple["Row"]:
+        """Itself."""
+        return (self,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A prompt with the answer that is wanted, and with one that is not; each a row."""
+
+    chosen: Row
+    rejected: Row
+
+    @property
+    def rows(self) -> tuple[Row, Row]:
+        """Chosen and rejected."""
+        return (self.chosen, self.rejected)
+
+
+Example = Row | Pair
+"""What a step counts, shuffles and sets aside: one line of a dataset, or one piece of a text."""
+
 
 def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
     """Every row of the dataset, in file order. A text longer than `max_length` tokens becomes several rows.
@@ -56,15 +79,50 @@ def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
                     rendered = renderer.training_row(record.messages)
         except RenderingError as error:
             raise DataError(f"line {record.line}: {error}") from error
-        if len(rendered.token_ids) > max_length:
-            raise DataError(
-                f"line {record.line} is {len(rendered.token_ids)} tokens long; {max_length} are accepted"
-            )
-        row = Row(token_ids=rendered.token_ids, trained=(False, *rendered.trained[1:]))
-        if row.trained_tokens == 0:
-            raise DataError(f"line {record.line} has no tokens to train on")
-        rows.append(row)
+        rows.append(_row(rendered, record.line, max_length))
     return rows
+
+
+def load_pairs(path: Path, renderer: Renderer, *, max_length: int) -> list[Pair]:
+    """Every preference of the dataset, in file order.
+
+    Raises as `load_rows`, but for what is no preference.
+    """
+    pairs = []
+    for record in read_file(path):
+        if not isinstance(record, PreferenceRecord):
+            raise DataError(f"line {record.line} is no preference")
+        try:
+            rendered = renderer.preference_pair(record.prompt, record.chosen, record.rejected)
+        except RenderingError as error:
+            raise DataError(f"line {record.line}: {error}") from error
+        pairs.append(
+            Pair(
+                chosen=_row(rendered.chosen, record.line, max_length),
+                rejected=_row(rendered.rejected, record.line, max_length),
+            )
+        )
+    return pairs
+
+
+def load_examples(
+    path: Path, renderer: Renderer, *, max_length: int, objective: Objective
+) -> Sequence[Example]:
+    """What the objective trains on. Raises as `load_rows` and `load_pairs`."""
+    match objective:
+        case Objective.SUPERVISED:
+            return load_rows(path, renderer, max_length=max_length)
+        case Objective.PREFERENCE:
+            return load_pairs(path, renderer, max_length=max_length)
+
+
+def _row(rendered: TrainingRow, line: int, max_length: int) -> Row:
+    if len(rendered.token_ids) > max_length:
+        raise DataError(f"line {line} is {len(rendered.token_ids)} tokens long; {max_length} are accepted")
+    row = Row(token_ids=rendered.token_ids, trained=(False, *rendered.trained[1:]))
+    if row.trained_tokens == 0:
+        raise DataError(f"line {line} has no tokens to train on")
+    return row
 
 
 def _pieces(rendered: TrainingRow, max_length: int) -> Iterator[Row]:
@@ -96,10 +154,10 @@ def validation_indices(num_rows: int, fraction: float, seed: int) -> set[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepOrder:
+class StepOrder(Generic[RowT]):
     """Which rows each optimizer step sees: every epoch its own permutation, cut into batches."""
 
-    rows: Sequence[Row]
+    rows: Sequence[RowT]
     batch_size: int
     seed: int
 
@@ -108,7 +166,7 @@ class StepOrder:
         """Optimizer steps in one pass; the last one of a pass may have fewer rows."""
         return math.ceil(len(self.rows) / self.batch_size)
 
-    def rows_of_step(self, step: int) -> list[Row]:
+    def rows_of_step(self, step: int) -> list[RowT]:
         """The rows of a step, counted from 0."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         order = list(range(len(self.rows)))

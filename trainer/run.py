@@ -38,7 +38,7 @@ from trainer.optimization import learning_rate
 from trainer.precision import fastest_dtype
 from trainer.publication import Artifact, publish, round_as_published
 from trainer.rendering import Renderer
-from trainer.rows import Row, StepOrder, load_rows, split_validation
+from trainer.rows import Example, StepOrder, load_examples, split_validation
 from trainer.steps import Pace, Trainee, evaluate, train_step
 from trainer.watching import Measured, Watch
 
@@ -96,7 +96,7 @@ def _train(
     if job.technique is Technique.PROMPT_TUNING:
         context -= settings.virtual_tokens
     max_length = min(settings.max_sequence_length, context)
-    rows = load_rows(job.dataset_path, renderer, max_length=max_length)
+    rows = load_examples(job.dataset_path, renderer, max_length=max_length, objective=job.objective)
     training, validation = split_validation(rows, settings.validation_fraction, settings.seed)
     order = StepOrder(rows=training, batch_size=settings.batch_size, seed=settings.seed)
     total_steps = pacing.total_steps(settings, len(training))
@@ -105,7 +105,8 @@ def _train(
 
     if job.technique is Technique.QLORA:
         quantise(base.model, device, channel.check)
-    trainee = Trainee.of(base, settings, device, job.technique)
+    trainee = Trainee.of(base, settings, device, job.technique, job.objective)
+    trainee.criterion.prepare(trainee.passes([*training, *validation]), channel.check)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
     progress = _resume(checkpoints, trainee, channel)
 
@@ -149,6 +150,7 @@ def _train(
                     eta_seconds=pace.seconds_left(total_steps),
                     epoch=done / order.steps_per_epoch,
                     tokens=pace.progress.tokens,
+                    **_rewards(trainee, training=True),
                 )
             )
         if done % evaluate_every == 0 or done == total_steps:
@@ -167,7 +169,9 @@ def _train(
         "training_rows": len(training),
         "validation_rows": len(validation),
     }
-    artifact = _publish(job, channel, trainee, choose_sequences(training), renderer, figures)
+    artifact = _publish(
+        job, channel, trainee, choose_sequences([example.rows[0] for example in training]), renderer, figures
+    )
     return events.Published(
         time=channel.clock(),
         step=done,
@@ -199,9 +203,10 @@ def _pause(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, chann
     raise PauseError(progress.step)
 
 
-def _measure(trainee: Trainee, rows: Sequence[Row], channel: Channel) -> Measured:
+def _measure(trainee: Trainee, rows: Sequence[Example], channel: Channel) -> Measured:
     """Evaluate on the rows set aside. Raises CancellationError, TrainingError(NAN_LOSS)."""
-    return Measured(eval_loss=evaluate(trainee, rows, channel), rows=len(rows))
+    eval_loss = evaluate(trainee, rows, channel)
+    return Measured(eval_loss=eval_loss, rows=len(rows), **_rewards(trainee, training=False))
 
 
 def _publish(
@@ -231,6 +236,11 @@ def _publish(
     )
 
 
+def _rewards(trainee: Trainee, *, training: bool) -> dict[str, float]:
+    rewards = trainee.criterion.take_rewards(training=training)
+    return {} if rewards is None else dataclasses.asdict(rewards)
+
+
 def _fingerprint(job: JobFile) -> str:
     """What a checkpoint is good for: the same job with the same settings, data and weights."""
     parts = [
@@ -238,6 +248,7 @@ def _fingerprint(job: JobFile) -> str:
         job.base_model.revision,
         job.dataset_sha256,
         job.technique,
+        job.objective,
         dataclasses.asdict(job.hyperparameters),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """One optimizer step and one evaluation: rows to micro-batches to gradients to moved weights.
 
-A step's loss and gradient are means over all its trained tokens, however the rows are cut into forward
-passes. It does not know which step comes next or when to evaluate.
+A step's loss and gradient are means over the whole step, however its examples are cut into forward passes. It
+does not know which step comes next or when to evaluate.
 """
 
 import math
@@ -15,13 +15,14 @@ from torch import nn
 from trainer.batches import split_by_tokens
 from trainer.channel import Channel
 from trainer.checkpoints import Progress
-from trainer.config import Hyperparameters, Technique
+from trainer.config import Hyperparameters, Objective, Technique
 from trainer.events import FailureReason
 from trainer.failures import TrainingError
 from trainer.forward import RowLoss
 from trainer.model import Base
+from trainer.objectives import Criterion, criterion_of
 from trainer.optimization import apply_step, make_optimizer
-from trainer.rows import Row
+from trainer.rows import Example
 from trainer.techniques import Adapted, adapt
 
 _TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
@@ -37,6 +38,7 @@ class Trainee:
     adapted: Adapted
     optimizer: torch.optim.AdamW
     row_loss: RowLoss
+    criterion: Criterion
     settings: Hyperparameters
     device: torch.device
     dtype: torch.dtype
@@ -51,14 +53,17 @@ class Trainee:
         settings: Hyperparameters,
         device: torch.device,
         technique: Technique = Technique.LORA,
+        objective: Objective = Objective.SUPERVISED,
     ) -> Self:
         """Prepare the base as technique and settings say. Raises what `techniques.adapt` raises."""
         dtype = base.model.dtype
         adapted = adapt(base, technique, settings, device)
+        row_loss = RowLoss(adapted, packed=base.packs, device=device)
         return cls(
             adapted=adapted,
             optimizer=make_optimizer(list(adapted.trained.values()), settings),
-            row_loss=RowLoss(adapted, packed=base.packs, device=device),
+            row_loss=row_loss,
+            criterion=criterion_of(objective, row_loss, settings),
             settings=settings,
             device=device,
             dtype=dtype,
@@ -76,10 +81,10 @@ class Trainee:
         """The weights that are trained, under the names that files use."""
         return self.adapted.trained
 
-    def passes(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """The rows in groups for one forward pass each."""
+    def passes(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """The examples in groups for one forward pass each."""
         return split_by_tokens(
-            rows,
+            examples,
             self.tokens_per_pass,
             padded=not self.packs,
             virtual_tokens=self.adapted.virtual_tokens,
@@ -113,7 +118,7 @@ class Pace:
 
 
 def train_step(
-    trainee: Trainee, rows: Sequence[Row], step: int, rate: float, channel: Channel
+    trainee: Trainee, examples: Sequence[Example], step: int, rate: float, channel: Channel
 ) -> tuple[float, float, int]:
     """One optimizer step; returns mean loss in nats, gradient norm before clipping, and tokens seen.
 
@@ -123,11 +128,11 @@ def train_step(
     torch.manual_seed(trainee.settings.seed * _SEED_STRIDE + step)
     trainee.model.train()
     trainee.adapted.take_over()
-    trained_tokens = sum(row.trained_tokens for row in rows)
+    weight = trainee.criterion.weight(examples)
     loss = 0.0
-    for micro_batch in trainee.passes(rows):
+    for micro_batch in trainee.passes(examples):
         channel.check()
-        share = trainee.row_loss(micro_batch) / trained_tokens
+        share = trainee.criterion.loss(micro_batch) / weight
         loss += share.item()
         if not math.isfinite(loss):
             raise _not_finite("loss", step)
@@ -140,19 +145,19 @@ def train_step(
     )
     if not math.isfinite(norm):
         raise _not_finite("gradient", step)
-    return loss, norm, sum(len(row.token_ids) for row in rows)
+    return loss, norm, sum(len(row.token_ids) for example in examples for row in example.rows)
 
 
-def evaluate(trainee: Trainee, rows: Sequence[Row], channel: Channel) -> float:
-    """Mean cross-entropy, in nats, over the trained tokens of the rows. Raises CancellationError."""
+def evaluate(trainee: Trainee, examples: Sequence[Example], channel: Channel) -> float:
+    """Mean of the objective over the examples, in nats. Raises CancellationError."""
     trainee.model.eval()
     trainee.adapted.take_over()
     total = 0.0
     with torch.no_grad():
-        for micro_batch in trainee.passes(rows):
+        for micro_batch in trainee.passes(examples):
             channel.check()
-            total += trainee.row_loss(micro_batch).item()
-    mean = total / sum(row.trained_tokens for row in rows)
+            total += trainee.criterion.loss(micro_batch).item()
+    mean = total / trainee.criterion.weight(examples)
     if not math.isfinite(mean):
         raise TrainingError(
             FailureReason.NAN_LOSS, "The evaluation loss is not a finite number; lower the learning rate."

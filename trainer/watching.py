@@ -29,6 +29,9 @@ class Measured:
     eval_loss: float
     rows: int
     task_score: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
+    """Of preferences alone."""
 
 
 class Watch:
@@ -76,10 +79,8 @@ class Watch:
                 Evaluation(
                     time=self._channel.clock(),
                     step=step,
-                    eval_loss=measured.eval_loss,
-                    rows=measured.rows,
-                    task_score=measured.task_score,
                     best_step=self.best_step,
+                    **dataclasses.asdict(measured),
                 )
             )
         judgement = judge(self.curve, ended=False)

@@ -99,6 +99,10 @@ def train(
     ] = "",
     dataset_id: Annotated[str, typer.Option(help="Default: from name and content.", show_default=False)] = "",
     technique: Annotated[options.TechniqueName, typer.Option()] = options.TechniqueName.LORA,
+    objective: Annotated[
+        options.ObjectiveName | None,
+        typer.Option(help="Default: what fits the dataset.", show_default=False),
+    ] = None,
     rank: Annotated[
         int | None, _whole("1 to 512, within the engine's limit. Default 16 (few rows 8, many 32).")
     ] = None,
@@ -113,6 +117,7 @@ def train(
         typer.Option(help="Repeatable. Default all-linear, without the output head.", show_default=False),
     ] = None,
     virtual_tokens: Annotated[int | None, _whole("Of prompt tuning, 1 to 512. Default 20.")] = None,
+    dpo_beta: Annotated[float | None, _real("Of preferences; above 0, up to 10. Default 0.1.")] = None,
     initial_prompt: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="What virtual tokens begin as.", show_default=False),
@@ -177,6 +182,7 @@ def train(
         use_rslora=use_rslora,
         virtual_tokens=virtual_tokens,
         initial_prompt=initial_prompt,
+        dpo_beta=dpo_beta,
         learning_rate=learning_rate,
         epochs=epochs,
         max_steps=max_steps,
@@ -201,6 +207,7 @@ def train(
         base_model=base_model,
         dataset_id=dataset_id,
         technique=technique,
+        objective=objective,
         settings=settings,
         evaluate_on=evaluate_on,
         request_id=request_id,

@@ -72,6 +72,13 @@ class TechniqueName(StrEnum):
     FULL = "full"
 
 
+class ObjectiveName(StrEnum):
+    """What training makes smaller."""
+
+    SUPERVISED = "supervised"
+    PREFERENCE = "preference"
+
+
 class ScheduleName(StrEnum):
     """What the learning rate does after the warm-up."""
 

@@ -21,6 +21,12 @@ class Technique(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TECHNIQUE_PROMPT_TUNING: _ClassVar[Technique]
     TECHNIQUE_FULL: _ClassVar[Technique]
 
+class Objective(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OBJECTIVE_UNSPECIFIED: _ClassVar[Objective]
+    OBJECTIVE_SUPERVISED: _ClassVar[Objective]
+    OBJECTIVE_PREFERENCE: _ClassVar[Objective]
+
 class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     METRIC_UNSPECIFIED: _ClassVar[Metric]
@@ -38,6 +44,9 @@ TECHNIQUE_LORA: Technique
 TECHNIQUE_QLORA: Technique
 TECHNIQUE_PROMPT_TUNING: Technique
 TECHNIQUE_FULL: Technique
+OBJECTIVE_UNSPECIFIED: Objective
+OBJECTIVE_SUPERVISED: Objective
+OBJECTIVE_PREFERENCE: Objective
 METRIC_UNSPECIFIED: Metric
 METRIC_EVAL_LOSS: Metric
 METRIC_TASK_SCORE: Metric
@@ -47,7 +56,7 @@ SCHEDULE_LINEAR: Schedule
 SCHEDULE_CONSTANT: Schedule
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps", "batch_size", "max_sequence_length", "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "seed", "validation_fraction", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "use_rslora", "virtual_tokens", "initial_prompt", "early_stopping_patience", "early_stopping_metric")
+    __slots__ = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "epochs", "max_steps", "batch_size", "max_sequence_length", "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "seed", "validation_fraction", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "use_rslora", "virtual_tokens", "dpo_beta", "initial_prompt", "early_stopping_patience", "early_stopping_metric")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DROPOUT_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +77,7 @@ class Hyperparameters(_message.Message):
     LOG_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     USE_RSLORA_FIELD_NUMBER: _ClassVar[int]
     VIRTUAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DPO_BETA_FIELD_NUMBER: _ClassVar[int]
     INITIAL_PROMPT_FIELD_NUMBER: _ClassVar[int]
     EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _ClassVar[int]
     EARLY_STOPPING_METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -91,13 +101,14 @@ class Hyperparameters(_message.Message):
     log_every_steps: int
     use_rslora: bool
     virtual_tokens: int
+    dpo_beta: float
     initial_prompt: str
     early_stopping_patience: int
     early_stopping_metric: Metric
-    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., initial_prompt: _Optional[str] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., dpo_beta: _Optional[float] = ..., initial_prompt: _Optional[str] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "evaluation_dataset", "evaluation")
+    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "objective", "evaluation_dataset", "evaluation")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -138,6 +149,7 @@ class TuningJob(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
     BEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -160,18 +172,20 @@ class TuningJob(_message.Message):
     request_id: str
     fit: Fit
     best_step: int
+    objective: Objective
     evaluation_dataset: str
     evaluation: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., objective: _Optional[_Union[Objective, str]] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "evaluation_dataset")
+    __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "objective", "evaluation_dataset")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
     TECHNIQUE_FIELD_NUMBER: _ClassVar[int]
     HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     base_model: str
@@ -179,8 +193,9 @@ class CreateTuningJobRequest(_message.Message):
     adapter_id: str
     technique: Technique
     hyperparameters: Hyperparameters
+    objective: Objective
     evaluation_dataset: str
-    def __init__(self, request_id: _Optional[str] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter_id: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., evaluation_dataset: _Optional[str] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter_id: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., objective: _Optional[_Union[Objective, str]] = ..., evaluation_dataset: _Optional[str] = ...) -> None: ...
 
 class GetTuningJobRequest(_message.Message):
     __slots__ = ("name",)
@@ -273,7 +288,7 @@ class StateChange(_message.Message):
     def __init__(self, state: _Optional[_Union[TuningJob.State, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class Metrics(_message.Message):
-    __slots__ = ("step", "total_steps", "loss", "learning_rate", "grad_norm", "tokens_per_second", "peak_memory_bytes", "eta_seconds", "epoch", "tokens")
+    __slots__ = ("step", "total_steps", "loss", "learning_rate", "grad_norm", "tokens_per_second", "peak_memory_bytes", "eta_seconds", "epoch", "tokens", "reward_margin", "reward_accuracy")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +299,8 @@ class Metrics(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    REWARD_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     step: int
     total_steps: int
     loss: float
@@ -294,21 +311,27 @@ class Metrics(_message.Message):
     eta_seconds: float
     epoch: float
     tokens: int
-    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., grad_norm: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., eta_seconds: _Optional[float] = ..., epoch: _Optional[float] = ..., tokens: _Optional[int] = ...) -> None: ...
+    reward_margin: float
+    reward_accuracy: float
+    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., grad_norm: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., eta_seconds: _Optional[float] = ..., epoch: _Optional[float] = ..., tokens: _Optional[int] = ..., reward_margin: _Optional[float] = ..., reward_accuracy: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("step", "eval_loss", "rows", "task_score", "best_step")
+    __slots__ = ("step", "eval_loss", "rows", "task_score", "best_step", "reward_margin", "reward_accuracy")
     STEP_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     TASK_SCORE_FIELD_NUMBER: _ClassVar[int]
     BEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    REWARD_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    REWARD_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     step: int
     eval_loss: float
     rows: int
     task_score: float
     best_step: int
-    def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ..., task_score: _Optional[float] = ..., best_step: _Optional[int] = ...) -> None: ...
+    reward_margin: float
+    reward_accuracy: float
+    def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ..., task_score: _Optional[float] = ..., best_step: _Optional[int] = ..., reward_margin: _Optional[float] = ..., reward_accuracy: _Optional[float] = ...) -> None: ...
 
 class Fit(_message.Message):
     __slots__ = ("verdict", "step", "since_step", "best_step", "start_loss", "train_loss", "eval_loss", "best_eval_loss", "stopped_early", "sentence")

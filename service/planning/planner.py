@@ -12,7 +12,7 @@ from service.errors import WrongState
 from service.planning.devices import OwnDevice, own_device
 from service.planning.probes import Kept, Probes
 from service.registry import Registry
-from trainer.config import BaseModel, Technique
+from trainer.config import BaseModel, Objective, Technique
 from trainer.planning import (
     RUNTIME_BYTES,
     Data,
@@ -27,6 +27,7 @@ from trainer.planning import (
     shape_of_directory,
     textbook,
 )
+from trainer.records import Kind
 
 _SAMPLED_ROWS = 100
 """Rows of a dataset that are rendered to see which part of them carries loss."""
@@ -165,6 +166,7 @@ class Planner:
             tokens=row.tokens,
             longest_row=row.longest_row_tokens,
             trained_share=trained / tokens if tokens else DEFAULT_DATA.trained_share,
+            objective=Objective.PREFERENCE if row.kind is Kind.PREFERENCES else Objective.SUPERVISED,
         )
 
 

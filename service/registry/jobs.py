@@ -19,7 +19,7 @@ from service.registry.rows import EventBody, EventRow, JobRow, Page, ProgressEve
 from service.registry.states import JOB_ENDED, JOB_OWNED, JobState, before
 from service.registry.tables import jobs
 from trainer import events as trainer_events
-from trainer.config import Hyperparameters, Metric, Schedule, Technique
+from trainer.config import Hyperparameters, Metric, Objective, Schedule, Technique
 
 _FIELDS = tuple(JobRow.__dataclass_fields__)
 _COLUMNS = [jobs.c[name] for name in _FIELDS]
@@ -39,6 +39,7 @@ class NewJob:
     adapter_id: str
     technique: Technique
     hyperparameters: Hyperparameters
+    objective: Objective = Objective.SUPERVISED
     evaluation_dataset_id: str = ""
     """Empty: the version is evaluated on what the validation split sets aside."""
 
@@ -63,6 +64,7 @@ async def create(
             dataset_id=new.dataset_id,
             adapter_id=new.adapter_id,
             technique=new.technique,
+            objective=new.objective,
             hyperparameters=json.dumps(dataclasses.asdict(new.hyperparameters)),
             evaluation_dataset_id=new.evaluation_dataset_id or None,
             state=JobState.QUEUED,
@@ -360,6 +362,7 @@ def _job(row: Row[tuple[object, ...]]) -> JobRow:
         if fields[name] is not None:
             fields[name] = trainer_events.decode(fields[name].encode())
     fields["technique"] = Technique(fields["technique"])
+    fields["objective"] = Objective(fields["objective"])
     fields["state"] = JobState(fields["state"])
     fields["request_id"] = fields["request_id"] or ""
     return JobRow(**fields)

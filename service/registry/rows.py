@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from service.registry.states import EvaluationState, JobState, VersionState
 from trainer import events
-from trainer.config import Hyperparameters, Task, Technique
+from trainer.config import Hyperparameters, Objective, Task, Technique
 from trainer.inspection import Report
 from trainer.records import Kind
 
@@ -55,6 +55,7 @@ class JobRow:
     dataset_id: str
     adapter_id: str
     technique: Technique
+    objective: Objective
     hyperparameters: Hyperparameters
     state: JobState
     attempt: int

@@ -70,6 +70,7 @@ jobs = Table(
     Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
     Column("adapter_id", Text, ForeignKey("adapters.id"), nullable=False),
     Column("technique", Text, nullable=False),
+    Column("objective", Text, nullable=False, server_default="supervised"),
     Column("hyperparameters", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),

@@ -4,8 +4,8 @@ Decides nothing: requests arrive here checked, and defaults stand in the protos.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, assert_never
+from collections.abc import Iterable
+from typing import assert_never
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -24,46 +24,12 @@ from service.registry.rows import (
     VersionRow,
 )
 from service.registry.states import JobState, VersionState
+from service.rpc import settings_conversion
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
 from trainer import events
-from trainer.config import SETTINGS_OF, Hyperparameters, Metric, Schedule, Technique
 
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_TOP_P = 1.0
-
-_TECHNIQUES: Mapping[int, Technique] = {
-    tuning_pb.TECHNIQUE_UNSPECIFIED: Technique.LORA,
-    tuning_pb.TECHNIQUE_LORA: Technique.LORA,
-    tuning_pb.TECHNIQUE_QLORA: Technique.QLORA,
-    tuning_pb.TECHNIQUE_PROMPT_TUNING: Technique.PROMPT_TUNING,
-    tuning_pb.TECHNIQUE_FULL: Technique.FULL,
-}
-_TECHNIQUES_SENT = {
-    Technique.LORA: tuning_pb.TECHNIQUE_LORA,
-    Technique.QLORA: tuning_pb.TECHNIQUE_QLORA,
-    Technique.PROMPT_TUNING: tuning_pb.TECHNIQUE_PROMPT_TUNING,
-    Technique.FULL: tuning_pb.TECHNIQUE_FULL,
-}
-_SCHEDULES: Mapping[int, Schedule] = {
-    tuning_pb.SCHEDULE_UNSPECIFIED: Schedule.COSINE,
-    tuning_pb.SCHEDULE_COSINE: Schedule.COSINE,
-    tuning_pb.SCHEDULE_LINEAR: Schedule.LINEAR,
-    tuning_pb.SCHEDULE_CONSTANT: Schedule.CONSTANT,
-}
-_SCHEDULES_SENT = {
-    Schedule.COSINE: tuning_pb.SCHEDULE_COSINE,
-    Schedule.LINEAR: tuning_pb.SCHEDULE_LINEAR,
-    Schedule.CONSTANT: tuning_pb.SCHEDULE_CONSTANT,
-}
-_METRICS: Mapping[int, Metric] = {
-    tuning_pb.METRIC_UNSPECIFIED: Metric.EVAL_LOSS,
-    tuning_pb.METRIC_EVAL_LOSS: Metric.EVAL_LOSS,
-    tuning_pb.METRIC_TASK_SCORE: Metric.TASK_SCORE,
-}
-_METRICS_SENT = {
-    Metric.EVAL_LOSS: tuning_pb.METRIC_EVAL_LOSS,
-    Metric.TASK_SCORE: tuning_pb.METRIC_TASK_SCORE,
-}
 
 _FINISH_REASONS_SENT = {
     None: chat_pb.FINISH_REASON_UNSPECIFIED,
@@ -113,46 +79,10 @@ def limit_of(page_size: int) -> int:
     return page_size or DEFAULT_PAGE_SIZE
 
 
-def technique_of(technique: int) -> Technique:
-    """The technique that a request asks for."""
-    return _TECHNIQUES[technique]
-
-
-def technique_sent(technique: Technique) -> tuning_pb.Technique:
-    """A technique, as the wire has it."""
-    return _TECHNIQUES_SENT[technique]
-
-
 def job_states_of(states: Iterable[tuning_pb.TuningJob.State]) -> frozenset[JobState]:
     """The states that a filter asks for. STATE_UNSPECIFIED, which no job is in, asks for nothing."""
     names = {tuning_pb.TuningJob.State.Name(state).removeprefix("STATE_") for state in states}
     return frozenset(state for state in JobState if state.value in names)
-
-
-def given_settings_of(message: tuning_pb.Hyperparameters) -> dict[str, Any]:
-    """The settings that a request chose, by their names in the domain."""
-    # Wire and domain name these fields alike; ListFields gives those that were set.
-    given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
-    given["target_modules"] = tuple(message.target_modules)
-    given["schedule"] = _SCHEDULES[message.schedule]
-    given["early_stopping_metric"] = _METRICS[message.early_stopping_metric]
-    return given
-
-
-def hyperparameters_message(settings: Hyperparameters, technique: Technique) -> tuning_pb.Hyperparameters:
-    """What was decided; a setting that is None, or that the technique does not read, stays unset."""
-    sent = {
-        name: value
-        for name, value in dataclasses.asdict(settings).items()
-        if value is not None and technique in SETTINGS_OF.get(name, Technique)
-    }
-    return tuning_pb.Hyperparameters(
-        **{
-            **sent,
-            "schedule": _SCHEDULES_SENT[settings.schedule],
-            "early_stopping_metric": _METRICS_SENT[settings.early_stopping_metric],
-        }
-    )
 
 
 def job_message(row: JobRow) -> tuning_pb.TuningJob:
@@ -164,8 +94,11 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         base_model=row.base_model,
         dataset=dataset_name(row.dataset_id),
         adapter=adapter_name(row.adapter_id),
-        technique=_TECHNIQUES_SENT[row.technique],
-        hyperparameters=hyperparameters_message(row.hyperparameters, row.technique),
+        technique=settings_conversion.technique_sent(row.technique),
+        objective=settings_conversion.objective_sent(row.objective),
+        hyperparameters=settings_conversion.hyperparameters_message(
+            row.hyperparameters, row.technique, row.objective
+        ),
         failure=_failure(row.failure_reason, row.failure_message),
         latest_metrics=None if row.latest_metrics is None else _metrics(row.latest_metrics),
         fit=None if row.fit is None else _fit(row.fit),
@@ -206,6 +139,8 @@ def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
                     rows=body.rows,
                     task_score=body.task_score,
                     best_step=body.best_step,
+                    reward_margin=body.reward_margin,
+                    reward_accuracy=body.reward_accuracy,
                 )
             )
         case events.Fit():
@@ -251,7 +186,7 @@ def version_message(row: VersionRow) -> adapters_pb.AdapterVersion:
         state=version_state(row.state),
         failure=_failure(row.failure_reason, row.failure_message),
         tuning_job=job_name(row.job_id),
-        technique=_TECHNIQUES_SENT[row.technique],
+        technique=settings_conversion.technique_sent(row.technique),
         rank=row.rank,
         digest=row.digest,
         size_bytes=row.size_bytes,

@@ -4,21 +4,55 @@ from collections.abc import Sequence
 
 from service.errors import FieldViolation
 from service.registry import DatasetRow
-from trainer.config import ALL_LINEAR, SETTINGS_OF, Hyperparameters, Technique
+from trainer.config import (
+    ALL_LINEAR,
+    PREFERENCE_SETTINGS,
+    SETTINGS_OF,
+    Hyperparameters,
+    Objective,
+    Technique,
+    is_read,
+)
 from trainer.records import Kind
 
 
-def without_effect(technique: Technique, given: Sequence[str]) -> list[FieldViolation]:
-    """Settings that were chosen and that the technique does not read."""
+def objective_for(asked: Objective | None, dataset: DatasetRow) -> Objective:
+    """The objective that was asked for, or else the one that the dataset is for."""
+    return asked or (Objective.PREFERENCE if dataset.kind is Kind.PREFERENCES else Objective.SUPERVISED)
+
+
+def contradicting_objective(objective: Objective, dataset: DatasetRow) -> list[FieldViolation]:
+    """An objective that cannot be trained with what the dataset holds."""
+    fitting = objective_for(None, dataset)
+    if objective is fitting:
+        return []
     return [
         FieldViolation(
-            field=f"hyperparameters.{name}",
-            description=f"would have no effect with technique {technique}; leave it out, or choose "
-            f"{' or '.join(sorted(SETTINGS_OF[name]))}",
+            field="objective",
+            description=f"objective {objective} does not fit dataset {dataset.id!r}, which holds "
+            f"{dataset.kind}; choose {fitting} or leave it out, or choose another dataset",
         )
-        for name in given
-        if technique not in SETTINGS_OF.get(name, Technique)
     ]
+
+
+def without_effect(technique: Technique, objective: Objective, given: Sequence[str]) -> list[FieldViolation]:
+    """Settings that were chosen and that technique or objective do not read."""
+    violations = []
+    for name in given:
+        if is_read(name, technique, objective):
+            continue
+        if name in PREFERENCE_SETTINGS:
+            what, readers = f"objective {objective}", [Objective.PREFERENCE.value]
+        else:
+            what, readers = f"technique {technique}", sorted(SETTINGS_OF[name])
+        violations.append(
+            FieldViolation(
+                field=f"hyperparameters.{name}",
+                description=f"would have no effect with {what}; leave it out, or choose "
+                f"{' or '.join(readers)}",
+            )
+        )
+    return violations
 
 
 def unknown_modules(settings: Hyperparameters, known: Sequence[str]) -> list[FieldViolation]:

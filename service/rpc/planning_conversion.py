@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from hotlora.v1 import planning_service_pb2 as pb
 from service.planning.planner import Answer, DescribedDevice, Question
-from service.rpc import conversion
+from service.rpc import conversion, settings_conversion
+from trainer.config import Objective
 from trainer.planning import (
     EXAMPLES,
     Data,
@@ -47,8 +48,8 @@ def question_of(request: pb.PlanRequest) -> Question:
         else None,
         shape=_shape_of(request.model) if request.HasField("model") else None,
         example=EXAMPLES[_EXAMPLES[request.example]] if request.example else None,
-        given=conversion.given_settings_of(request.hyperparameters),
-        probe=conversion.technique_of(request.probe_technique) if request.probe else None,
+        given=settings_conversion.given_settings_of(request.hyperparameters),
+        probe=settings_conversion.technique_of(request.probe_technique) if request.probe else None,
     )
 
 
@@ -61,11 +62,16 @@ def plan_message(answer: Answer) -> pb.PlanResponse:
         data=_data_message(answer.data),
         device=_device_message(answer.device, is_own=answer.is_own_device),
         techniques=[
-            _technique_message(one, answer.textbook[one.technique], answer.probe_times.get(one.technique))
+            _technique_message(
+                one,
+                answer.data.objective,
+                answer.textbook[one.technique],
+                answer.probe_times.get(one.technique),
+            )
             for one in answer.plan.techniques
         ],
         recommendation=pb.Recommendation(
-            technique=conversion.technique_sent(recommended.technique),
+            technique=settings_conversion.technique_sent(recommended.technique),
             fits=recommended.fits,
             reasons=recommended.reasons,
         ),
@@ -113,10 +119,10 @@ def _device_message(device: Device, *, is_own: bool) -> pb.Device:
 
 
 def _technique_message(
-    planned: TechniquePlan, textbook: tuple[TextbookLine, ...], probe_time: float | None
+    planned: TechniquePlan, objective: Objective, textbook: tuple[TextbookLine, ...], probe_time: float | None
 ) -> pb.TechniquePlan:
     return pb.TechniquePlan(
-        technique=conversion.technique_sent(planned.technique),
+        technique=settings_conversion.technique_sent(planned.technique),
         memory=[
             pb.MemoryLine(part=_part(line.part), bytes=line.bytes, explanation=line.how)
             for line in planned.lines
@@ -124,7 +130,9 @@ def _technique_message(
         total_bytes=planned.total_bytes,
         fits=planned.fits,
         trained_parameters=planned.trained_parameters,
-        hyperparameters=conversion.hyperparameters_message(planned.settings, planned.technique),
+        hyperparameters=settings_conversion.hyperparameters_message(
+            planned.settings, planned.technique, objective
+        ),
         reasons=[
             pb.SettingReason(field=choice.field, value=choice.value, reason=choice.reason)
             for choice in planned.choices

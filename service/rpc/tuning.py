@@ -12,7 +12,7 @@ from service.disk import Disk
 from service.errors import AlreadyExists, FieldViolation, InvalidRequest
 from service.registry import DatasetRow, NewJob, Registry
 from service.registry.states import JOB_ENDED
-from service.rpc import contradictions, conversion, job_checks, stopping
+from service.rpc import contradictions, conversion, job_checks, settings_conversion, stopping
 from service.rpc.boundary import Context
 from service.rpc.following import Following
 from trainer.config import SETTINGS_OF, Technique
@@ -105,9 +105,11 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             job = await self._registry.get_job(job_id)
 
     def _new_job(self, request: pb.CreateTuningJobRequest, digest: str, dataset: DatasetRow) -> NewJob:
-        technique = conversion.technique_of(request.technique)
+        technique = settings_conversion.technique_of(request.technique)
+        objective = job_checks.objective_for(settings_conversion.objective_of(request.objective), dataset)
         choices = choose(
             technique,
+            objective,
             rows=dataset.rows,
             parameters=self._parameters,
             context_length=self._context_length,
@@ -120,7 +122,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             dataset_id=dataset.id,
             adapter_id=request.adapter_id,
             technique=technique,
-            hyperparameters=complete(choices, conversion.given_settings_of(request.hyperparameters)),
+            objective=objective,
+            hyperparameters=complete(choices, settings_conversion.given_settings_of(request.hyperparameters)),
             evaluation_dataset_id=(
                 conversion.id_of(request.evaluation_dataset) if request.evaluation_dataset else ""
             ),
@@ -138,15 +141,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                     f"got {new.base_model[:60]!r}",
                 )
             )
-        if dataset.kind is Kind.PREFERENCES:
-            violations.append(
-                FieldViolation(
-                    field="dataset",
-                    description=f"dataset {dataset.id!r} holds preferences; "
-                    "training takes conversations or texts",
-                )
-            )
-        violations.extend(job_checks.without_effect(new.technique, given))
+        violations.extend(job_checks.contradicting_objective(new.objective, dataset))
+        violations.extend(job_checks.without_effect(new.technique, new.objective, given))
         violations.extend(job_checks.unknown_modules(new.hyperparameters, self._linear_modules))
         if new.technique is Technique.PROMPT_TUNING:
             violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))

@@ -178,6 +178,7 @@ class Runner:
             dataset_path=self._settings.datasets_dir / f"{job.dataset_id}.jsonl",
             dataset_sha256=dataset.sha256,
             technique=job.technique,
+            objective=job.objective,
             hyperparameters=job.hyperparameters,
             work_path=work_path,
             artifacts_path=self._settings.artifacts_dir,

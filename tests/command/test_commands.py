@@ -11,6 +11,8 @@ from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse
 from hotlora.v1.resources_pb2 import Failure
 from hotlora.v1.tuning_service_pb2 import (
+    OBJECTIVE_PREFERENCE,
+    OBJECTIVE_UNSPECIFIED,
     SCHEDULE_LINEAR,
     TECHNIQUE_PROMPT_TUNING,
     TECHNIQUE_QLORA,
@@ -61,7 +63,7 @@ def test_training_passes_every_setting_on_and_leaves_the_rest_to_the_service(
     assert request.request_id
 
 
-def test_training_passes_the_settings_of_prompt_tuning_and_rslora_on(
+def test_training_passes_the_settings_of_techniques_and_objectives_on(
     state: State, hotlora: Hotlora, rows: Path
 ) -> None:
     train = ("train", str(rows), "--adapter", "a", "--no-watch")
@@ -71,8 +73,11 @@ def test_training_passes_the_settings_of_prompt_tuning_and_rslora_on(
         *("--initial-prompt", "Sort it"),
     )
     hotlora(*train, "--rslora", "--target-module", "all-linear")
+    hotlora(*train, "--objective", "preference", "--dpo-beta", "0.3")
 
-    prompt, low_rank = state.created
+    prompt, low_rank, preference = state.created
+    assert (preference.objective, preference.hyperparameters.dpo_beta) == (OBJECTIVE_PREFERENCE, 0.3)
+    assert prompt.objective == OBJECTIVE_UNSPECIFIED
     assert prompt.technique == TECHNIQUE_PROMPT_TUNING
     assert (prompt.hyperparameters.virtual_tokens, prompt.hyperparameters.initial_prompt) == (8, "Sort it")
     assert not prompt.hyperparameters.HasField("use_rslora")

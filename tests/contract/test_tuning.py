@@ -164,6 +164,31 @@ async def test_a_setting_without_effect_on_the_technique_is_refused_with_those_t
     assert "prompt_tuning" in refusal.violations["hyperparameters.virtual_tokens"]
 
 
+async def test_the_objective_follows_from_the_dataset_and_its_rate_with_it(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    assert (await stage.job()).objective == pb.OBJECTIVE_SUPERVISED
+    await stage.upload(b'{"prompt": "hello", "chosen": "world", "rejected": "moon"}\n', "pairs")
+    job = await stage.job(dataset="datasets/pairs")
+    assert job.objective == pb.OBJECTIVE_PREFERENCE
+    assert job.hyperparameters.learning_rate == pytest.approx(2e-5)
+    assert job.hyperparameters.dpo_beta == 0.1
+    claimed = await stage.registry.claim_next_job("owner")
+    assert claimed is not None and claimed.objective == "supervised"
+
+
+async def test_an_objective_that_the_dataset_is_not_for_is_refused_with_both_named(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.upload(b'{"prompt": "hello", "chosen": "world", "rejected": "moon"}\n', "pairs")
+    refusal = await create_refused(stage, objective=pb.OBJECTIVE_PREFERENCE)
+    assert "preference" in refusal.violations["objective"]
+    assert "conversations" in refusal.violations["objective"]
+    refusal = await create_refused(stage, dataset="datasets/pairs", objective=pb.OBJECTIVE_SUPERVISED)
+    assert "supervised" in refusal.violations["objective"]
+    assert "preferences" in refusal.violations["objective"]
+    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(dpo_beta=0.2))
+    assert "preference" in refusal.violations["hyperparameters.dpo_beta"]
+
+
 async def test_target_modules_that_the_base_has_not_are_refused_with_those_it_has(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     for module in ("lm_head", "wishful"):

@@ -10,7 +10,7 @@ import torch
 
 from tests.training.tiny import build_base, write_rows
 from trainer.channel import Channel
-from trainer.config import BaseModel, Hyperparameters, JobFile, Technique
+from trainer.config import BaseModel, Hyperparameters, JobFile, Objective, Technique
 from trainer.events import TrainerEvent, decode
 
 Bases = Callable[[str], Path]
@@ -69,6 +69,7 @@ def make_job(base_of: Bases, rows_path: Path, tmp_path: Path) -> Jobs:
         family: str = "llama",
         *,
         technique: Technique = Technique.LORA,
+        objective: Objective = Objective.SUPERVISED,
         job_id: str = "job",
         attempt: int = 1,
         dataset: Path = rows_path,
@@ -83,6 +84,7 @@ def make_job(base_of: Bases, rows_path: Path, tmp_path: Path) -> Jobs:
             dataset_path=dataset,
             dataset_sha256=hashlib.sha256(dataset.read_bytes()).hexdigest(),
             technique=technique,
+            objective=objective,
             hyperparameters=Hyperparameters(**chosen),  # type: ignore[arg-type]  # tests name fields freely
             work_path=tmp_path / "work" / job_id,
             artifacts_path=tmp_path / "artifacts",

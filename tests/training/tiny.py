@@ -115,6 +115,17 @@ def write_rows(path: Path, count: int = 24) -> Path:
     return path
 
 
+def write_pairs(path: Path, count: int = 24) -> Path:
+    """Questions with an answer that is wanted, and the same answer in capitals, which is not."""
+    lines = []
+    for index in range(count):
+        words = [_WORDS[(index * 5 + place * (index + 3)) % len(_WORDS)] for place in range(1 + index % 4)]
+        pair = {"prompt": " ".join(words), "chosen": words[0], "rejected": words[-1].upper()}
+        lines.append(json.dumps(pair))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def _row(words: Sequence[str], answer: str) -> str:
     messages = [{"role": "user", "content": " ".join(words)}, {"role": "assistant", "content": answer}]
     return json.dumps({"messages": messages})

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainer.config import Hyperparameters, Technique
+from trainer.config import Hyperparameters, Objective, Technique
 from trainer.pacing import evaluations, total_steps, validation_count
 from trainer.planning.shape import ModelShape
 
@@ -44,6 +44,8 @@ class Data:
     longest_row: int
     trained_share: float
     """Part of the tokens that carry loss."""
+    objective: Objective = Objective.SUPERVISED
+    """What such rows are trained for; preferences take a smaller rate."""
 
     @property
     def mean_row(self) -> float:

@@ -120,6 +120,7 @@ def _technique(
 ) -> TechniquePlan:
     choices = choose(
         technique,
+        data.objective,
         rows=data.rows,
         parameters=shape.parameters,
         context_length=context_length,

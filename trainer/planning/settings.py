@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from trainer.config import LEARNING_RATES, SETTINGS_OF, Hyperparameters, Technique
+from trainer.config import LEARNING_RATES, PREFERENCE_RATE, SETTINGS_OF, Hyperparameters, Objective, Technique
 
 FEW_ROWS = 1_000
 """Below this a model learns its rows by heart sooner than what they have in common."""
@@ -54,14 +54,20 @@ class Choice:
 
 
 def choose(
-    technique: Technique, *, rows: int, parameters: int, context_length: int, max_rank: int
+    technique: Technique,
+    objective: Objective,
+    *,
+    rows: int,
+    parameters: int,
+    context_length: int,
+    max_rank: int,
 ) -> tuple[Choice, ...]:
     """What to train with. `parameters` are the base's, `max_rank` the engine's limit.
 
     Settings of low-rank matrices are left out for techniques without any.
     """
     amount = Amount.of(rows)
-    chosen = [_learning_rate(technique, parameters), *_by_amount(amount, rows)]
+    chosen = [_learning_rate(technique, objective, parameters), *_by_amount(amount, rows)]
     if technique in SETTINGS_OF["rank"]:
         chosen.extend(_low_rank(amount, rows, max_rank))
     chosen.append(
@@ -96,11 +102,14 @@ def complete(choices: Sequence[Choice], given: Mapping[str, object]) -> Hyperpar
     return Hyperparameters(**{**chosen, **given})
 
 
-def _learning_rate(technique: Technique, parameters: int) -> Choice:
+def _learning_rate(technique: Technique, objective: Objective, parameters: int) -> Choice:
     rate, reason = LEARNING_RATES[technique], _RATE_REASONS[technique]
     if parameters >= LARGE_BASE:
-        return Choice(
-            field="learning_rate", value=rate / 2, reason=f"half of {rate:g}, as usual for bases this large"
+        rate, reason = rate / 2, f"half of {rate:g}, as usual for bases this large"
+    if objective is Objective.PREFERENCE:
+        rate, reason = (
+            rate * PREFERENCE_RATE,
+            (f"{PREFERENCE_RATE:g} of {rate:g}: preferences move a model that can already answer"),
         )
     return Choice(field="learning_rate", value=rate, reason=reason)
 

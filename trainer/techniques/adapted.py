@@ -38,6 +38,11 @@ class Adapted(ABC):
         return 0
 
     @property
+    def keeps_base(self) -> bool:
+        """Whether `base_alone` costs nothing at any time."""
+        return True
+
+    @property
     @abstractmethod
     def facts(self) -> Mapping[str, object]:
         """What the manifest says about this technique alone."""

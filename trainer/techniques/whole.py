@@ -54,6 +54,10 @@ class Whole(Adapted):
         return self._masters
 
     @property
+    def keeps_base(self) -> bool:
+        return False
+
+    @property
     def facts(self) -> Mapping[str, object]:
         return {}
 
