@@ -132,11 +132,13 @@ class AsyncClient:
         *,
         dataset_id: str = "",
         display_name: str = "",
+        wishes: datasets.UploadHeader | None = None,
         sent: Callable[[int], None] = lambda total_bytes: None,
     ) -> datasets.Dataset:
         """Uploads a file, or bytes. `sent` is told the bytes sent so far.
 
-        Raises OSError when the file cannot be read. InvalidArgument names the first 20 bad lines as "line N".
+        `wishes` says how it is understood: format, mapping, bad_rows, task, validate_only.
+        Raises OSError when the file cannot be read. InvalidArgument names the first 20 bad rows.
         """
         # By the blocking client in a thread: grpc.aio loses the status of a call that is refused while it is
         # still being written to.
@@ -152,6 +154,7 @@ class AsyncClient:
                 source,
                 dataset_id=dataset_id,
                 display_name=display_name,
+                wishes=wishes,
                 sent=told,
             )
         finally:

@@ -129,15 +129,17 @@ class Client:
         *,
         dataset_id: str = "",
         display_name: str = "",
+        wishes: datasets.UploadHeader | None = None,
         sent: Callable[[int], None] = lambda total_bytes: None,
     ) -> datasets.Dataset:
         """Uploads a file, or bytes. `sent` is told the bytes sent so far.
 
-        Raises OSError when the file cannot be read. InvalidArgument names the first 20 bad lines as "line N".
+        `wishes` says how it is understood: format, mapping, bad_rows, task, validate_only.
+        Raises OSError when the file cannot be read. InvalidArgument names the first 20 bad rows.
         """
         size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
         header = requests.upload_header(
-            dataset_id=dataset_id, display_name=display_name, size_bytes=size_bytes
+            dataset_id=dataset_id, display_name=display_name, size_bytes=size_bytes, wishes=wishes
         )
         method = self._channel.stream_unary(
             calls.UPLOAD_DATASET.path,

@@ -31,14 +31,22 @@ def chat_request(
     )
 
 
-def upload_header(*, dataset_id: str, display_name: str, size_bytes: int) -> UploadDatasetRequest:
-    """The first message of an upload. Raises ResourceExhausted when the file is above the API's bound."""
+def upload_header(
+    *, dataset_id: str, display_name: str, size_bytes: int, wishes: UploadHeader | None
+) -> UploadDatasetRequest:
+    """The first message of an upload: `wishes` with id and name filled in.
+
+    Raises ResourceExhausted when the file is above the API's bound.
+    """
     if size_bytes > UPLOAD_LIMIT_BYTES:
         raise errors.ResourceExhausted(
             f"The file has {size_bytes:,} bytes; a dataset may have {UPLOAD_LIMIT_BYTES:,} at most.",
             reason="FILE_TOO_LARGE",
         )
-    return UploadDatasetRequest(header=UploadHeader(dataset_id=dataset_id, display_name=display_name))
+    header = UploadHeader(dataset_id=dataset_id, display_name=display_name)
+    if wishes is not None:
+        header.MergeFrom(wishes)
+    return UploadDatasetRequest(header=header)
 
 
 def user(content: str) -> Message:

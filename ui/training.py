@@ -8,9 +8,11 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
+from hotlora.v1.dataset_service_pb2 import UploadHeader
 from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
 from ui.board import FINISHED, Board, Curve, Point
 from ui.cards import TECHNIQUES, cards, fit_line, title
+from ui.findings import findings
 from ui.numbers import NotANumberError, decimal, whole
 from ui.words import plain
 
@@ -22,7 +24,9 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
     """Lay out the tab and wire it. Both arguments give what belongs to the running event loop."""
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            form = _form()
+            upload = gr.File(label="Examples", type="filepath", elem_id="examples", height=120)
+            found = gr.HTML("", elem_id="findings")
+            form = [upload, *_form()]
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(scale=3, min_width=320):
             listing = gr.HTML(cards([]), elem_id="jobs")
@@ -36,6 +40,7 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
             plot = _plot()
             fit = gr.HTML("", elem_id="fit")
     seen = gr.State(None)
+    upload.change(_look(client), upload, found, api_visibility=PRIVATE, show_progress="minimal")
     start.click(_begin(client), form, job, api_visibility=PRIVATE, show_progress="minimal")
     cancel.click(_stop(client), job, None, api_visibility=PRIVATE)
     pause.click(_pause(client), job, None, api_visibility=PRIVATE)
@@ -50,8 +55,7 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
 
 
 def _form() -> list[gr.components.Component]:
-    """In the order of `begin`'s parameters."""
-    upload = gr.File(label="Examples (JSON Lines)", type="filepath", elem_id="examples", height=120)
+    """In the order of `begin`'s parameters, behind the file."""
     adapter = gr.Textbox(
         label="Adapter",
         info="lower-case letters, digits and dashes",
@@ -65,7 +69,7 @@ def _form() -> list[gr.components.Component]:
             value="", label="Learning rate", elem_id="learning-rate", placeholder="by technique"
         )
         epochs = gr.Textbox(value="", label="Epochs", elem_id="epochs", placeholder="3")
-    return [upload, adapter, technique, rank, rate, epochs]
+    return [adapter, technique, rank, rate, epochs]
 
 
 def _plot() -> gr.LinePlot:
@@ -79,6 +83,20 @@ def _plot() -> gr.LinePlot:
         elem_id="loss",
         show_label=False,
     )
+
+
+def _look(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
+    async def look(path: str | None) -> str:
+        if not path:
+            return ""
+        try:
+            return findings(
+                await client().upload_dataset(Path(path), wishes=UploadHeader(validate_only=True))
+            )
+        except HotloraError as error:
+            raise _toast(plain(error)) from error
+
+    return look
 
 
 def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import typer
 from typer.models import OptionInfo
 
 from hotlora.command import options
-from hotlora.command.collections_app import adapters_app, datasets_app
+from hotlora.command.collections_app import adapters_app, data_app, datasets_app
 from hotlora.command.failing import CODES_HELP, Group
 from hotlora.command.options import Address, AsJson, Limit, carried
 
@@ -327,6 +327,7 @@ def resume(
 
 
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
 
 

@@ -11,6 +11,7 @@ from hotlora.command import options
 from hotlora.command.options import Address, AsJson, Limit
 
 datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Files of training rows.")
 adapters_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Adapters and their versions.")
 
 
@@ -29,13 +30,28 @@ def datasets_upload(
         str, typer.Option("--id", help="Default: from name and content.", show_default=False)
     ] = "",
     display_name: Annotated[str, typer.Option("--name", help="Free text.", show_default=False)] = "",
+    row_format: options.RowFormat = None,
+    mapping: options.Mapping = None,
+    task: options.RowTask = None,
+    drop_bad_rows: Annotated[
+        bool, typer.Option("--drop-bad-rows", help="Leave them out instead of refusing the file.")
+    ] = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Uploads a file of training rows (JSON Lines)."""
+    """Uploads a file of training rows: JSON Lines, JSON, CSV, Parquet, or gzip of those."""
     from hotlora.command import datasets
+    from hotlora.command.report_display import Reading
 
-    datasets.upload(address, file, dataset_id=dataset_id, display_name=display_name, as_json=as_json)
+    datasets.upload(
+        address,
+        file,
+        dataset_id=dataset_id,
+        display_name=display_name,
+        reading=Reading(format=row_format, mapping=mapping or (), task=task),
+        drop_bad_rows=drop_bad_rows,
+        as_json=as_json,
+    )
 
 
 @datasets_app.command("show")
@@ -75,6 +91,28 @@ def datasets_delete(
 
     options.confirm(f"Delete {dataset} for good?", yes=yes)
     datasets.delete(address, dataset, as_json=as_json)
+
+
+@data_app.command("check")
+def data_check(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, show_default=False)],
+    row_format: options.RowFormat = None,
+    mapping: options.Mapping = None,
+    task: options.RowTask = None,
+    base_model: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Directory. Default: the prepared one.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Looks at a file of training rows without any service; exit code 0 when every row is good."""
+    from hotlora.command import checking
+    from hotlora.command.report_display import Reading
+
+    reading = Reading(format=row_format, mapping=mapping or (), task=task)
+    raise typer.Exit(checking.check(file, reading=reading, base_model=base_model, as_json=as_json))
 
 
 @adapters_app.command("list")

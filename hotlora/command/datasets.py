@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from rich.text import Text
-
 from hotlora.client import Client
-from hotlora.command import names, output, training
-from hotlora.v1.dataset_service_pb2 import Dataset, ListDatasetsResponse
+from hotlora.command import names, output, report_display, training
+from hotlora.command.report_display import Reading
+from hotlora.v1.dataset_service_pb2 import BAD_ROWS_DROP, Dataset, ListDatasetsResponse
 
 
 def list_datasets(address: str | None, *, limit: int, as_json: bool) -> None:
@@ -35,15 +34,29 @@ def list_datasets(address: str | None, *, limit: int, as_json: bool) -> None:
     output.table(columns, rows, empty="There are no datasets. Add one with `hotlora datasets upload FILE`.")
 
 
-def upload(address: str | None, path: Path, *, dataset_id: str, display_name: str, as_json: bool) -> None:
-    """Uploads a file."""
+def upload(
+    address: str | None,
+    path: Path,
+    *,
+    dataset_id: str,
+    display_name: str,
+    reading: Reading,
+    drop_bad_rows: bool,
+    as_json: bool,
+) -> None:
+    """Uploads a file and prints what was found in it."""
+    wishes = reading.header()
+    if drop_bad_rows:
+        wishes.bad_rows = BAD_ROWS_DROP
     with Client(address) as client:
         console = None if as_json else output.console()
         dataset = training.upload(
-            client, path, dataset_id=dataset_id, console=console, display_name=display_name
+            client, path, dataset_id=dataset_id, console=console, display_name=display_name, wishes=wishes
         )
     if as_json:
         output.print_json(dataset)
+    else:
+        report_display.show(dataset)
 
 
 def show(address: str | None, name: str, *, as_json: bool) -> None:
@@ -54,6 +67,7 @@ def show(address: str | None, name: str, *, as_json: bool) -> None:
         output.print_json(dataset)
         return
     _show(dataset)
+    report_display.show(dataset)
 
 
 def _show(dataset: Dataset) -> None:
@@ -77,21 +91,7 @@ def preview(address: str | None, name: str, *, max_rows: int, as_json: bool) -> 
     if as_json:
         output.print_json(response)
         return
-    console = output.console()
-    # Marks for where colours do not reach: a pipe, a log.
-    before, after = ("", "") if console.is_terminal else ("«", "»")
-    for row in response.rows:
-        console.print(
-            Text(f"line {row.line}: {row.tokens} tokens, {row.trained_tokens} of them trained", style="bold")
-        )
-        text = Text()
-        for segment in row.segments:
-            content = output.plain(segment.text)
-            if segment.trained:
-                text.append(f"{before}{content}{after}", style="green")
-            else:
-                text.append(content, style="dim")
-        console.print(text, end="\n\n")
+    report_display.show_rows(response.rows)
 
 
 def delete(address: str | None, name: str, *, as_json: bool) -> None:

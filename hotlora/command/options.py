@@ -63,6 +63,40 @@ Temperature = Annotated[
 TopP = Annotated[float | None, typer.Option("--top-p", help="Above 0, up to 1.", show_default=False)]
 
 
+class FormatName(StrEnum):
+    """The shape of rows."""
+
+    CHAT = "chat"
+    PROMPT_COMPLETION = "prompt_completion"
+    ALPACA = "alpaca"
+    SHAREGPT = "sharegpt"
+    TEXT = "text"
+    PREFERENCES = "preferences"
+
+
+class TaskName(StrEnum):
+    """What rows teach."""
+
+    CLASSIFICATION = "classification"
+    ENTITIES = "entities"
+    QUESTION_ANSWERING = "question_answering"
+    GENERATION = "generation"
+    INSTRUCTION = "instruction"
+
+
+RowFormat = Annotated[
+    FormatName | None,
+    typer.Option("--format", help="Of rows. Default: their keys tell.", show_default=False),
+]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="KEY=COLUMN", help="Such as prompt=question; repeatable.", show_default=False
+    ),
+]
+RowTask = Annotated[TaskName | None, typer.Option("--task", help="What rows teach.", show_default=False)]
+
+
 class TechniqueName(StrEnum):
     """How to adapt the base model."""
 

@@ -18,7 +18,7 @@ from hotlora.client import Client
 from hotlora.command import job_display, names, output
 from hotlora.command.failing import ExitCode
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
-from hotlora.v1.dataset_service_pb2 import Dataset
+from hotlora.v1.dataset_service_pb2 import Dataset, UploadHeader
 from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
 
 _DIGEST_CHARACTERS: Final = 12
@@ -138,7 +138,13 @@ def dataset_of(client: Client, source: str, console: Console | None) -> str:
 
 
 def upload(
-    client: Client, path: Path, *, dataset_id: str, console: Console | None, display_name: str = ""
+    client: Client,
+    path: Path,
+    *,
+    dataset_id: str,
+    console: Console | None,
+    display_name: str = "",
+    wishes: UploadHeader | None = None,
 ) -> Dataset:
     """Uploads a file, with a bar where there is a console.
 
@@ -157,6 +163,7 @@ def upload(
                 path,
                 dataset_id=under_id,
                 display_name=display_name or path.name[:200],
+                wishes=wishes,
                 sent=lambda total_bytes: progress.update(task, completed=total_bytes),
             )
 

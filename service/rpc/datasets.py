@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from hotlora import inspection
 from hotlora.v1 import dataset_service_pb2 as pb
 from hotlora.v1 import dataset_service_pb2_grpc as pb_grpc
 from service.datasets import DatasetStore
@@ -25,10 +26,10 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         self, requests: AsyncIterator[pb.UploadDatasetRequest], context: Context
     ) -> pb.Dataset:
         header = await self._header(requests)
-        wish, chunks = dataset_conversion.wish_of(header), _chunks(requests)
+        wish, chunks = inspection.wish_of(header), _chunks(requests)
         if header.validate_only:
             report, kind, preview = await self._store.look_at(wish=wish, chunks=chunks)
-            return dataset_conversion.looked_at_message(header, report, kind, preview)
+            return inspection.looked_at_message(header, report, kind, preview)
         row = await self._store.upload(
             dataset_id=header.dataset_id, display_name=header.display_name, wish=wish, chunks=chunks
         )
@@ -61,7 +62,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         rows = await self._store.preview(
             conversion.id_of(request.name), max_rows=request.max_rows or DEFAULT_PREVIEW_ROWS
         )
-        return pb.PreviewDatasetResponse(rows=map(dataset_conversion.preview_row_message, rows))
+        return pb.PreviewDatasetResponse(rows=map(inspection.preview_row_message, rows))
 
     async def _header(self, requests: AsyncIterator[pb.UploadDatasetRequest]) -> pb.UploadHeader:
         seconds = self._store.limits.idle_seconds

@@ -180,13 +180,39 @@ class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
             dataset_service_pb2.UploadDatasetRequest, dataset_service_pb2.Dataset
         ],
     ) -> dataset_service_pb2.Dataset:
-        content = b"".join([part.chunk async for part in request_iterator])
+        header, *parts = [part async for part in request_iterator]
+        content = b"".join(part.chunk for part in parts)
+        if header.header.validate_only:
+            return dataset_service_pb2.Dataset(report=_found_in(content))
         if self.stage.refuse_line:
             await context.abort_with_status(rpc_status.to_status(_bad_line(self.stage.refuse_line)))
         self.stage.uploads.append(content)
         return dataset_service_pb2.Dataset(
             name="datasets/uploaded", rows=content.count(b"\n"), create_time=Timestamp(seconds=1)
         )
+
+
+def _found_in(content: bytes) -> dataset_service_pb2.DatasetReport:
+    """A report on rows that stands for a real one."""
+    return dataset_service_pb2.DatasetReport(
+        rows_kept=content.count(b"\n"),
+        tokens=90,
+        trained_tokens=30,
+        rows_dropped=1,
+        problems=[
+            dataset_service_pb2.RowProblem(
+                place="line 7", reason="the row is <b>null</b>", advice="Write one."
+            )
+        ],
+        preview=[
+            dataset_service_pb2.PreviewRow(
+                segments=[
+                    dataset_service_pb2.RenderedSegment(text="<|user|>Open?"),
+                    dataset_service_pb2.RenderedSegment(text="Yes.<|end|>", trained=True),
+                ]
+            )
+        ],
+    )
 
 
 class Evaluations(evaluation_service_pb2_grpc.EvaluationServiceServicer):

@@ -48,6 +48,18 @@ def test_an_uploaded_file_starts_a_training_whose_progress_and_loss_are_shown(
     assert not request.hyperparameters.HasField("rank")
 
 
+def test_a_chosen_file_is_looked_at_before_anything_is_trained(
+    page: Page, stage: Stage, examples: Path
+) -> None:
+    page.get_by_role("tab", name="Training").click()
+    page.set_input_files("#examples input[type=file]", str(examples))
+    findings = page.locator("#findings")
+    expect(findings).to_contain_text("3 rows; 90 tokens, 30 trained")
+    expect(findings).to_contain_text("line 7: the row is <b>null</b>. Write one.")
+    expect(findings.locator("mark")).to_have_text("Yes.<|end|>")
+    assert stage.uploads == []
+
+
 def test_settings_that_are_left_empty_stay_unset_when_others_are_filled(
     page: Page, stage: Stage, examples: Path
 ) -> None:

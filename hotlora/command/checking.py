@@ -1,0 +1,39 @@
+"""`data check`: looks at a file of training rows where no service is, by the service's own code."""
+
+import os
+from pathlib import Path
+
+import typer
+
+from hotlora.command import output, report_display
+from hotlora.command.failing import ExitCode
+from hotlora.command.report_display import Reading
+
+_DEFAULT_BASE = "smollm2-135m-instruct"
+
+
+def check(path: Path, *, reading: Reading, base_model: Path | None, as_json: bool) -> ExitCode:
+    """Prints the report of a file; OK when every row of it would be taken."""
+    try:
+        from hotlora import inspection  # noqa: PLC0415 - it needs more than the rest of the command
+    except ImportError as error:
+        raise typer.BadParameter(f"this needs `pip install hotlora[service]`: {error}") from error
+
+    header = reading.header()
+    directory = base_model or _default_base()
+    dataset = inspection.check(path, header, directory)
+    if as_json:
+        output.print_json(dataset)
+    else:
+        report_display.show(dataset)
+        if directory is None:
+            output.console().print("Tokens were not counted: name a base model's directory by --base-model.")
+    return ExitCode.BAD_ARGUMENT if dataset.report.problems else ExitCode.OK
+
+
+def _default_base() -> Path | None:
+    """The default base model, where it lies prepared."""
+    home = Path(os.environ.get("HOTLORA_HOME", ".hotlora"))
+    folder = Path(os.environ.get("HOTLORA_MODELS_DIR", home / "models"))
+    directory = folder / os.environ.get("HOTLORA_BASE_MODEL", _DEFAULT_BASE)
+    return directory if (directory / "tokenizer.json").is_file() else None
