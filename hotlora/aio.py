@@ -23,6 +23,7 @@ from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
 from hotlora.v1 import evaluation_service_pb2 as evaluations
+from hotlora.v1 import planning_service_pb2 as planning
 from hotlora.v1 import tuning_service_pb2 as tuning
 from hotlora.v1.resources_pb2 import Message
 
@@ -88,6 +89,10 @@ class AsyncClient:
             evaluation_dataset=evaluation_dataset,
         )
         return await self._unary(calls.CREATE_TUNING_JOB, request)
+
+    async def plan(self, request: planning.PlanRequest) -> planning.PlanResponse:
+        """What a training will need, and which technique to take. A probe takes half a minute or more."""
+        return await self._unary(calls.PLAN, request)
 
     async def get_tuning_job(self, name: str) -> tuning.TuningJob:
         return await self._unary(calls.GET_TUNING_JOB, tuning.GetTuningJobRequest(name=name))

@@ -13,6 +13,7 @@ from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
 from hotlora.v1 import evaluation_service_pb2 as evaluations
+from hotlora.v1 import planning_service_pb2 as planning
 from hotlora.v1 import tuning_service_pb2 as tuning
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
@@ -23,6 +24,8 @@ CHANGE_TIMEOUT_SECONDS: Final = 30.0
 """Writes: they may wait for a lock, or for a dataset's rows to be measured."""
 UPLOAD_TIMEOUT_SECONDS: Final = 900.0
 """512 MiB, each row checked and rendered, on a slow machine."""
+PLAN_TIMEOUT_SECONDS: Final = 600.0
+"""A probe of a large base on a slow machine; without a probe a plan takes milliseconds."""
 CHAT_TIMEOUT_SECONDS: Final = 600.0
 """The longest answer of a small model on a CPU."""
 RETRY_PAUSES_SECONDS: Final = (0.1, 0.3, 0.6)
@@ -192,6 +195,12 @@ CREATE_EVALUATION: Final = _call(
 WATCH_EVALUATION: Final = _call(
     "EvaluationService", "WatchEvaluation", evaluations.WatchEvaluationRequest,
     evaluations.AdapterEvaluation, None, repeatable=True,
+)  # fmt: skip
+
+# Repeatable: a probe that was cut off is made anew, and one that ended is not made again.
+PLAN: Final = _call(
+    "PlanningService", "Plan", planning.PlanRequest, planning.PlanResponse,
+    PLAN_TIMEOUT_SECONDS, repeatable=True,
 )  # fmt: skip
 
 # Not repeatable: a stream that was cut short would begin its answer anew.

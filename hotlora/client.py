@@ -22,6 +22,7 @@ from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
 from hotlora.v1 import evaluation_service_pb2 as evaluations
+from hotlora.v1 import planning_service_pb2 as planning
 from hotlora.v1 import tuning_service_pb2 as tuning
 from hotlora.v1.resources_pb2 import Message
 
@@ -85,6 +86,10 @@ class Client:
             evaluation_dataset=evaluation_dataset,
         )
         return self._unary(calls.CREATE_TUNING_JOB, request)
+
+    def plan(self, request: planning.PlanRequest) -> planning.PlanResponse:
+        """What a training will need, and which technique to take. A probe takes half a minute or more."""
+        return self._unary(calls.PLAN, request)
 
     def get_tuning_job(self, name: str) -> tuning.TuningJob:
         return self._unary(calls.GET_TUNING_JOB, tuning.GetTuningJobRequest(name=name))

@@ -12,6 +12,7 @@ from hotlora.command import options
 from hotlora.command.collections_app import adapters_app, data_app, datasets_app
 from hotlora.command.failing import CODES_HELP, Group
 from hotlora.command.options import Address, AsJson, Limit, carried
+from hotlora.command.planning_options import plan
 
 app = typer.Typer(
     cls=Group,
@@ -326,6 +327,7 @@ def resume(
     commands.resume(address, job, as_json=as_json)
 
 
+app.command()(plan)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")

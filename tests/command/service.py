@@ -25,6 +25,8 @@ from hotlora.v1 import dataset_service_pb2 as datasets_v1
 from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
 from hotlora.v1 import evaluation_service_pb2 as evaluations_v1
 from hotlora.v1 import evaluation_service_pb2_grpc as evaluations_grpc
+from hotlora.v1 import planning_service_pb2 as planning_v1
+from hotlora.v1 import planning_service_pb2_grpc as planning_grpc
 from hotlora.v1 import tuning_service_pb2 as tuning
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from hotlora.v1.resources_pb2 import Failure
@@ -52,6 +54,8 @@ class State:
     version_course: list[Version] = field(default_factory=list)
     """What a watch of a version sends."""
     evaluations: dict[str, evaluations_v1.AdapterEvaluation] = field(default_factory=dict)
+    plan: planning_v1.PlanResponse = field(default_factory=planning_v1.PlanResponse)
+    planned: list[planning_v1.PlanRequest] = field(default_factory=list)
     created_evaluations: list[evaluations_v1.CreateEvaluationRequest] = field(default_factory=list)
     created: list[tuning.CreateTuningJobRequest] = field(default_factory=list)
     chats: list[chats_v1.ChatRequest] = field(default_factory=list)
@@ -415,6 +419,17 @@ class _Chats(chats_grpc.ChatServiceServicer):
         return chats_v1.ListModelsResponse(models=[base], engine=self._state.engine)
 
 
+class _Planning(planning_grpc.PlanningServiceServicer):
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def Plan(
+        self, request: planning_v1.PlanRequest, context: grpc.ServicerContext
+    ) -> planning_v1.PlanResponse:
+        self._state.planned.append(request)
+        return self._state.plan
+
+
 @contextmanager
 def serving(state: State, address: str = "127.0.0.1:0") -> Iterator[str]:
     """Serves the state on loopback; yields the address."""
@@ -424,6 +439,7 @@ def serving(state: State, address: str = "127.0.0.1:0") -> Iterator[str]:
     adapters_grpc.add_AdapterServiceServicer_to_server(_Adapters(state), server)
     chats_grpc.add_ChatServiceServicer_to_server(_Chats(state), server)
     evaluations_grpc.add_EvaluationServiceServicer_to_server(_Evaluations(state), server)
+    planning_grpc.add_PlanningServiceServicer_to_server(_Planning(state), server)
     port = server.add_insecure_port(address)
     server.start()
     try:

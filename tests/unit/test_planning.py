@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.probe import calibration
-from trainer.config import Hyperparameters, Technique
+from trainer.config import Hyperparameters, Objective, Technique
 from trainer.planning import (
     EXAMPLES,
     Calibration,
@@ -188,7 +188,9 @@ def test_a_4_bit_base_that_saves_nothing_gives_way_to_lora() -> None:
 
 def test_settings_follow_the_amount_of_rows() -> None:
     def settings(rows: int) -> Hyperparameters:
-        choices = choose(Technique.LORA, rows=rows, parameters=10**8, context_length=512, max_rank=64)
+        choices = choose(
+            Technique.LORA, Objective.SUPERVISED, rows=rows, parameters=10**8, context_length=512, max_rank=64
+        )
         return complete(choices, {})
 
     few, enough, many = settings(999), settings(1_000), settings(10_001)
@@ -211,15 +213,31 @@ def test_learning_rates_are_the_usual_ones_and_halved_for_large_bases(
     technique: Technique, low: float, high: float
 ) -> None:
     def rate(parameters: int) -> float:
-        choices = choose(technique, rows=2_000, parameters=parameters, context_length=512, max_rank=64)
+        choices = choose(
+            technique,
+            Objective.SUPERVISED,
+            rows=2_000,
+            parameters=parameters,
+            context_length=512,
+            max_rank=64,
+        )
         return complete(choices, {}).learning_rate
 
     assert low <= rate(7 * GB) <= high
     assert rate(70 * GB) == rate(7 * GB) / 2
 
 
+def test_preferences_get_a_fraction_of_the_learning_rate_with_its_reason() -> None:
+    (rate, *_) = choose(
+        Technique.LORA, Objective.PREFERENCE, rows=200, parameters=10**8, context_length=512, max_rank=4
+    )
+    assert rate.field == "learning_rate" and rate.value < 2e-4 and "preferences" in rate.reason
+
+
 def test_every_choice_has_a_reason_and_given_settings_stay() -> None:
-    choices = choose(Technique.LORA, rows=200, parameters=10**8, context_length=512, max_rank=4)
+    choices = choose(
+        Technique.LORA, Objective.SUPERVISED, rows=200, parameters=10**8, context_length=512, max_rank=4
+    )
     assert all(choice.reason for choice in choices)
     settings = complete(choices, {"rank": 2, "epochs": 9})
     assert (settings.rank, settings.alpha, settings.epochs) == (2, 4, 9)
