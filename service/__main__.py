@@ -30,7 +30,7 @@ from service.planning import Planner, Probes
 from service.registry import Registry
 from service.rpc import Server
 from service.runner import Runner
-from service.serving import Chat, Reconciler, Served
+from service.serving import Chat, Reconciler, Routes, Served
 from service.settings import Settings
 from trainer.base_model import linear_module_names
 from trainer.rendering import Renderer
@@ -50,7 +50,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     ) as registry:
         engine = _engine(settings)(settings=settings, base=base, changes=changes)
         served = Served(engine=engine, changes=changes)
-        chat = Chat(registry=registry, engine=engine, served=served, renderer=renderer, base=base)
+        routes = Routes(engine=engine, base=base)
+        chat = Chat(
+            registry=registry, engine=engine, served=served, routes=routes, renderer=renderer, base=base
+        )
         datasets = DatasetStore(
             directory=settings.datasets_dir,
             registry=registry,
@@ -96,6 +99,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             registry=registry,
             engine=engine,
             served=served,
+            routes=routes,
             artifacts_dir=settings.artifacts_dir,
             base=base,
             changes=changes,

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from service.errors import DataLoss
@@ -18,6 +19,7 @@ from service.jsonshape import Json, array, count, mapping, number, text
 
 MANIFEST_NAME = "MANIFEST.json"
 CONFIG_NAME = "adapter_config.json"
+MODEL_CONFIG_NAME = "config.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 << 20
 """Four sequences of 64 tokens are some 20 KB; this is a bound against nonsense, not a budget."""
@@ -31,6 +33,25 @@ class ArtifactCorrupt(DataLoss):
 
     def __init__(self, message: str) -> None:
         super().__init__("CORRUPT", message)
+
+
+class Form(StrEnum):
+    """What an artifact is, for whoever serves it."""
+
+    ADAPTER = "ADAPTER"
+    """Low-rank matrices beside the base, which the engine loads."""
+    PROMPT = "PROMPT"
+    """Virtual tokens before every prompt, which the service adds."""
+    MODEL = "MODEL"
+    """A whole model, which needs an engine of its own."""
+
+
+_FORMS = {
+    "lora": Form.ADAPTER,
+    "qlora": Form.ADAPTER,
+    "prompt_tuning": Form.PROMPT,
+    "full": Form.MODEL,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +79,12 @@ class Manifest:
 
     digest: str
     """SHA-256 of the file's bytes."""
+    form: Form
     rank: int
-    """The highest of manifest and adapter_config.json, so that neither can hide a higher one."""
+    """The highest of manifest and adapter_config.json, so that neither can hide a higher one; 0 where there
+    are no matrices."""
+    virtual_tokens: int
+    """Places that a PROMPT takes before every prompt; 0 for other forms."""
     base_name: str
     base_revision: str
     files: Mapping[str, FileEntry]
@@ -69,22 +94,28 @@ class Manifest:
     def read(cls, directory: Path) -> "Manifest":
         """Read and check the shape of a manifest; blocks on disk. Raises ArtifactCorrupt."""
         content = _read_bounded(directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
-        config = _object(_read_bounded(directory / CONFIG_NAME, MAX_CONFIG_BYTES), CONFIG_NAME)
         fields = _object(content, MANIFEST_NAME)
         try:
             if fields["format"] != FORMAT:
                 raise ArtifactCorrupt(f"{MANIFEST_NAME} has format {fields['format']!r}, not {FORMAT}")
+            form = _FORMS[text(fields["technique"])]
+            config_name = MODEL_CONFIG_NAME if form is Form.MODEL else CONFIG_NAME
+            config = _object(_read_bounded(directory / config_name, MAX_CONFIG_BYTES), config_name)
             base = mapping(fields["base_model"])
             return cls(
                 digest=hashlib.sha256(content).hexdigest(),
-                rank=max(count(fields["rank"]), count(config["r"]), *_pattern_ranks(config)),
+                form=form,
+                rank=_rank(fields, config) if form is Form.ADAPTER else 0,
+                virtual_tokens=_virtual_tokens(fields, config) if form is Form.PROMPT else 0,
                 base_name=text(base["name"]),
                 base_revision=text(base["revision"]),
                 files={_file_name(name): _file(entry) for name, entry in mapping(fields["files"]).items()},
                 canary=_canary(mapping(fields["canary"])),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArtifactCorrupt(f"{MANIFEST_NAME} or {CONFIG_NAME} is malformed: {error}") from error
+            raise ArtifactCorrupt(
+                f"{MANIFEST_NAME} or the configuration beside it is malformed: {error}"
+            ) from error
 
 
 def verify_files(directory: Path, manifest: Manifest) -> None:
@@ -157,9 +188,17 @@ def _sequence(fields: Json) -> CanarySequence:
     return CanarySequence(token_ids=token_ids, base_logprobs=base, adapter_logprobs=adapter)
 
 
-def _pattern_ranks(config: Json) -> list[int]:
-    """Ranks of single modules, which PEFT allows to differ."""
-    return [count(rank) for rank in mapping(config.get("rank_pattern") or {}).values()]
+def _rank(manifest: Json, config: Json) -> int:
+    """The highest of all; PEFT allows single modules to differ."""
+    patterns = mapping(config.get("rank_pattern") or {}).values()
+    return max(count(manifest["rank"]), count(config["r"]), *map(count, patterns))
+
+
+def _virtual_tokens(manifest: Json, config: Json) -> int:
+    tokens, configured = count(manifest["virtual_tokens"]), count(config["num_virtual_tokens"])
+    if not tokens or tokens != configured:
+        raise ValueError(f"{tokens} virtual tokens in one and {configured} in the other")
+    return tokens
 
 
 def _file_name(name: str) -> str:

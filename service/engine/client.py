@@ -1,13 +1,14 @@
 """Client of one vLLM server: models, load, unload, log-probabilities of a prompt, streamed answers.
 
-Speaks the OpenAI-compatible HTTP of vLLM 0.32 over TCP or a UNIX socket, always with token ids: the
-engine's own template is never used. Knows nothing of versions, artifacts, or whether an engine should be
+Speaks the OpenAI-compatible HTTP of vLLM 0.32 over TCP or a UNIX socket, always with token ids or embeddings:
+the engine's own template is never used. Knows nothing of versions, artifacts, or whether an engine should be
 restarted.
 
 Two kinds of failure: `EngineRefused` (the engine answered, and said no) and `Unavailable` (no whole answer
 came, so what happened there is unknown). After an unknown outcome look again with `models`.
 """
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,16 +19,20 @@ from typing import Final
 
 import aiohttp
 
+from service.engine.embeddings import PromptEmbeddings
 from service.engine.sse import SseError, SseParser
 from service.engine.wire import (
     Answer,
     Chunk,
     EngineModel,
     EngineRefused,
+    Prompt,
     Sampling,
     completion_request,
+    next_logprob_request,
     read_error,
     read_models,
+    read_next_logprob,
     read_object,
     read_prompt_logprobs,
     unavailable,
@@ -162,22 +167,33 @@ class EngineClient:
         self.last_token_time = self._clock()
         return logprobs
 
+    async def next_logprob(self, *, model: str, prompt: Prompt, token: int) -> float:
+        """Log-probability (nats) of `token` right after `prompt`. Raises as `prompt_logprobs`."""
+        request = await asyncio.to_thread(next_logprob_request, model, prompt, token)
+        found = read_next_logprob(
+            await self._post("/v1/completions", request, self._limits.measure_seconds), token
+        )
+        self.last_token_time = self._clock()
+        return found
+
     async def produce_token(self, model: str) -> None:
         """Have the engine generate one token: the only proof that it lives. Raises as `prompt_logprobs`."""
         request = {"model": model, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
         await self._post("/v1/completions", request, self._limits.measure_seconds)
         self.last_token_time = self._clock()
 
-    async def stream(
-        self, *, model: str, token_ids: Sequence[int], sampling: Sampling
-    ) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, *, model: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Stream an answer. The last chunk, and only that, has a finish_reason.
 
         Raises EngineRefused before the first chunk, Unavailable at any time: an answer that is cut
         anywhere, ends without a reason, is aborted or carries an error is not an answer. Closing the
         iterator frees the engine.
         """
-        request = completion_request(model, token_ids, sampling)
+        request = (
+            await asyncio.to_thread(completion_request, model, prompt, sampling)
+            if isinstance(prompt, PromptEmbeddings)
+            else completion_request(model, prompt, sampling)
+        )
         parser, answer = SseParser(), Answer()
         limit = self._limits.stream_seconds
         async with self._call(

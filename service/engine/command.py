@@ -103,6 +103,8 @@ def vllm_command(
             *("--model", str(base.path), "--served-model-name", base.name),
             *("--host", "127.0.0.1", "--port", str(port)),
             "--enable-lora",
+            # For prompt-tuned versions; what goes into that field is composed by the service alone.
+            "--enable-prompt-embeds",
             *("--max-loras", str(settings.engine_max_loras)),
             *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
             *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),

@@ -4,14 +4,23 @@ Everything that knows a field name of vLLM stands here. No network: `service.eng
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.engine.embeddings import PromptEmbeddings
 from service.errors import Unavailable
 from service.jsonshape import Json, array, count, mapping, number, text
 
+Prompt = Sequence[int] | PromptEmbeddings
+"""Token ids, or embeddings in their place."""
+
 RETRY_SECONDS = 2.0
 """After this another try may find the engine well; a restart takes longer, and asking again is cheap."""
+
+
+_NO_PROBABILITY = -9999.0
+"""What vLLM writes for the logarithm of zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +108,18 @@ def read_prompt_logprobs(body: Json, token_ids: Sequence[int]) -> tuple[float, .
         raise EngineRefused(200, "the log-probabilities have an unknown shape") from error
 
 
+def read_next_logprob(body: Json, token: int) -> float:
+    """The log-probability of `token` as the first of the answer, not necessarily finite. Raises
+    EngineRefused on any other shape."""
+    try:
+        (choice,) = array(body["choices"])
+        (first,) = array(mapping(mapping(choice)["logprobs"])["top_logprobs"])
+        found = number(mapping(first)[f"token_id:{token}"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineRefused(200, "the log-probability has an unknown shape") from error
+    return found if found > _NO_PROBABILITY else -math.inf
+
+
 def read_error(content: bytes) -> str:
     """The sentence of an error answer, or its first bytes."""
     try:
@@ -107,11 +128,24 @@ def read_error(content: bytes) -> str:
         return content[:200].decode(errors="replace")
 
 
-def completion_request(model: str, token_ids: Sequence[int], sampling: Sampling) -> Json:
+def next_logprob_request(model: str, prompt: Prompt, token: int) -> Json:
+    """Body of a completion of one token that says how probable `token` was there."""
+    return {
+        "model": model,
+        **_prompt_fields(prompt),
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "logprobs": 1,
+        "logprob_token_ids": [token],
+        "return_tokens_as_token_ids": True,
+    }
+
+
+def completion_request(model: str, prompt: Prompt, sampling: Sampling) -> Json:
     """Body of a streamed completion that counts its tokens in every event."""
     request: dict[str, object] = {
         "model": model,
-        "prompt": list(token_ids),
+        **_prompt_fields(prompt),
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -127,6 +161,12 @@ def completion_request(model: str, token_ids: Sequence[int], sampling: Sampling)
     if sampling.choices:
         request["structured_outputs"] = {"choice": list(sampling.choices)}
     return request
+
+
+def _prompt_fields(prompt: Prompt) -> Json:
+    if isinstance(prompt, PromptEmbeddings):
+        return {"prompt_embeds": prompt.encoded()}
+    return {"prompt": list(prompt)}
 
 
 class Answer:

@@ -2,6 +2,7 @@
 
 from service.serving.chat import Chat
 from service.serving.reconciler import Reconciler
+from service.serving.routes import Routes
 from service.serving.served import Served
 from service.serving.turn import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
 
@@ -12,6 +13,7 @@ __all__ = [
     "ChatTurn",
     "FinishReason",
     "Reconciler",
+    "Routes",
     "Served",
     "ServedModel",
 ]

@@ -16,6 +16,7 @@ from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
 from service.registry import Registry, VersionState
+from service.serving.routes import Route, Routes
 from service.serving.served import Served
 from service.serving.turn import (
     DEFAULT_MAX_TOKENS,
@@ -46,6 +47,7 @@ class Chat:
         registry: Registry,
         engine: Engine,
         served: Served,
+        routes: Routes,
         renderer: Renderer,
         base: BaseModel,
         max_answers: int = 256,
@@ -56,6 +58,7 @@ class Chat:
         self._registry = registry
         self._engine = engine
         self._served = served
+        self._routes = routes
         self._renderer = renderer
         self._base = base
         self._max_answers = max_answers
@@ -82,7 +85,7 @@ class Chat:
                 base_model=self._base.name,
                 version=row,
                 available=row.state == VersionState.ACTIVE and self._served.holds(row.model),
-                max_model_length=length,
+                max_model_length=self._routes.of(row.model).max_model_length,
             )
             for _, of_adapter in groupby(rows, key=lambda row: row.adapter_id)
             for row in sorted(of_adapter, key=lambda row: -row.number)
@@ -100,35 +103,40 @@ class Chat:
         arrived = self._clock()
         check_order(turn.messages)
         token_ids = await self._render(turn.messages)
-        sampling = self._sampling(turn, len(token_ids))
         model = await self._resolve(turn.model)
         # Nothing is awaited between the check and the count, so that no version is unloaded in between.
         self._check_available(model)
+        route = self._routes.of(model)
+        sampling = self._sampling(turn, len(token_ids), route.max_model_length)
         with self._served.answering(model):
-            async with aclosing(self._answer(model, token_ids, sampling, arrived)) as answer:
+            async with aclosing(self._answer(model, route, token_ids, sampling, arrived)) as answer:
                 async for delta in answer:
                     yield delta
 
     async def token_logprobs(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probability (nats) of each token but the first, given those before it, under `model`.
 
-        Raises as `stream`.
+        Raises as `stream`, and InvalidRequest for a prompt-tuned version: the engine tells these figures of
+        token ids only.
         """
         name = await self._resolve(model)
         self._check_available(name)
+        route = self._routes.of(name)
+        if route.prefix is not None:
+            description = f"{name} is prompt-tuned: the engine does not tell how probable whole texts are"
+            raise InvalidRequest([FieldViolation(field="model", description=description)])
         with self._served.answering(name):
             try:
-                return await self._engine.client.prompt_logprobs(model=name, token_ids=token_ids)
+                return await route.logprobs(token_ids)
             except EngineRefused as error:
                 raise _meaning(error, name) from error
 
     async def _answer(
-        self, model: str, token_ids: list[int], sampling: Sampling, arrived: float
+        self, model: str, route: Route, token_ids: list[int], sampling: Sampling, arrived: float
     ) -> AsyncGenerator[ChatDelta, None]:
         first_token: float | None = None
-        stream = self._engine.client.stream(model=model, token_ids=token_ids, sampling=sampling)
         try:
-            async with aclosing(stream) as chunks:
+            async with aclosing(route.stream(token_ids, sampling)) as chunks:
                 async for chunk in chunks:
                     elapsed = self._clock() - arrived
                     first_token = elapsed if first_token is None else first_token
@@ -149,7 +157,7 @@ class Chat:
         turns = [Turn(role=message.role, content=message.content) for message in messages]
         characters = sum(len(message.content) for message in messages)
         if characters > self._engine.max_model_length * _MAX_CHARACTERS_PER_TOKEN:
-            raise self._too_long(f"{characters} characters cannot fit into")
+            raise _too_long(f"{characters} characters cannot fit into", self._engine.max_model_length)
         try:
             if characters > _INLINE_CHARACTERS:
                 return await asyncio.to_thread(self._renderer.prompt, turns)
@@ -157,14 +165,14 @@ class Chat:
         except RenderingError as error:
             raise InvalidRequest([FieldViolation(field="messages", description=str(error))]) from error
 
-    def _sampling(self, turn: ChatTurn, prompt_tokens: int) -> Sampling:
-        left = self._engine.max_model_length - prompt_tokens
+    def _sampling(self, turn: ChatTurn, prompt_tokens: int, length: int) -> Sampling:
+        left = length - prompt_tokens
         wanted = min(DEFAULT_MAX_TOKENS, left) if turn.max_tokens is None else turn.max_tokens
         if left < 1:
-            raise self._too_long(f"{prompt_tokens} tokens leave no room for an answer in")
+            raise _too_long(f"{prompt_tokens} tokens leave no room for an answer in", length)
         if wanted > left:
-            raise self._too_long(
-                f"{prompt_tokens} tokens and max_tokens {wanted} exceed", field="max_tokens", room=left
+            raise _too_long(
+                f"{prompt_tokens} tokens and max_tokens {wanted} exceed", length, "max_tokens", room=left
             )
         return Sampling(
             max_tokens=wanted,
@@ -175,12 +183,6 @@ class Chat:
             stop_token_ids=self._stop_token_ids,
             choices=turn.choices,
         )
-
-    def _too_long(self, what: str, field: str = "messages", room: int | None = None) -> InvalidRequest:
-        text = f"{what} the context of {self._engine.max_model_length} tokens"
-        if room is not None:
-            text += f"; up to {room} would be accepted"
-        return InvalidRequest([FieldViolation(field=field, description=text)])
 
     async def _resolve(self, name: str) -> str:
         if name in {"", self._base.name}:
@@ -198,6 +200,13 @@ class Chat:
             raise Exhausted(
                 "TOO_MANY_ANSWERS", f"{self._max_answers} answers are being given already", retry_seconds=1.0
             )
+
+
+def _too_long(what: str, length: int, field: str = "messages", room: int | None = None) -> InvalidRequest:
+    text = f"{what} the context of {length} tokens"
+    if room is not None:
+        text += f"; up to {room} would be accepted"
+    return InvalidRequest([FieldViolation(field=field, description=text)])
 
 
 def _meaning(error: EngineRefused, model: str) -> Unavailable | InvalidRequest:

@@ -1,4 +1,4 @@
-"""One version from files on disk to proven in the engine, or rejected with a reason.
+"""One version from files on disk to proven in its engine, or rejected with a reason.
 
 Decides nothing about when, and writes no state: `service.serving.reconciler` does both.
 """
@@ -6,14 +6,17 @@ Decides nothing about when, and writes no state: `service.serving.reconciler` do
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 
-from service.artifacts import ArtifactCorrupt, Manifest, verify_files
+from service.artifacts import ArtifactCorrupt, Form, Manifest, verify_files
 from service.engine.client import EngineClient
 from service.engine.wire import EngineRefused, unavailable
 from service.registry import VersionRow
 from service.serving.proof import Comparison, Prover, Verdict
-from trainer.config import BaseModel, Technique
+from service.serving.routes import Route, Routes
+from service.serving.soft_prompts import MalformedPromptError, NoPlainEmbeddingsError
+from trainer.config import BaseModel
 
 _MAX_REASON_CHARACTERS = 500
 """Of the engine's own words in a failure's message."""
@@ -53,12 +56,6 @@ class Candidate:
 
 async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_rank: int) -> Candidate:
     """Check everything that can be checked before the engine hears of it. Raises RejectedError."""
-    if row.technique in (Technique.PROMPT_TUNING, Technique.FULL):
-        raise RejectedError(
-            Rejection.LOAD_REFUSED,
-            f"the engine serves LoRA adapters; what {row.technique.value} makes is published and kept, "
-            "but not served",
-        )
     directory = artifacts_dir / row.digest
     try:
         manifest = await asyncio.to_thread(_read_whole, directory)
@@ -71,6 +68,12 @@ async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_
             Rejection.WRONG_BASE,
             f"it was trained on {manifest.base_name} ({manifest.base_revision}), and the engine serves "
             f"{base.name} ({base.revision})",
+        )
+    if manifest.form is Form.MODEL:
+        raise RejectedError(
+            Rejection.LOAD_REFUSED,
+            "the engine serves what stands beside its base; a whole model is published and kept, but not "
+            "served",
         )
     rank = max(row.rank, manifest.rank)
     if rank > max_rank:
@@ -87,9 +90,12 @@ def _read_whole(directory: Path) -> Manifest:
     return manifest
 
 
-async def load(candidate: Candidate, *, client: EngineClient, base_name: str) -> None:
-    """Have the engine load it. Raises RejectedError when a living engine refuses, Unavailable when
-    unknown."""
+async def load(candidate: Candidate, *, client: EngineClient, base_name: str, routes: Routes) -> None:
+    """Have the engine load it, or hold its virtual tokens here. Raises RejectedError when a living engine
+    refuses or the tokens do not fit, Unavailable when unknown."""
+    if candidate.manifest.form is Form.PROMPT:
+        await _hold(candidate, routes)
+        return
     try:
         await client.load_adapter(name=candidate.model, path=str(candidate.directory))
     except EngineRefused as error:
@@ -99,29 +105,47 @@ async def load(candidate: Candidate, *, client: EngineClient, base_name: str) ->
         ) from error
 
 
+async def _hold(candidate: Candidate, routes: Routes) -> None:
+    tokens, length = candidate.manifest.virtual_tokens, routes.base.max_model_length
+    if tokens >= length:
+        raise RejectedError(
+            Rejection.LOAD_REFUSED, f"its {tokens} virtual tokens leave no room in a context of {length}"
+        )
+    try:
+        await routes.hold(candidate.model, directory=candidate.directory, virtual_tokens=tokens)
+    except MalformedPromptError as error:
+        raise RejectedError(Rejection.CORRUPT, str(error)) from error
+    except NoPlainEmbeddingsError as error:
+        raise RejectedError(Rejection.LOAD_REFUSED, str(error)) from error
+
+
 async def prove(
     candidate: Candidate,
     *,
-    client: EngineClient,
+    base: Route,
+    served: Route,
     generation: int,
-    base_name: str,
     prover: Prover,
     sequences: int | None = None,
 ) -> Comparison:
-    """Compare what is served with what was trained, on the first `sequences` of the canary, or all.
+    """Compare what `served` says with what was trained, on the first `sequences` of the canary, or all.
+    `generation` is that of the engine behind `base`.
 
     Raises RejectedError with the figures, Unavailable when the engine gave none.
     """
     try:
         comparison = await prover.prove(
-            client=client,
+            base=base,
+            served=served,
             generation=generation,
-            base_name=base_name,
-            model=candidate.model,
             canary=candidate.manifest.canary[:sequences],
         )
     except EngineRefused as error:
-        await _insist_on_life(client, base_name)
+        await _insist_on_life(base.client, base.name)
+        if candidate.manifest.form is Form.PROMPT and error.status == HTTPStatus.BAD_REQUEST:
+            raise RejectedError(
+                Rejection.LOAD_REFUSED, f"the engine takes no virtual tokens: {_words(error, candidate)}"
+            ) from error
         raise RejectedError(
             Rejection.WRONG_WEIGHTS, f"the engine could not compute with it: {_words(error, candidate)}"
         ) from error

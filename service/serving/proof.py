@@ -10,12 +10,12 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from service.artifacts import CanarySequence
-from service.engine.client import EngineClient
+from service.serving.routes import Route
 
 TOLERANCE_FLOOR: Final = 0.005
 """Nats per token. Where trainer and engine both compute in 32 bits their noise is 0.00001 (measured); the
@@ -128,31 +128,42 @@ class Prover:
         self._base: OrderedDict[tuple[int, tuple[int, ...]], tuple[float, ...]] = OrderedDict()
 
     async def prove(
-        self,
-        *,
-        client: EngineClient,
-        generation: int,
-        base_name: str,
-        model: str,
-        canary: Sequence[CanarySequence],
+        self, *, base: Route, served: Route, generation: int, canary: Sequence[CanarySequence]
     ) -> Comparison:
-        """Compare what is served as `model` with the canary. Raises EngineRefused, Unavailable."""
+        """Compare what `served` says with the canary, wherever it can be measured; `generation` is that of
+        the engine behind `base`. Raises EngineRefused, Unavailable."""
         # Sequences of one model go together, in one batch; the two models do not, so that neither can hide in
         # the other's company.
         served_base = await asyncio.gather(
-            *(self._base_logprobs(client, generation, base_name, sequence.token_ids) for sequence in canary)
+            *(self._base_logprobs(base, generation, sequence.token_ids) for sequence in canary)
         )
-        served_adapter = await asyncio.gather(
-            *(client.prompt_logprobs(model=model, token_ids=sequence.token_ids) for sequence in canary)
+        served_adapter = await asyncio.gather(*(served.logprobs(sequence.token_ids) for sequence in canary))
+        places = [served.places(len(sequence.token_ids)) for sequence in canary]
+        return compare(
+            [_at(sequence, where) for sequence, where in zip(canary, places, strict=True)],
+            served_base=[_picked(each, where) for each, where in zip(served_base, places, strict=True)],
+            served_adapter=served_adapter,
         )
-        return compare(canary, served_base=served_base, served_adapter=served_adapter)
 
     async def _base_logprobs(
-        self, client: EngineClient, generation: int, base_name: str, token_ids: tuple[int, ...]
+        self, base: Route, generation: int, token_ids: tuple[int, ...]
     ) -> tuple[float, ...]:
         key = (generation, token_ids)
         if key not in self._base:
-            self._base[key] = await client.prompt_logprobs(model=base_name, token_ids=token_ids)
+            self._base[key] = await base.logprobs(token_ids)
             while len(self._base) > _MAX_CACHED:
                 self._base.popitem(last=False)
         return self._base[key]
+
+
+def _at(sequence: CanarySequence, places: Sequence[int]) -> CanarySequence:
+    """What was recorded at `places` alone."""
+    return replace(
+        sequence,
+        base_logprobs=_picked(sequence.base_logprobs, places),
+        adapter_logprobs=_picked(sequence.adapter_logprobs, places),
+    )
+
+
+def _picked(logprobs: Sequence[float], places: Sequence[int]) -> tuple[float, ...]:
+    return tuple(logprobs[place] for place in places)

@@ -13,6 +13,7 @@ from time import monotonic
 
 import structlog
 
+from service.artifacts import Form
 from service.changes import Changes
 from service.engine.client import EngineClient
 from service.engine.face import Engine, EngineState
@@ -34,6 +35,7 @@ from service.serving.plan import (
     plan,
 )
 from service.serving.proof import Comparison, Prover
+from service.serving.routes import Routes
 from service.serving.served import Proven, Served
 from trainer.config import BaseModel
 
@@ -54,6 +56,7 @@ class Reconciler:
         registry: Registry,
         engine: Engine,
         served: Served,
+        routes: Routes,
         artifacts_dir: Path,
         base: BaseModel,
         changes: Changes,
@@ -66,6 +69,7 @@ class Reconciler:
         self._registry = registry
         self._engine = engine
         self._served = served
+        self._routes = routes
         self._artifacts_dir = artifacts_dir
         self._base = base
         self._changes = changes
@@ -123,7 +127,8 @@ class Reconciler:
             await self._disposal.collect(generation)
 
     def _observed(self, models: tuple[EngineModel, ...]) -> Observed:
-        adapters = {model.name: model.path or "" for model in models if model.base_model is not None}
+        adapters = self._routes.held()
+        adapters |= {model.name: model.path or "" for model in models if model.base_model is not None}
         return Observed(
             loaded=adapters,
             proven=self._served.proven(),
@@ -152,7 +157,7 @@ class Reconciler:
             case Serve(row=row):
                 model, work = row.model, self._serve(row, client, generation)
             case Recheck(row=row):
-                model, work = row.model, self._recheck(row, client, generation)
+                model, work = row.model, self._recheck(row, generation)
             case Quarantine(row=row, deaths=deaths):
                 model, work = row.model, self._quarantine(row, deaths)
             case Retire(row=row):
@@ -200,7 +205,7 @@ class Reconciler:
                 if row.state == VersionState.PENDING:
                     row = await self._registry.move_version(row, VersionState.VERIFYING)
                 loads = self._loads
-                comparison = await self._prove(candidate, client, generation)
+                comparison = await self._prove(candidate, generation)
             except RejectedError as error:
                 await self._reject(row, error, monotonic() - started)
                 return
@@ -225,18 +230,18 @@ class Reconciler:
         )
 
     async def _load(self, candidate: Candidate, client: EngineClient, generation: int) -> None:
-        self._disposal.told(candidate.manifest.digest, generation)
-        await onboarding.load(candidate, client=client, base_name=self._base.name)
-        self._loads += 1
+        if candidate.manifest.form is Form.ADAPTER:
+            self._disposal.told(candidate.manifest.digest, generation)
+        await onboarding.load(candidate, client=client, base_name=self._base.name, routes=self._routes)
+        if candidate.manifest.form is Form.ADAPTER:
+            self._loads += 1
 
-    async def _prove(
-        self, candidate: Candidate, client: EngineClient, generation: int, sequences: int | None = None
-    ) -> Comparison:
+    async def _prove(self, candidate: Candidate, generation: int, sequences: int | None = None) -> Comparison:
         comparison = await onboarding.prove(
             candidate,
-            client=client,
+            base=self._routes.base,
+            served=self._routes.of(candidate.model),
             generation=generation,
-            base_name=self._base.name,
             prover=self._prover,
             sequences=sequences,
         )
@@ -244,15 +249,15 @@ class Reconciler:
             raise unavailable("the engine was restarted during the proof")
         return comparison
 
-    async def _recheck(self, row: VersionRow, client: EngineClient, generation: int) -> None:
+    async def _recheck(self, row: VersionRow, generation: int) -> None:
         """Prove an ACTIVE version again, on a part of its canary; on all of it where that part disagrees."""
         loads, started = self._loads, monotonic()
         try:
             candidate = await self._examine(row)
             try:
-                await self._prove(candidate, client, generation, sequences=1)
+                await self._prove(candidate, generation, sequences=1)
             except RejectedError:
-                await self._prove(candidate, client, generation)
+                await self._prove(candidate, generation)
         except RejectedError as error:
             await self._reject(row, error, monotonic() - started)
         else:
@@ -280,7 +285,7 @@ class Reconciler:
         self._served.remove(row.model)
         if self._served.answers(row.model):
             return
-        await client.unload_adapter(row.model)
+        await self._unload(row.model, client)
         self._settle(row.model)
         await self._registry.move_version(row, VersionState.RETIRED)
 
@@ -289,7 +294,11 @@ class Reconciler:
         if self._served.answers(model):
             return
         _log.info("unloading what should not be loaded", model=model)
-        await client.unload_adapter(model)
+        await self._unload(model, client)
+
+    async def _unload(self, model: str, client: EngineClient) -> None:
+        if not self._routes.discard(model):
+            await client.unload_adapter(model)
 
     def _settle(self, model: str) -> None:
         """There is an outcome: nothing that happens from now on is this version's fault."""

@@ -1,8 +1,9 @@
 """A vLLM that computes nothing: the routes, shapes and codes of vLLM 0.32's API server, and switches to
 misbehave.
 
-Log-probabilities are a fixed function of the tokens and of the bytes of the adapter's weights file, so that
-a test can write a canary that fits an adapter, or another one's. `tests/service/test_engine_real.py` asks
+Log-probabilities are a fixed function of the tokens and of the bytes of the adapter's weights file (or of the
+virtual tokens before a prompt of embeddings), so that a test can write a canary that fits an adapter, or
+another one's. `tests/service/test_engine_real.py` asks
 this and the real server the same things and compares the answers.
 
     python -m tests.doubles.engine --port 0 --model DIRECTORY --served-model-name base
@@ -12,8 +13,11 @@ runs it as a process of its own, for tests of supervision.
 
 import argparse
 import asyncio
+import base64
+import binascii
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -49,6 +53,10 @@ class Faults:
     dies_at_load: set[str] = field(default_factory=set)
     stalled_loads: set[str] = field(default_factory=set)
     """Adapters whose load never answers and never happens."""
+    without_prompt_embeds: bool = False
+    """Whether it was started without --enable-prompt-embeds."""
+    deaf_to_virtual_tokens: bool = False
+    """Whether rows that are no token's are served as if they were not there."""
     broken_weights: set[str] = field(default_factory=set)
     """Adapters that every computation fails with."""
     cut_stream_at: int | None = None
@@ -67,6 +75,17 @@ class Loaded:
 
     path: str
     weights: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A prompt, whichever way it came."""
+
+    token_ids: list[int]
+    virtual: bytes
+    """Rows of the embeddings before the tokens that are no token's."""
+    length: int
+    """Places of the context that it takes."""
 
 
 def logprobs(weights: bytes | None, token_ids: Sequence[int], noise: float = 0.0) -> list[float]:
@@ -98,14 +117,16 @@ class EngineDouble:
         base_name: str = "base",
         base_path: str = "/models/base",
         max_model_length: int = 2048,
+        embeddings: Sequence[bytes] = (),
         api_key: str | None = None,
         noise: float = 0.003,
         answer_tokens: int = 5,
         token_seconds: float = 0.0,
         exits: bool = False,
     ) -> None:
-        """`exits`: whether dying ends the process, not only every connection. `noise`: how far its log-
-        probabilities are from `logprobs`, as another implementation's would be."""
+        """`embeddings` are the rows of its embedding matrix. `exits`: whether dying ends the process, not
+        only every connection. `noise`: how far its log-probabilities are from `logprobs`, as another
+        implementation's would be."""
         self.base_name = base_name
         self.faults = Faults()
         self.adapters: dict[str, Loaded] = {}
@@ -127,6 +148,7 @@ class EngineDouble:
         """When set, streams wait for it after their first token."""
         self._base_path = base_path
         self._max_model_length = max_model_length
+        self._tokens = {row: token for token, row in enumerate(embeddings)}
         self._api_key = api_key
         self._noise = noise
         self._answer_tokens = answer_tokens
@@ -253,29 +275,46 @@ class EngineDouble:
             return _error(400, "Bad Request", "1 validation error: JSON decode error", param="body.9")
         if self.stalled_completions:
             await asyncio.Event().wait()
-        model, prompt, limit = fields["model"], fields["prompt"], fields["max_tokens"]
+        model, limit = fields["model"], fields["max_tokens"]
         if model != self.base_name and model not in self.adapters:
             message = f"The model `{model}` does not exist. Valid aliases: {self.base_name}."
             return _error(404, "NotFoundError", message, param="model")
-        if len(prompt) + limit > self._max_model_length:
+        try:
+            asked = self._read_prompt(fields)
+        except ValueError as error:
+            return _error(400, "BadRequestError", str(error), param="prompt_embeds")
+        if asked.length + limit > self._max_model_length:
             message = f"max_tokens={limit} cannot be greater than max_model_len={self._max_model_length}."
             return _error(400, "BadRequestError", message, param="max_tokens")
         if model in self.faults.broken_weights:
             return _error(500, "InternalServerError", "Out of range float values are not JSON compliant")
         if fields.get("stream"):
-            return await self._stream(request, fields)
-        return web.json_response(self._whole(fields))
+            return await self._stream(request, fields, asked)
+        return web.json_response(self._whole(fields, asked))
 
-    def _whole(self, fields: Mapping[str, object]) -> Mapping[str, object]:
-        prompt = fields["prompt"]
-        assert isinstance(prompt, list)
+    def _read_prompt(self, fields: Mapping[str, object]) -> Asked:
+        """Raises ValueError as vLLM refuses."""
+        prompt = fields.get("prompt")
+        if isinstance(prompt, list):
+            return Asked(token_ids=prompt, virtual=b"", length=len(prompt))
+        if self.faults.without_prompt_embeds:
+            raise ValueError("You must set `--enable-prompt-embeds` to input `prompt_embeds`.")
+        if fields.get("prompt_logprobs") is not None:
+            raise ValueError("prompt_logprobs is not compatible with prompt embeds.")
+        rows = _rows(str(fields["prompt_embeds"]))
+        token_ids = [self._tokens[row] for row in rows if row in self._tokens]
+        virtual = b"".join(row for row in rows if row not in self._tokens)
+        return Asked(token_ids=token_ids, virtual=virtual, length=len(rows))
+
+    def _whole(self, fields: Mapping[str, object], asked: Asked) -> Mapping[str, object]:
         model = str(fields["model"])
+        weights = self._weights(model, asked)
         entries: list[object] | None = None
         if fields.get("prompt_logprobs") is not None:
-            measured = logprobs(self._weights(model), prompt, self._noise)
+            measured = logprobs(weights, asked.token_ids, self._noise)
             entries = [None] + [
                 {str(token): {"logprob": value, "rank": 1, "decoded_token": f"t{token}"}}
-                for token, value in zip(prompt[1:], measured, strict=True)
+                for token, value in zip(asked.token_ids[1:], measured, strict=True)
             ]
         nothing = dict.fromkeys(
             ("logprobs", "stop_reason", "token_ids", "prompt_token_ids", "routed_experts")
@@ -287,16 +326,30 @@ class EngineDouble:
             "prompt_logprobs": entries,
             **nothing,
         }
+        if (wanted := fields.get("logprob_token_ids")) is not None:
+            assert isinstance(wanted, list)
+            values = {
+                f"token_id:{token}": logprobs(weights, [*asked.token_ids, token], self._noise)[-1]
+                for token in wanted
+            }
+            choice["logprobs"] = {
+                "text_offset": [0],
+                "token_logprobs": [-0.5],
+                "tokens": ["token_id:0"],
+                "top_logprobs": [{"token_id:0": -0.5, **values}],
+            }
         extra = dict.fromkeys(("service_tier", "kv_transfer_params", "ec_transfer_params", "metrics"))
         details = dict.fromkeys(("prompt_tokens_details", "completion_tokens_details"))
         return {
             **self._head(model),
             "choices": [choice],
-            "usage": {**_usage(len(prompt), 1), **details},
+            "usage": {**_usage(asked.length, 1), **details},
             **extra,
         } | {"system_fingerprint": "vllm-double"}
 
-    def _weights(self, model: str) -> bytes | None:
+    def _weights(self, model: str, asked: Asked) -> bytes | None:
+        if asked.virtual and not self.faults.deaf_to_virtual_tokens:
+            return asked.virtual
         if model == self.base_name or model in self.faults.as_base:
             return None
         return self.adapters[self.faults.swapped.get(model, model)].weights
@@ -304,13 +357,15 @@ class EngineDouble:
     def _head(self, model: str) -> Mapping[str, object]:
         return {"id": "cmpl-0", "object": "text_completion", "created": int(time.time()), "model": model}
 
-    async def _stream(self, request: web.Request, fields: Mapping[str, object]) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, fields: Mapping[str, object], asked: Asked
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         self.streams += 1
         sent = 0
         try:
-            async for event in self._events(fields):
+            async for event in self._events(fields, asked):
                 payload = f"data: {event}\n\n".encode()
                 cut = self.faults.cut_stream_at
                 if cut is not None and sent + len(payload) > cut:
@@ -324,9 +379,9 @@ class EngineDouble:
             self.stream_ended.set()
         return response
 
-    async def _events(self, fields: Mapping[str, object]) -> AsyncIterator[str]:
-        prompt, limit, model = fields["prompt"], fields["max_tokens"], str(fields["model"])
-        assert isinstance(prompt, list) and isinstance(limit, int)
+    async def _events(self, fields: Mapping[str, object], asked: Asked) -> AsyncIterator[str]:
+        limit, model = fields["max_tokens"], str(fields["model"])
+        assert isinstance(limit, int)
         head = self._head(model)
         words: Sequence[str] = WORDS if self.respond is None else (self.respond(fields),)
         wanted = self._answer_tokens if self.respond is None else 1
@@ -341,15 +396,28 @@ class EngineDouble:
             reason = ("length" if limit < wanted else self.faults.finish_reason) if last else None
             choice = {"index": 0, "text": words[token % len(words)], "finish_reason": reason}
             nothing = dict.fromkeys(("logprobs", "stop_reason", "prompt_token_ids", "token_ids"))
-            usage = _usage(len(prompt), token + 1)
+            usage = _usage(asked.length, token + 1)
             yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})
             if self._token_seconds:
                 await asyncio.sleep(self._token_seconds)
             if self.hold is not None:
                 await self.hold.wait()
-        usage = _usage(len(prompt), count)
+        usage = _usage(asked.length, count)
         yield json.dumps({**head, "choices": [], "usage": usage, "system_fingerprint": "vllm-double"})
         yield "[DONE]"
+
+
+def _rows(encoded: str) -> list[bytes]:
+    """The rows of an encoded tensor. Raises ValueError as vLLM refuses."""
+    import torch  # noqa: PLC0415  (seconds, which tests without embeddings need not wait for)
+
+    try:
+        tensor = torch.load(io.BytesIO(base64.b64decode(encoded, validate=True)), weights_only=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:
+        raise ValueError("`prompt_embeds` could not be deserialized as a torch tensor") from error
+    return [row.view(torch.uint8).numpy().tobytes() for row in tensor]
 
 
 def _drop(request: web.Request) -> None:

@@ -6,13 +6,15 @@ Nothing is trained: what counts here is that the recorded figures are those of t
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save
-from transformers import AutoModelForCausalLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from trainer.canary import CanarySequence, measure
 from trainer.config import BaseModel
@@ -46,6 +48,17 @@ class Workshop:
                     parameter.copy_(parameter.bfloat16())
         return Adapter(base=self._base, model=adapted, rank=rank)
 
+    def draw_prompt(self, *, seed: int, tokens: int = 8) -> "Prompt":
+        """Virtual tokens: the embeddings of drawn tokens, shaken."""
+        model = AutoModelForCausalLM.from_pretrained(
+            self._base.path, dtype=self._dtype, local_files_only=True
+        )
+        table = model.get_input_embeddings().weight.detach()
+        generator = torch.Generator().manual_seed(seed)
+        drawn = table[torch.randint(len(table), (tokens,), generator=generator)].float()
+        shaken = drawn + torch.randn(drawn.shape, generator=generator) * drawn.std()
+        return Prompt(base=self._base, model=model, rows=shaken.bfloat16())
+
 
 class Adapter:
     """Weights and what they say."""
@@ -71,19 +84,67 @@ class Adapter:
         """Write the artifact; gives its digest. `renamed` replaces a part of every tensor's name."""
         tensors = {name.replace(*renamed): tensor for name, tensor in self.tensors.items()}
         files = {"adapter_config.json": self.config, "adapter_model.safetensors": save(tensors)}
-        manifest = {
-            "format": 1,
-            "rank": self._rank,
-            "base_model": {"name": self._base.name, "revision": self._base.revision},
-            "files": {
-                name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-                for name, content in files.items()
-            },
-            "canary": {"sequences": [asdict(sequence) for sequence in canary or self.canary]},
+        fields = {"technique": "lora", "rank": self._rank}
+        return _publish(artifacts_dir, self._base, files, fields, canary or self.canary)
+
+
+class Prompt:
+    """Virtual tokens, and what the base says after them."""
+
+    def __init__(self, *, base: BaseModel, model: PreTrainedModel, rows: Tensor) -> None:
+        self._base = base
+        self.rows = rows
+        self.canary = [
+            CanarySequence(
+                token_ids=tuple(tokens),
+                base_logprobs=_logprobs(model, rows[:0], tokens),
+                adapter_logprobs=_logprobs(model, rows, tokens),
+            )
+            for tokens in TEXTS_TOKENS
+        ]
+
+    def publish(self, artifacts_dir: Path, *, canary: list[CanarySequence] | None = None) -> str:
+        """Write the artifact; gives its digest."""
+        tokens = len(self.rows)
+        config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": tokens}
+        files = {
+            "adapter_config.json": json.dumps(config).encode(),
+            "adapter_model.safetensors": save({"prompt_embeddings": self.rows}),
         }
-        content = json.dumps(manifest).encode()
-        directory = artifacts_dir / hashlib.sha256(content).hexdigest()
-        directory.mkdir(parents=True)
-        for name, body in {**files, "MANIFEST.json": content}.items():
-            (directory / name).write_bytes(body)
-        return directory.name
+        fields = {"technique": "prompt_tuning", "rank": 0, "virtual_tokens": tokens}
+        return _publish(artifacts_dir, self._base, files, fields, canary or self.canary)
+
+
+def _logprobs(model: PreTrainedModel, rows: Tensor, token_ids: Sequence[int]) -> tuple[float, ...]:
+    """Of each token but the first, with `rows` before the first."""
+    ids = torch.tensor([token_ids])
+    with torch.inference_mode():
+        words = model.get_input_embeddings()(ids)
+        prompt = torch.cat([rows[None].to(words.dtype), words], dim=1)
+        logits = model(inputs_embeds=prompt).logits[0, len(rows) : -1].float()  # [tokens - 1, vocabulary]
+    return tuple(logits.log_softmax(1).gather(1, ids[0, 1:, None])[:, 0].tolist())
+
+
+def _publish(
+    artifacts_dir: Path,
+    base: BaseModel,
+    files: Mapping[str, bytes],
+    fields: Mapping[str, object],
+    canary: Sequence[CanarySequence],
+) -> str:
+    manifest = {
+        "format": 1,
+        **fields,
+        "base_model": {"name": base.name, "revision": base.revision},
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            for name, content in files.items()
+        },
+        "canary": {"sequences": [asdict(sequence) for sequence in canary]},
+    }
+    content = json.dumps(manifest).encode()
+    directory = artifacts_dir / hashlib.sha256(content).hexdigest()
+    directory.mkdir(parents=True)
+    for name, body in {**files, "MANIFEST.json": content}.items():
+        (directory / name).write_bytes(body)
+    return directory.name

@@ -4,9 +4,11 @@ running."""
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Collection
+import random
+import struct
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -17,7 +19,7 @@ from service.changes import Changes
 from service.engine import EngineClient, EngineState
 from service.engine.client import Limits
 from service.registry import Registry, VersionRow, VersionState
-from service.serving import Chat, Reconciler, Served
+from service.serving import Chat, Reconciler, Routes, Served
 from tests.doubles.engine import EngineDouble, logprobs
 from tests.service.registry_stage import BASE, new_job, open_registry
 from tests.service.registry_stage import until as until_reached
@@ -26,6 +28,8 @@ from trainer.events import Published
 from trainer.rendering import Renderer
 
 MODEL = BaseModel(name=BASE, path=Path("/models/base"), revision="sha256:base")
+EMBEDDINGS = tuple(struct.pack("<2f", token, 0.5) for token in range(128))
+"""Rows of the base's embedding matrix: 128 tokens, hidden size 2."""
 CANARY_TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
 OUTCOMES = frozenset({VersionState.ACTIVE, VersionState.FAILED, VersionState.RETIRED})
 
@@ -40,15 +44,73 @@ def write_artifact(
     base: BaseModel = MODEL,
 ) -> str:
     """Publish an adapter whose canary fits `canary_weights` (or its own `weights`); gives its digest."""
-    of_canary = weights if canary_weights is None else canary_weights
     files = {
         "adapter_model.safetensors": weights,
         "adapter_config.json": json.dumps({"r": config_rank or rank, "peft_type": "LORA"}).encode(),
     }
+    of_canary = weights if canary_weights is None else canary_weights
+    return _publish(artifacts_dir, files, of_canary, {"technique": "lora", "rank": rank}, base)
+
+
+def write_prompt(
+    artifacts_dir: Path,
+    seed: int,
+    *,
+    tokens: int = 3,
+    canary_seed: int | None = None,
+    width: int = 2,
+    says_tokens: int | None = None,
+    harm: bytes | None = None,
+) -> str:
+    """Publish virtual tokens drawn by `seed`, whose canary fits them or those of `canary_seed`; gives the
+    digest. `says_tokens` is what the configuration claims; `harm` takes the place of their last bytes."""
+    numbers = _virtual_tokens(seed, tokens, width)
+    if harm is not None:
+        numbers = numbers[: -len(harm)] + harm
+    files = {
+        "adapter_model.safetensors": safetensors("prompt_embeddings", "BF16", [tokens, width], numbers),
+        "adapter_config.json": json.dumps(
+            {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": says_tokens or tokens}
+        ).encode(),
+    }
+    of_canary = numbers if canary_seed is None else _virtual_tokens(canary_seed, tokens, width)
+    served = bytearray(2 * len(of_canary))  # as 32-bit numbers, which the base has
+    served[2::4], served[3::4] = of_canary[0::2], of_canary[1::2]
+    manifest = {"technique": "prompt_tuning", "rank": 0, "virtual_tokens": says_tokens or tokens}
+    return _publish(artifacts_dir, files, bytes(served), manifest, MODEL)
+
+
+def _virtual_tokens(seed: int, tokens: int, width: int) -> bytes:
+    drawn = random.Random(seed)
+    return b"".join(struct.pack("<f", drawn.uniform(1, 2))[2:] for _ in range(tokens * width))
+
+
+def safetensors(name: str, dtype: str, shape: list[int], numbers: bytes) -> bytes:
+    """A file with one tensor."""
+    header = json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": [0, len(numbers)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + numbers
+
+
+def write_base(directory: Path) -> BaseModel:
+    """The base model's files, as far as the service reads them."""
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 2}))
+    table = safetensors("model.embed_tokens.weight", "F32", [len(EMBEDDINGS), 2], b"".join(EMBEDDINGS))
+    (directory / "model.safetensors").write_bytes(table)
+    return replace(MODEL, path=directory)
+
+
+def _publish(
+    artifacts_dir: Path,
+    files: Mapping[str, bytes],
+    of_canary: bytes,
+    fields: Mapping[str, object],
+    base: BaseModel,
+) -> str:
     manifest = {
         "format": 1,
         "adapter_id": "support",
-        "rank": rank,
+        **fields,
         "base_model": {"name": base.name, "revision": base.revision},
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
@@ -140,6 +202,7 @@ class Stage:
     double: EngineDouble
     engine: DoubleEngine
     served: Served
+    routes: Routes
     changes: Changes
     artifacts_dir: Path
     chat: Chat
@@ -188,18 +251,21 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
     changes = Changes()
     async with (
         open_registry(tmp_path, changes=changes) as registry,
-        EngineDouble(base_name=MODEL.name, base_path=str(MODEL.path)) as double,
+        EngineDouble(base_name=MODEL.name, base_path=str(MODEL.path), embeddings=EMBEDDINGS) as double,
     ):
+        base = write_base(tmp_path / "base")
         engine = DoubleEngine(double, changes, supervised=supervised)
         served = Served(engine=engine, changes=changes)
+        routes = Routes(engine=engine, base=base)
         artifacts_dir = tmp_path / "artifacts"
         artifacts_dir.mkdir(exist_ok=True)
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
             served=served,
+            routes=routes,
             artifacts_dir=artifacts_dir,
-            base=MODEL,
+            base=base,
             changes=changes,
             period_seconds=0.1,
             rest_seconds=0.02,
@@ -211,14 +277,16 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
                 double=double,
                 engine=engine,
                 served=served,
+                routes=routes,
                 changes=changes,
                 artifacts_dir=artifacts_dir,
                 chat=Chat(
                     registry=registry,
                     engine=engine,
                     served=served,
+                    routes=routes,
                     renderer=renderer(tmp_path / "tokenizer"),
-                    base=MODEL,
+                    base=base,
                     max_answers=4,
                 ),
             )

@@ -39,7 +39,7 @@ async def _answer(
     client: EngineClient, model: str = "base", max_tokens: int = 16
 ) -> tuple[str, list[str | None], int]:
     text, reasons, tokens = "", [], 0
-    stream = client.stream(model=model, token_ids=PROMPT, sampling=Sampling(max_tokens=max_tokens))
+    stream = client.stream(model=model, prompt=PROMPT, sampling=Sampling(max_tokens=max_tokens))
     async with aclosing(stream) as chunks:
         async for chunk in chunks:
             text += chunk.text
@@ -68,7 +68,8 @@ async def test_an_answer_cut_at_any_byte_is_never_taken_for_one(
 ) -> None:
     double.faults.cut_stream_at = 10**6
     whole = 0
-    async for event in double._events({"prompt": list(PROMPT), "max_tokens": 16, "model": "base"}):
+    fields = {"prompt": list(PROMPT), "max_tokens": 16, "model": "base"}
+    async for event in double._events(fields, double._read_prompt(fields)):
         whole += len(f"data: {event}\n\n")
     for cut in [*range(0, whole - 2, 13), *range(whole - 40, whole - 1)]:
         double.faults.cut_stream_at = cut
@@ -100,7 +101,7 @@ async def test_an_error_event_within_http_200_is_an_error(
 
 async def test_closing_an_answer_ends_it_at_the_engine(double: EngineDouble, client: EngineClient) -> None:
     double.hold = asyncio.Event()
-    stream = client.stream(model="base", token_ids=PROMPT, sampling=Sampling(max_tokens=16))
+    stream = client.stream(model="base", prompt=PROMPT, sampling=Sampling(max_tokens=16))
     await anext(stream)
     assert double.streams == 1
 

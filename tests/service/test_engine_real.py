@@ -21,10 +21,11 @@ from service.changes import Changes
 from service.engine import EngineClient, EngineState, Supervisor
 from service.engine.supervisor import Health
 from service.registry import Registry, VersionRow, VersionState
-from service.serving import Chat, ChatMessage, ChatTurn, Reconciler, Served
+from service.serving import Chat, ChatMessage, ChatTurn, Reconciler, Routes, Served
+from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
-from tests.service.real_adapters import Workshop
+from tests.service.real_adapters import TEXTS_TOKENS, Workshop
 from tests.service.registry_stage import open_registry
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import register
@@ -48,6 +49,7 @@ class Real:
     registry: Registry
     engine: Supervisor
     served: Served
+    routes: Routes
     chat: Chat
     changes: Changes
     artifacts_dir: Path
@@ -112,10 +114,12 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
             health=Health(probe_timeout_seconds=60.0, first_backoff_seconds=0.1),
         )
         served = Served(engine=engine, changes=changes)
+        routes = Routes(engine=engine, base=base)
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
             served=served,
+            routes=routes,
             artifacts_dir=settings.artifacts_dir,
             base=base,
             changes=changes,
@@ -124,6 +128,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
             registry=registry,
             engine=engine,
             served=served,
+            routes=routes,
             renderer=Renderer.from_directory(base_model_dir),
             base=base,
         )
@@ -134,6 +139,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
                 registry=registry,
                 engine=engine,
                 served=served,
+                routes=routes,
                 chat=chat,
                 changes=changes,
                 artifacts_dir=settings.artifacts_dir,
@@ -190,6 +196,9 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
         real.artifacts_dir / (await asyncio.to_thread(real.workshop.draw, seed=9)).publish(real.artifacts_dir)
     )
     name = real.base.name
+    table = EmbeddingTable(real.base.path)
+    rows = [table.compose(SoftPrompt(rows=b"", tokens=0), [token]).rows for token in range(10)]
+    embeddings = table.compose(SoftPrompt(rows=b"\x3f" * len(rows[0]), tokens=1), [1, 5, 9]).encoded()
     calls: list[tuple[str, object | None]] = [
         ("/v1/models", None),
         ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
@@ -207,22 +216,52 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
                 "stream_options": {"include_usage": True, "continuous_usage_stats": True},
             },
         ),
+        (
+            "/v1/completions",
+            {
+                "model": name,
+                "prompt_embeds": embeddings,
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "logprobs": 1,
+                "logprob_token_ids": [7],
+                "return_tokens_as_token_ids": True,
+            },
+        ),
+        (
+            "/v1/completions",
+            {
+                "model": name,
+                "prompt_embeds": embeddings,
+                "max_tokens": 4,
+                "stream": True,
+                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            },
+        ),
+        (
+            "/v1/completions",
+            {"model": name, "prompt_embeds": embeddings, "max_tokens": 1, "prompt_logprobs": 0},
+        ),
+        ("/v1/completions", {"model": name, "prompt_embeds": embeddings, "max_tokens": 4000}),
+        ("/v1/completions", {"model": name, "prompt_embeds": "AAAA", "max_tokens": 1}),
         ("/health", None),
+        ("/v1/chat/completions", {"model": name, "messages": [{"role": "user", "content": "x"}]}),
         ("/adapters", {"name": "x@1", "src": path}),
         ("/invocations", {"model": name, "prompt": [1], "max_tokens": 1}),
     ]
-    async with EngineDouble(base_name=name, max_model_length=512) as double:
+    async with EngineDouble(base_name=name, max_model_length=512, embeddings=rows) as double:
         fake = EngineClient(url=double.url)
         for route, body in calls:
             assert await _ask(fake, route, body) == await _ask(real.engine.client, route, body), (route, body)
 
 
-async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_lives_on(real: Real) -> None:
+async def test_only_the_good_ones_of_seven_versions_become_active_and_the_engine_lives_on(real: Real) -> None:
     directory = real.artifacts_dir
     good, other, high = [
         await asyncio.to_thread(real.workshop.draw, seed=seed, rank=rank)
         for seed, rank in ((1, 8), (2, 8), (3, 32))
     ]
+    prompt, other_prompt = [await asyncio.to_thread(real.workshop.draw_prompt, seed=seed) for seed in (4, 5)]
     flipped = other.publish(directory, canary=other.canary[:2])
     with (directory / flipped / "adapter_model.safetensors").open("r+b") as file:
         file.seek(-1000, os.SEEK_END)
@@ -235,6 +274,8 @@ async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_
         "flipped": flipped,
         "high": high.publish(directory),
         "swapped": other.publish(directory, canary=good.canary),
+        "prompt": prompt.publish(directory),
+        "swapped-prompt": other_prompt.publish(directory, canary=prompt.canary),
     }
     generation = real.engine.generation
 
@@ -247,12 +288,28 @@ async def test_only_the_good_one_of_five_adapters_becomes_active_and_the_engine_
         "flipped": "CORRUPT",
         "high": "RANK_TOO_HIGH",
         "swapped": "WRONG_WEIGHTS",
+        "prompt": "ACTIVE",
+        "swapped-prompt": "WRONG_WEIGHTS",
     }
     assert real.engine.generation == generation
-    figures = found["good"].verification
-    assert figures is not None
-    assert figures.adapter_difference <= figures.tolerance < figures.effect
-    assert await real.say("good") != await real.say("")
+    for name in ("good", "prompt"):
+        figures = found[name].verification
+        assert figures is not None
+        assert figures.adapter_difference <= figures.tolerance < figures.effect
+        assert await real.say(name) != await real.say("")
+
+
+async def test_base_adapter_and_prompt_asked_at_once_say_what_they_say_alone(real: Real) -> None:
+    """Measured, not read: texts differ by a word from batch to batch, log-probabilities by the noise."""
+    sequence = tuple(TEXTS_TOKENS[1])
+    routes = [real.routes.of(name) for name in (real.base.name, "good@1", "prompt@1")]
+    alone = [await route.logprobs(sequence) for route in routes]
+
+    together = await asyncio.gather(*(route.logprobs(sequence) for route in routes for _ in range(2)))
+
+    for index, seen in enumerate(together):
+        apart = [abs(a - b) for a, b in zip(seen, alone[index // 2], strict=True)]
+        assert sum(apart) / len(apart) < 0.1
 
 
 async def test_an_answer_is_one_of_the_choices_where_there_are_any(real: Real) -> None:
@@ -267,15 +324,16 @@ async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_
     real: Real,
 ) -> None:
     generation = real.engine.generation
-    before = await real.say("good")
+    before = [await real.say("good"), await real.say("prompt")]
     group = real.engine.pid
     assert group is not None
     os.kill(group, signal.SIGKILL)
     await real.ready(generation + 1)
 
     await real.is_served("good@1")
+    await real.is_served("prompt@1")
 
-    assert await real.say("good") == before
+    assert [await real.say("good"), await real.say("prompt")] == before
     assert not _exists(lambda: os.killpg(group, 0))
     assert (await real.registry.get_version("good", 1)).state == VersionState.ACTIVE
 

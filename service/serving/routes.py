@@ -1,0 +1,128 @@
+"""How each model is asked: of which engine, under which name, with which virtual tokens before the prompt.
+
+Whoever wants something of a model by its exact name goes through here, so that all kinds of versions are
+asked alike. Whether a model may answer is not decided here.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.engine.client import EngineClient
+from service.engine.face import Engine
+from service.engine.wire import Chunk, Prompt, Sampling
+from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
+from trainer.config import BaseModel
+
+_MEASURED_PLACES = 16
+"""Of a sequence, where each place costs a request. The sequences of a canary are then some 64 tokens
+together, which tell prompts apart by orders of magnitude."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """Virtual tokens, and what is needed to put them before a prompt."""
+
+    prompt: SoftPrompt
+    table: EmbeddingTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """How one model is asked."""
+
+    engine: Engine
+    name: str
+    """What the engine calls it."""
+    prefix: Prefix | None = None
+
+    @property
+    def client(self) -> EngineClient:
+        """Client of its engine. Raises Unavailable where there is none yet."""
+        return self.engine.client
+
+    @property
+    def max_model_length(self) -> int:
+        """Tokens that prompt and answer together may have."""
+        return self.engine.max_model_length - (self.prefix.prompt.tokens if self.prefix else 0)
+
+    async def stream(self, token_ids: Sequence[int], sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+        """Stream an answer; as `EngineClient.stream`."""
+        prompt = await self._prompt(token_ids)
+        async with aclosing(self.client.stream(model=self.name, prompt=prompt, sampling=sampling)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def places(self, tokens: int) -> Sequence[int]:
+        """Which of the `tokens - 1` log-probabilities of a sequence `logprobs` gives: all, or evenly spread
+        ones up to the last where each costs a request (vLLM refuses prompt_logprobs with embeddings)."""
+        if self.prefix is None:
+            return range(tokens - 1)
+        most = min(_MEASURED_PLACES, tokens - 1)
+        return [(index + 1) * (tokens - 1) // most - 1 for index in range(most)]
+
+    async def logprobs(self, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probabilities (nats) of `token_ids[place + 1]` given those before it, for each of `places`.
+
+        Raises as `EngineClient.prompt_logprobs`.
+        """
+        if self.prefix is None:
+            return await self.client.prompt_logprobs(model=self.name, token_ids=token_ids)
+        found = await asyncio.gather(
+            *(
+                self._next_logprob(token_ids[: place + 1], token_ids[place + 1])
+                for place in self.places(len(token_ids))
+            )
+        )
+        return tuple(found)
+
+    async def _next_logprob(self, before: Sequence[int], token: int) -> float:
+        prompt = await self._prompt(before)
+        return await self.client.next_logprob(model=self.name, prompt=prompt, token=token)
+
+    async def _prompt(self, token_ids: Sequence[int]) -> Prompt:
+        if self.prefix is None:
+            return token_ids
+        return await asyncio.to_thread(self.prefix.table.compose, self.prefix.prompt, token_ids)
+
+
+class Routes:
+    """Routes to the base, to the adapters in its engine, and to the soft prompts that are held here."""
+
+    def __init__(self, *, engine: Engine, base: BaseModel) -> None:
+        self._engine = engine
+        self._base = base
+        self._table: EmbeddingTable | None = None
+        self._held: dict[str, tuple[Path, Prefix]] = {}
+
+    @property
+    def base(self) -> Route:
+        """The route to the base model."""
+        return Route(engine=self._engine, name=self._base.name)
+
+    def of(self, model: str) -> Route:
+        """The route to `model`, an exact name."""
+        if model in self._held:
+            _, prefix = self._held[model]
+            return Route(engine=self._engine, name=self._base.name, prefix=prefix)
+        return Route(engine=self._engine, name=model)
+
+    async def hold(self, model: str, *, directory: Path, virtual_tokens: int) -> None:
+        """Read the soft prompt at `directory` and put it before every prompt to `model` from now on.
+
+        Raises NoPlainEmbeddingsError, MalformedPromptError.
+        """
+        if self._table is None:
+            self._table = await asyncio.to_thread(EmbeddingTable, self._base.path)
+        prompt = await asyncio.to_thread(self._table.read_prompt, directory, virtual_tokens)
+        self._held[model] = (directory, Prefix(prompt=prompt, table=self._table))
+
+    def discard(self, model: str) -> bool:
+        """Forget the soft prompt of `model`; whether there was one."""
+        return self._held.pop(model, None) is not None
+
+    def held(self) -> dict[str, str]:
+        """Models with a soft prompt, and the directories that these were read from."""
+        return {model: str(directory) for model, (directory, _) in self._held.items()}
