@@ -71,6 +71,9 @@ class CanarySequence:
     """Of each token but the first under the base model: `len(token_ids) - 1`."""
     adapter_logprobs: tuple[float, ...]
     """The same under the adapted model."""
+    quantised_logprobs: tuple[float, ...] | None = None
+    """The same under the adapted model on the quantised base that it was trained on; None where there was
+    none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,9 +186,14 @@ def _sequence(fields: Json) -> CanarySequence:
     token_ids = tuple(count(each) for each in array(fields["token_ids"]))
     base = tuple(_finite(each) for each in array(fields["base_logprobs"]))
     adapter = tuple(_finite(each) for each in array(fields["adapter_logprobs"]))
-    if len(token_ids) < 2 or not len(base) == len(adapter) == len(token_ids) - 1:
+    given = fields.get("quantised_logprobs")
+    quantised = None if given is None else tuple(_finite(each) for each in array(given))
+    lengths = {len(each) for each in (base, adapter, quantised) if each is not None}
+    if len(token_ids) < 2 or lengths != {len(token_ids) - 1}:
         raise ValueError("a canary sequence needs one log-probability for each token but the first")
-    return CanarySequence(token_ids=token_ids, base_logprobs=base, adapter_logprobs=adapter)
+    return CanarySequence(
+        token_ids=token_ids, base_logprobs=base, adapter_logprobs=adapter, quantised_logprobs=quantised
+    )
 
 
 def _rank(manifest: Json, config: Json) -> int:

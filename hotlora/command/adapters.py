@@ -112,6 +112,9 @@ def _version_fields(version: AdapterVersion) -> Iterable[tuple[str, str | Text]]
         yield "  from the trained", f"{proof.adapter_difference:.4f} (at most {proof.tolerance:.4f})"
         yield "  from the base", f"{proof.effect:.4f} (in training {proof.trained_effect:.4f})"
         yield "  noise", f"{proof.noise:.4f}"
+        if proof.HasField("quantisation_difference"):
+            served = f"{proof.quantisation_difference:.4f} (served on the 16-bit base, trained on the 4-bit one)"
+            yield "  from the 4-bit", served
 
 
 def load(address: str | None, name: str, *, follow: bool, as_json: bool) -> ExitCode:

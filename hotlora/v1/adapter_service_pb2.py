@@ -28,7 +28,7 @@ from hotlora.v1 import resources_pb2 as hotlora_dot_v1_dot_resources__pb2
 from hotlora.v1 import tuning_service_pb2 as hotlora_dot_v1_dot_tuning__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n hotlora/v1/adapter_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahotlora/v1/resources.proto\x1a\x1fhotlora/v1/tuning_service.proto\"\x8c\x01\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x16\n\x0elatest_version\x18\x03 \x01(\x05\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9a\x04\n\x0e\x41\x64\x61pterVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .hotlora.v1.AdapterVersion.State\x12$\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x13.hotlora.v1.Failure\x12\x12\n\ntuning_job\x18\x05 \x01(\t\x12(\n\ttechnique\x18\x06 \x01(\x0e\x32\x15.hotlora.v1.Technique\x12\x0c\n\x04rank\x18\x07 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12.\n\x0cverification\x18\n \x01(\x0b\x32\x18.hotlora.v1.Verification\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61\x63tive_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x13\n\x0fSTATE_VERIFYING\x10\x02\x12\x10\n\x0cSTATE_ACTIVE\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_RETIRING\x10\x05\x12\x11\n\rSTATE_RETIRED\x10\x06\"\xc6\x01\n\x0cVerification\x12\x0e\n\x06tokens\x18\x01 \x01(\x05\x12\x1a\n\x12\x61\x64\x61pter_difference\x18\x02 \x01(\x01\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x01\x12\x16\n\x0etrained_effect\x18\x04 \x01(\x01\x12\r\n\x05noise\x18\x05 \x01(\x01\x12\x11\n\ttolerance\x18\x06 \x01(\x01\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12/\n\x0bverify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x11GetAdapterRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"R\n\x13ListAdaptersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"V\n\x14ListAdaptersResponse\x12%\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x13.hotlora.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x14\x44\x65leteAdapterRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"\x17\n\x15\x44\x65leteAdapterResponse\"w\n\x18GetAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\"\x9f\x01\n\x1aListAdapterVersionsRequest\x12\x44\n\x06parent\x18\x01 \x01(\tB4\xbaH1r/2-^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"l\n\x1bListAdapterVersionsResponse\x12\x34\n\x10\x61\x64\x61pter_versions\x18\x01 \x03(\x0b\x32\x1a.hotlora.v1.AdapterVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x19LoadAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\"z\n\x1bUnloadAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\"y\n\x1aWatchAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$2\xcd\x05\n\x0e\x41\x64\x61pterService\x12@\n\nGetAdapter\x12\x1d.hotlora.v1.GetAdapterRequest\x1a\x13.hotlora.v1.Adapter\x12Q\n\x0cListAdapters\x12\x1f.hotlora.v1.ListAdaptersRequest\x1a .hotlora.v1.ListAdaptersResponse\x12T\n\rDeleteAdapter\x12 .hotlora.v1.DeleteAdapterRequest\x1a!.hotlora.v1.DeleteAdapterResponse\x12U\n\x11GetAdapterVersion\x12$.hotlora.v1.GetAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion\x12\x66\n\x13ListAdapterVersions\x12&.hotlora.v1.ListAdapterVersionsRequest\x1a\'.hotlora.v1.ListAdapterVersionsResponse\x12W\n\x12LoadAdapterVersion\x12%.hotlora.v1.LoadAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion\x12[\n\x14UnloadAdapterVersion\x12\'.hotlora.v1.UnloadAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion\x12[\n\x13WatchAdapterVersion\x12&.hotlora.v1.WatchAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n hotlora/v1/adapter_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahotlora/v1/resources.proto\x1a\x1fhotlora/v1/tuning_service.proto\"\x8c\x01\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x16\n\x0elatest_version\x18\x03 \x01(\x05\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9a\x04\n\x0e\x41\x64\x61pterVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .hotlora.v1.AdapterVersion.State\x12$\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x13.hotlora.v1.Failure\x12\x12\n\ntuning_job\x18\x05 \x01(\t\x12(\n\ttechnique\x18\x06 \x01(\x0e\x32\x15.hotlora.v1.Technique\x12\x0c\n\x04rank\x18\x07 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12.\n\x0cverification\x18\n \x01(\x0b\x32\x18.hotlora.v1.Verification\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61\x63tive_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x13\n\x0fSTATE_VERIFYING\x10\x02\x12\x10\n\x0cSTATE_ACTIVE\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_RETIRING\x10\x05\x12\x11\n\rSTATE_RETIRED\x10\x06\"\x88\x02\n\x0cVerification\x12\x0e\n\x06tokens\x18\x01 \x01(\x05\x12\x1a\n\x12\x61\x64\x61pter_difference\x18\x02 \x01(\x01\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x01\x12\x16\n\x0etrained_effect\x18\x04 \x01(\x01\x12\r\n\x05noise\x18\x05 \x01(\x01\x12\x11\n\ttolerance\x18\x06 \x01(\x01\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12/\n\x0bverify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x17quantisation_difference\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x1a\n\x18_quantisation_difference\"W\n\x11GetAdapterRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"R\n\x13ListAdaptersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"V\n\x14ListAdaptersResponse\x12%\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x13.hotlora.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x14\x44\x65leteAdapterRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"\x17\n\x15\x44\x65leteAdapterResponse\"w\n\x18GetAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\"\x9f\x01\n\x1aListAdapterVersionsRequest\x12\x44\n\x06parent\x18\x01 \x01(\tB4\xbaH1r/2-^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"l\n\x1bListAdapterVersionsResponse\x12\x34\n\x10\x61\x64\x61pter_versions\x18\x01 \x03(\x0b\x32\x1a.hotlora.v1.AdapterVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x19LoadAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\"z\n\x1bUnloadAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\"y\n\x1aWatchAdapterVersionRequest\x12[\n\x04name\x18\x01 \x01(\tBM\xbaHJrH2F^adapters/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$2\xcd\x05\n\x0e\x41\x64\x61pterService\x12@\n\nGetAdapter\x12\x1d.hotlora.v1.GetAdapterRequest\x1a\x13.hotlora.v1.Adapter\x12Q\n\x0cListAdapters\x12\x1f.hotlora.v1.ListAdaptersRequest\x1a .hotlora.v1.ListAdaptersResponse\x12T\n\rDeleteAdapter\x12 .hotlora.v1.DeleteAdapterRequest\x1a!.hotlora.v1.DeleteAdapterResponse\x12U\n\x11GetAdapterVersion\x12$.hotlora.v1.GetAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion\x12\x66\n\x13ListAdapterVersions\x12&.hotlora.v1.ListAdapterVersionsRequest\x1a\'.hotlora.v1.ListAdapterVersionsResponse\x12W\n\x12LoadAdapterVersion\x12%.hotlora.v1.LoadAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion\x12[\n\x14UnloadAdapterVersion\x12\'.hotlora.v1.UnloadAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion\x12[\n\x13WatchAdapterVersion\x12&.hotlora.v1.WatchAdapterVersionRequest\x1a\x1a.hotlora.v1.AdapterVersion0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,29 +64,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADAPTERVERSION_STATE']._serialized_start=708
   _globals['_ADAPTERVERSION_STATE']._serialized_end=853
   _globals['_VERIFICATION']._serialized_start=856
-  _globals['_VERIFICATION']._serialized_end=1054
-  _globals['_GETADAPTERREQUEST']._serialized_start=1056
-  _globals['_GETADAPTERREQUEST']._serialized_end=1143
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=1145
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=1227
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1229
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1315
-  _globals['_DELETEADAPTERREQUEST']._serialized_start=1317
-  _globals['_DELETEADAPTERREQUEST']._serialized_end=1407
-  _globals['_DELETEADAPTERRESPONSE']._serialized_start=1409
-  _globals['_DELETEADAPTERRESPONSE']._serialized_end=1432
-  _globals['_GETADAPTERVERSIONREQUEST']._serialized_start=1434
-  _globals['_GETADAPTERVERSIONREQUEST']._serialized_end=1553
-  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_start=1556
-  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_end=1715
-  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_start=1717
-  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_end=1825
-  _globals['_LOADADAPTERVERSIONREQUEST']._serialized_start=1827
-  _globals['_LOADADAPTERVERSIONREQUEST']._serialized_end=1947
-  _globals['_UNLOADADAPTERVERSIONREQUEST']._serialized_start=1949
-  _globals['_UNLOADADAPTERVERSIONREQUEST']._serialized_end=2071
-  _globals['_WATCHADAPTERVERSIONREQUEST']._serialized_start=2073
-  _globals['_WATCHADAPTERVERSIONREQUEST']._serialized_end=2194
-  _globals['_ADAPTERSERVICE']._serialized_start=2197
-  _globals['_ADAPTERSERVICE']._serialized_end=2914
+  _globals['_VERIFICATION']._serialized_end=1120
+  _globals['_GETADAPTERREQUEST']._serialized_start=1122
+  _globals['_GETADAPTERREQUEST']._serialized_end=1209
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=1211
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=1293
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1295
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1381
+  _globals['_DELETEADAPTERREQUEST']._serialized_start=1383
+  _globals['_DELETEADAPTERREQUEST']._serialized_end=1473
+  _globals['_DELETEADAPTERRESPONSE']._serialized_start=1475
+  _globals['_DELETEADAPTERRESPONSE']._serialized_end=1498
+  _globals['_GETADAPTERVERSIONREQUEST']._serialized_start=1500
+  _globals['_GETADAPTERVERSIONREQUEST']._serialized_end=1619
+  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_start=1622
+  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_end=1781
+  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_start=1783
+  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_end=1891
+  _globals['_LOADADAPTERVERSIONREQUEST']._serialized_start=1893
+  _globals['_LOADADAPTERVERSIONREQUEST']._serialized_end=2013
+  _globals['_UNLOADADAPTERVERSIONREQUEST']._serialized_start=2015
+  _globals['_UNLOADADAPTERVERSIONREQUEST']._serialized_end=2137
+  _globals['_WATCHADAPTERVERSIONREQUEST']._serialized_start=2139
+  _globals['_WATCHADAPTERVERSIONREQUEST']._serialized_end=2260
+  _globals['_ADAPTERSERVICE']._serialized_start=2263
+  _globals['_ADAPTERSERVICE']._serialized_end=2980
 # @@protoc_insertion_point(module_scope)

@@ -152,6 +152,8 @@ class Verification:
     tolerance: float
     seconds: float
     time: float
+    quantisation_difference: float | None = None
+    """None where the base was not quantised in training, or that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,8 @@ class Comparison:
     trained_effect: float
     noise: float
     tolerance: float
+    quantisation_difference: float | None
+    """Served adapter with what it was on the quantised base of its training; None where there was none."""
     verdict: Verdict
     message: str
     """One sentence for a person, with the numbers."""
@@ -78,6 +80,7 @@ def compare(
         trained_effect=trained_effect,
         noise=noise,
         tolerance=tolerance,
+        quantisation_difference=_quantisation_difference(canary, served_adapter),
         verdict=verdict,
         message=message,
     )
@@ -109,6 +112,11 @@ def _judge(difference: float, effect: float, trained_effect: float, tolerance: f
         f"the engine answers as the trained adapter: {difference:.4f} nats per token apart (tolerance "
         f"{tolerance:.4f}), {effect:.4f} from the base"
     )
+
+
+def _quantisation_difference(canary: Sequence[CanarySequence], served_adapter: Logprobs) -> float | None:
+    recorded = [each.quantised_logprobs for each in canary if each.quantised_logprobs is not None]
+    return _difference(served_adapter, recorded) if len(recorded) == len(canary) else None
 
 
 def _difference(left: Logprobs, right: Logprobs) -> float:
@@ -162,6 +170,9 @@ def _at(sequence: CanarySequence, places: Sequence[int]) -> CanarySequence:
         sequence,
         base_logprobs=_picked(sequence.base_logprobs, places),
         adapter_logprobs=_picked(sequence.adapter_logprobs, places),
+        quantised_logprobs=(
+            None if sequence.quantised_logprobs is None else _picked(sequence.quantised_logprobs, places)
+        ),
     )
 
 

@@ -314,6 +314,7 @@ class Reconciler:
             trained_effect=comparison.trained_effect,
             noise=comparison.noise,
             tolerance=comparison.tolerance,
+            quantisation_difference=comparison.quantisation_difference,
             seconds=seconds,
             time=self._clock(),
         )
