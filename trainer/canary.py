@@ -25,6 +25,8 @@ class CanarySequence:
     token_ids: tuple[int, ...]
     base_logprobs: tuple[float, ...]
     adapter_logprobs: tuple[float, ...]
+    quantised_logprobs: tuple[float, ...] | None = None
+    """Those of the adapter on the 4-bit base that it was trained on; None where there was none."""
 
 
 def choose_sequences(rows: Sequence[Row]) -> list[tuple[int, ...]]:
@@ -44,21 +46,29 @@ def choose_sequences(rows: Sequence[Row]) -> list[tuple[int, ...]]:
 
 
 def measure(
-    row_loss: RowLoss, sequences: Sequence[tuple[int, ...]], between: Callable[[], None]
+    row_loss: RowLoss,
+    sequences: Sequence[tuple[int, ...]],
+    between: Callable[[], None],
+    quantised: Sequence[tuple[float, ...]] | None = None,
 ) -> list[CanarySequence]:
-    """Run each sequence through base and adapted model; `between` is called before each."""
+    """Run each sequence through base and adapted model; `between` is called before each. `quantised` is what
+    `logprobs` measured on a 4-bit base before."""
     adapted = row_loss.adapted
     with adapted.base_alone():
-        base = _logprobs(row_loss, sequences, between)
+        base = logprobs(row_loss, sequences, between)
     adapted.take_over()
-    trained = _logprobs(row_loss, sequences, between)
+    trained = logprobs(row_loss, sequences, between)
     return [
-        CanarySequence(token_ids=token_ids, base_logprobs=before, adapter_logprobs=after)
-        for token_ids, before, after in zip(sequences, base, trained, strict=True)
+        CanarySequence(
+            token_ids=token_ids, base_logprobs=before, adapter_logprobs=after, quantised_logprobs=on_quantised
+        )
+        for token_ids, before, after, on_quantised in zip(
+            sequences, base, trained, quantised or [None] * len(sequences), strict=True
+        )
     ]
 
 
-def _logprobs(
+def logprobs(
     row_loss: RowLoss, sequences: Sequence[tuple[int, ...]], between: Callable[[], None]
 ) -> list[tuple[float, ...]]:
     """Of each token but the first, by the model as it is now."""

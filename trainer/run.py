@@ -22,7 +22,7 @@ import torch
 
 from trainer import events, pacing
 from trainer.base_model import check_directory
-from trainer.canary import choose_sequences, measure
+from trainer.canary import choose_sequences, logprobs, measure
 from trainer.channel import (
     CANCELLED_EXIT_CODE,
     PAUSED_EXIT_CODE,
@@ -220,7 +220,9 @@ def _publish(
     """Round, measure on the base as it is served, and publish."""
     round_as_published(trainee.adapted)
     trainee.optimizer.state.clear()  # its memory is that of two models, and none of it is needed any more
+    quantised = None
     if job.technique is Technique.QLORA:  # the 4-bit base only stood in for the 16-bit one while training
+        quantised = logprobs(trainee.row_loss, sequences, channel.check)
         saved = trainee.matrices
         whole = load_base(job.base_model.path, trainee.dtype)
         trainee = Trainee.of(whole, job.hyperparameters, trainee.device, job.technique)
@@ -231,7 +233,7 @@ def _publish(
         channel,
         adapted=trainee.adapted,
         rendering=renderer.contract(),
-        canary=measure(trainee.row_loss, sequences, channel.check),
+        canary=measure(trainee.row_loss, sequences, channel.check, quantised),
         metrics=figures,
     )
 

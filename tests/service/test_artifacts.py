@@ -121,6 +121,8 @@ def test_a_missing_directory_is_corrupt(tmp_path: Path) -> None:
         (["canary", "sequences", 0, "adapter_logprobs", 3], float("inf")),
         (["canary", "sequences", 0, "adapter_logprobs", 3], "0"),
         (["canary", "sequences", 0, "token_ids", 3], 1.5),
+        (["canary", "sequences", 0, "quantised_logprobs"], [0.0]),
+        (["technique"], "dora"),
     ],
 )
 def test_a_malformed_manifest_is_corrupt(artifact: Path, path: list[Any], value: Any) -> None:

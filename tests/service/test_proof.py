@@ -31,6 +31,7 @@ def _judge(
     noise: float = 0.01,
     other: float = 0.0,
     adapter: Sequence[float] | None = None,
+    quantised: Sequence[float] | None = None,
 ) -> Comparison:
     """Judge an adapter that moves the model by about `effect`, served at `served` times its strength with
     `other` times somebody else's effect, on an engine with this noise."""
@@ -39,6 +40,7 @@ def _judge(
         token_ids=tuple(range(TOKENS + 1)),
         base_logprobs=tuple(BASE),
         adapter_logprobs=tuple(_plus(BASE, move)),
+        quantised_logprobs=None if quantised is None else tuple(_plus(_plus(BASE, move), quantised)),
     )
     served_base = _plus(BASE, _draw(4, noise * 1.25))
     served_adapter = _plus(_plus(BASE, move, served), elsewhere, other)
@@ -93,6 +95,16 @@ def test_the_tolerance_follows_the_noise_above_a_floor() -> None:
     assert _judge(noise=0.0).tolerance == TOLERANCE_FLOOR
     loud = _judge(noise=0.1)
     assert loud.tolerance == pytest.approx(NOISE_FACTOR * loud.noise)
+
+
+def test_what_serving_on_the_whole_base_changes_is_told_and_decides_nothing() -> None:
+    plain = _judge()
+    move = _draw(6, 0.5)
+    shifted = _judge(quantised=move)
+
+    assert plain.quantisation_difference is None
+    assert shifted.quantisation_difference == pytest.approx(0.4, rel=0.2)
+    assert shifted.verdict is Verdict.OK
 
 
 def test_a_message_carries_the_numbers() -> None:

@@ -121,6 +121,11 @@ def test_the_canary_is_what_plain_peft_measures(make_job: Jobs, family: str, tec
             logprobs(adapted, sequence["token_ids"]), abs=1e-4
         )
         assert sequence["adapter_logprobs"] != pytest.approx(expected, abs=1e-2)
+        quantised = sequence["quantised_logprobs"]
+        assert (quantised is None) == (technique is Technique.LORA)
+        if quantised is not None:  # the same adapter on other weights: near, and not the same
+            assert quantised == pytest.approx(sequence["adapter_logprobs"], abs=1.0)
+            assert quantised != pytest.approx(sequence["adapter_logprobs"], abs=1e-3)
 
 
 @torch.no_grad()
