@@ -30,7 +30,7 @@ from service.planning import Planner, Probes
 from service.registry import Registry
 from service.rpc import Server
 from service.runner import Runner
-from service.serving import Chat, Reconciler, Routes, Served
+from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
 from service.settings import Settings
 from trainer.base_model import linear_module_names
 from trainer.rendering import Renderer
@@ -51,8 +51,25 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         engine = _engine(settings)(settings=settings, base=base, changes=changes)
         served = Served(engine=engine, changes=changes)
         routes = Routes(engine=engine, base=base)
+        own_engines = OwnEngines(
+            Means(
+                registry=registry,
+                served=served,
+                routes=routes,
+                base=base,
+                settings=settings,
+                changes=changes,
+                prover=Prover(),
+            )
+        )
         chat = Chat(
-            registry=registry, engine=engine, served=served, routes=routes, renderer=renderer, base=base
+            registry=registry,
+            engine=engine,
+            served=served,
+            routes=routes,
+            own_engines=own_engines,
+            renderer=renderer,
+            base=base,
         )
         datasets = DatasetStore(
             directory=settings.datasets_dir,
@@ -127,6 +144,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     evaluator.run(),
                     runner.run(),
                     reconciler.run(),
+                    own_engines.run(),
                     engine.run(),
                 ],
             )

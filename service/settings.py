@@ -87,6 +87,20 @@ class Settings(BaseSettings):
     """Answers generated at the same time."""
     engine_start_timeout_seconds: float = Field(default=300.0, gt=0)
     """How long an engine may take from start to its first token."""
+    engine_gpu_memory_fraction: float = Field(default=0.9, gt=0, lt=1)
+    """Share of a GPU that the engine takes; on CPUs without effect. Lower it where fully fine-tuned models
+    shall be served beside the base."""
+
+    own_engines: int = Field(default=1, ge=0, le=16)
+    """Fully fine-tuned models served at the same time, each by an engine of its own; 0 means that none
+    is."""
+    own_engine_idle_seconds: float = Field(default=600.0, gt=0)
+    """An engine of a fully fine-tuned model stops after so long without an answer."""
+    own_engine_wait_seconds: float = Field(default=120.0, ge=0)
+    """How long a request waits for such an engine to start before it is told to come again; 0 means not at
+    all."""
+    own_engine_gpu_memory_fraction: float = Field(default=0.4, gt=0, lt=1)
+    """Share of a GPU that such an engine takes; on CPUs without effect."""
 
     evaluation_rows: int = Field(default=200, ge=0, le=10_000)
     """Held-out rows that a report asks at most; 0: finished jobs are not evaluated by themselves."""

@@ -58,13 +58,12 @@ def measure(
         base = logprobs(row_loss, sequences, between)
     adapted.take_over()
     trained = logprobs(row_loss, sequences, between)
+    beside: Sequence[tuple[float, ...] | None] = quantised or [None] * len(sequences)
     return [
         CanarySequence(
             token_ids=token_ids, base_logprobs=before, adapter_logprobs=after, quantised_logprobs=on_quantised
         )
-        for token_ids, before, after, on_quantised in zip(
-            sequences, base, trained, quantised or [None] * len(sequences), strict=True
-        )
+        for token_ids, before, after, on_quantised in zip(sequences, base, trained, beside, strict=True)
     ]
 
 

@@ -15,6 +15,12 @@ _STATES = {
     AdapterVersion.STATE_RETIRED: "retired",
 }
 
+_SERVING = {
+    Model.SERVING_STARTING: "active, starting",
+    Model.SERVING_ASLEEP: "active, asleep; starts when asked",
+}
+"""Of ACTIVE versions that do not answer at once."""
+
 _ENGINE = {
     Engine.STATE_STARTING: "starting",
     Engine.STATE_READY: "ready",
@@ -57,8 +63,8 @@ def label(model: Model) -> str:
     if not model.adapter_version:
         return f"{model.id} · base" if model.available else f"{model.id} · base, engine not ready"
     state = _STATES.get(model.state, "unknown")
-    if model.state == AdapterVersion.STATE_ACTIVE and not model.available:
-        state = "active, being loaded again"
+    if model.state == AdapterVersion.STATE_ACTIVE:
+        state = _SERVING.get(model.serving, state)
     return f"{model.id} · {state}"
 
 

@@ -113,7 +113,9 @@ def _version_fields(version: AdapterVersion) -> Iterable[tuple[str, str | Text]]
         yield "  from the base", f"{proof.effect:.4f} (in training {proof.trained_effect:.4f})"
         yield "  noise", f"{proof.noise:.4f}"
         if proof.HasField("quantisation_difference"):
-            served = f"{proof.quantisation_difference:.4f} (served on the 16-bit base, trained on the 4-bit one)"
+            served = (
+                f"{proof.quantisation_difference:.4f} (served on the 16-bit base, trained on the 4-bit one)"
+            )
             yield "  from the 4-bit", served
 
 

@@ -68,20 +68,34 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("id", "base_model", "adapter_version", "state", "available", "max_model_length")
+    __slots__ = ("id", "base_model", "adapter_version", "state", "available", "max_model_length", "serving")
+    class Serving(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SERVING_UNSPECIFIED: _ClassVar[Model.Serving]
+        SERVING_READY: _ClassVar[Model.Serving]
+        SERVING_STARTING: _ClassVar[Model.Serving]
+        SERVING_ASLEEP: _ClassVar[Model.Serving]
+        SERVING_NONE: _ClassVar[Model.Serving]
+    SERVING_UNSPECIFIED: Model.Serving
+    SERVING_READY: Model.Serving
+    SERVING_STARTING: Model.Serving
+    SERVING_ASLEEP: Model.Serving
+    SERVING_NONE: Model.Serving
     ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
     id: str
     base_model: str
     adapter_version: str
     state: _adapter_service_pb2.AdapterVersion.State
     available: bool
     max_model_length: int
-    def __init__(self, id: _Optional[str] = ..., base_model: _Optional[str] = ..., adapter_version: _Optional[str] = ..., state: _Optional[_Union[_adapter_service_pb2.AdapterVersion.State, str]] = ..., available: _Optional[bool] = ..., max_model_length: _Optional[int] = ...) -> None: ...
+    serving: Model.Serving
+    def __init__(self, id: _Optional[str] = ..., base_model: _Optional[str] = ..., adapter_version: _Optional[str] = ..., state: _Optional[_Union[_adapter_service_pb2.AdapterVersion.State, str]] = ..., available: _Optional[bool] = ..., max_model_length: _Optional[int] = ..., serving: _Optional[_Union[Model.Serving, str]] = ...) -> None: ...
 
 class Engine(_message.Message):
     __slots__ = ("state", "restarts", "message", "max_rank")

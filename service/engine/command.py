@@ -24,6 +24,8 @@ INSIDE = Path(__file__).parent / "inside"
 _CPU_CACHE_GIB = "1"
 """Keys and values of answers in flight; 64 answers of 2,048 tokens of the default model are 2.8 GiB at
 worst, and vLLM queues what does not fit."""
+_CPU_PROCESS_BYTES = 3 << 29
+"""vLLM's two processes without weights and cache: 1.5 GiB."""
 _CPU_INFO = Path("/proc/cpuinfo")
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of x86 (the first two) and Arm CPUs."""
@@ -99,25 +101,64 @@ def vllm_command(
     packages = packages or Packages.installed()
     return EngineCommand(
         arguments=(
-            *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
-            *("--model", str(base.path), "--served-model-name", base.name),
-            *("--host", "127.0.0.1", "--port", str(port)),
+            *_common(settings, base, port, packages),
             "--enable-lora",
             # For prompt-tuned versions; what goes into that field is composed by the service alone.
             "--enable-prompt-embeds",
             *("--max-loras", str(settings.engine_max_loras)),
             *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
             *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
-            *("--max-model-len", str(model_length(settings, base))),
-            *("--max-num-seqs", str(settings.engine_max_num_seqs)),
-            *("--dtype", _dtype() if packages.is_cpu_build else "auto"),
-            # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
-            *("--generation-config", "vllm"),
-            *("--middleware", "hotlora_engine_guard.Guard"),
-            "--disable-uvicorn-access-log",
+            *_gpu_share(packages, settings.engine_gpu_memory_fraction),
         ),
         environment={**_without_ours(), **_environment(api_key, packages)},
     )
+
+
+def own_engine_command(
+    settings: Settings, model: BaseModel, *, port: int, api_key: str, packages: Packages | None = None
+) -> EngineCommand:
+    """vLLM's API server for a whole model of ours, which needs no adapters beside it.
+
+    Raises EngineCannotStartError. `packages` None: those beside us.
+    """
+    packages = packages or Packages.installed()
+    return EngineCommand(
+        arguments=(
+            *_common(settings, model, port, packages),
+            # It starts because somebody waits for it: compiling would take longer than most of its lives.
+            "--enforce-eager",
+            *_gpu_share(packages, settings.own_engine_gpu_memory_fraction),
+        ),
+        environment={**_without_ours(), **_environment(api_key, packages)},
+    )
+
+
+def _common(settings: Settings, model: BaseModel, port: int, packages: Packages) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(model.path), "--served-model-name", model.name),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--max-model-len", str(model_length(settings, model))),
+        *("--max-num-seqs", str(settings.engine_max_num_seqs)),
+        *("--dtype", _dtype() if packages.is_cpu_build else "auto"),
+        # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
+        *("--generation-config", "vllm"),
+        *("--middleware", "hotlora_engine_guard.Guard"),
+        "--disable-uvicorn-access-log",
+    )
+
+
+def _gpu_share(packages: Packages, fraction: float) -> tuple[str, ...]:
+    return () if packages.is_cpu_build else ("--gpu-memory-utilization", str(fraction))
+
+
+def memory_needed(model: BaseModel) -> int:
+    """Bytes of main memory that an engine for `model` takes on a CPU: its weights, the cache of keys and
+    values, and the process itself. Blocks on disk."""
+    weights = sum(file.stat().st_size for file in model.path.glob("*.safetensors"))
+    widened = weights if _dtype() == "bfloat16" else 2 * weights  # published in 16 bits
+    cache_gib = float(os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB))
+    return widened + int(cache_gib * (1 << 30)) + _CPU_PROCESS_BYTES
 
 
 def _without_ours() -> dict[str, str]:

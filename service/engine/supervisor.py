@@ -70,17 +70,20 @@ class Supervisor:
         base: BaseModel,
         changes: Changes,
         command: CommandBuilder | None = None,
+        log_name: str = "engine.log",
         spawner: Spawner = spawn_leashed,
         health: Health | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`command` defaults to vLLM as `service.engine.command` starts it."""
+        """`command` defaults to vLLM as `service.engine.command` starts it; its output goes to `log_name`
+        below the logs' directory."""
         self._settings = settings
         self._base = base
         self._changes = changes
         self._command = command or (
             lambda port, api_key: vllm_command(settings, base, port=port, api_key=api_key)
         )
+        self._log_path = settings.logs_dir / log_name
         self._spawner = spawner
         self._health = health or Health()
         self._clock = clock
@@ -146,7 +149,7 @@ class Supervisor:
         self._tell(EngineState.STARTING, "the engine is starting")
         try:
             command = self._command(port, api_key)
-            process = await self._spawner(command, self._settings.logs_dir / "engine.log")
+            process = await self._spawner(command, self._log_path)
         except (EngineCannotStartError, OSError) as error:
             return f"the engine cannot be started: {error}"
         self.pid = process.pid
@@ -166,7 +169,7 @@ class Supervisor:
         try:
             await asyncio.wait({death, life}, return_when=asyncio.FIRST_COMPLETED)
             if death.done():
-                return f"the engine ended with status {death.result()}; logs/engine.log says why"
+                return f"the engine ended with status {death.result()}; logs/{self._log_path.name} says why"
             return life.result()
         finally:
             life.cancel()

@@ -237,6 +237,7 @@ def model_message(model: ServedModel) -> chat_pb.Model:
         state=None if row is None else version_state(row.state),
         available=model.available,
         max_model_length=model.max_model_length,
+        serving=f"SERVING_{model.serving.value}",
     )
 
 

@@ -1,10 +1,13 @@
 """Serving: versions brought into the engine and proven there, and answers from what was proven."""
 
 from service.serving.chat import Chat
+from service.serving.own_engine import Means
+from service.serving.own_engines import OwnEngines
+from service.serving.proof import Prover
 from service.serving.reconciler import Reconciler
 from service.serving.routes import Routes
 from service.serving.served import Served
-from service.serving.turn import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
+from service.serving.turn import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel, Serving
 
 __all__ = [
     "Chat",
@@ -12,8 +15,12 @@ __all__ = [
     "ChatMessage",
     "ChatTurn",
     "FinishReason",
+    "Means",
+    "OwnEngines",
+    "Prover",
     "Reconciler",
     "Routes",
     "Served",
     "ServedModel",
+    "Serving",
 ]

@@ -15,7 +15,8 @@ from time import monotonic
 from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
-from service.registry import Registry, VersionState
+from service.registry import Registry, VersionRow, VersionState
+from service.serving.own_engines import OwnEngines
 from service.serving.routes import Route, Routes
 from service.serving.served import Served
 from service.serving.turn import (
@@ -25,9 +26,10 @@ from service.serving.turn import (
     ChatTurn,
     FinishReason,
     ServedModel,
+    Serving,
     check_order,
 )
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 from trainer.records import Turn
 from trainer.rendering import Renderer, RenderingError
 
@@ -48,6 +50,7 @@ class Chat:
         engine: Engine,
         served: Served,
         routes: Routes,
+        own_engines: OwnEngines,
         renderer: Renderer,
         base: BaseModel,
         max_answers: int = 256,
@@ -59,6 +62,7 @@ class Chat:
         self._engine = engine
         self._served = served
         self._routes = routes
+        self._own_engines = own_engines
         self._renderer = renderer
         self._base = base
         self._max_answers = max_answers
@@ -70,13 +74,14 @@ class Chat:
         engine."""
         length = self._engine.max_model_length
         ready = self._engine.state is EngineState.READY
+        starting = Serving.READY if ready else Serving.STARTING
         gone = {row.model for row in await self._registry.deleted_versions()}
         rows = await self._registry.all_versions(_LISTED)
         base = ServedModel(
             id=self._base.name,
             base_model=self._base.name,
             version=None,
-            available=ready,
+            serving=starting,
             max_model_length=length,
         )
         versions = [
@@ -84,7 +89,7 @@ class Chat:
                 id=row.model,
                 base_model=self._base.name,
                 version=row,
-                available=row.state == VersionState.ACTIVE and self._served.holds(row.model),
+                serving=self._serving(row),
                 max_model_length=self._routes.of(row.model).max_model_length,
             )
             for _, of_adapter in groupby(rows, key=lambda row: row.adapter_id)
@@ -93,20 +98,25 @@ class Chat:
         ]
         return [base, *versions]
 
+    def _serving(self, row: VersionRow) -> Serving:
+        if row.technique is Technique.FULL:
+            return self._own_engines.serving(row)
+        if row.state == VersionState.ACTIVE and self._served.holds(row.model):
+            return Serving.READY
+        return Serving.NONE if row.state == VersionState.FAILED else Serving.STARTING
+
     async def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
         """Answer in pieces; the last one, and only that, has a finish_reason. Close it to free the engine.
 
         Raises InvalidRequest (order of messages, too long), NotFound (no such model), WrongState (not
-        ACTIVE), Unavailable (engine starting, answer cut short, version being proven again), Exhausted (too
-        many at once).
+        ACTIVE), Unavailable (engine starting, answer cut short, version being proven again, a whole model
+        that does not start in time), Exhausted (too many at once).
         """
         arrived = self._clock()
         check_order(turn.messages)
         token_ids = await self._render(turn.messages)
-        model = await self._resolve(turn.model)
+        model, route = await self._find(turn.model)
         # Nothing is awaited between the check and the count, so that no version is unloaded in between.
-        self._check_available(model)
-        route = self._routes.of(model)
         sampling = self._sampling(turn, len(token_ids), route.max_model_length)
         with self._served.answering(model):
             async with aclosing(self._answer(model, route, token_ids, sampling, arrived)) as answer:
@@ -119,9 +129,7 @@ class Chat:
         Raises as `stream`, and InvalidRequest for a prompt-tuned version: the engine tells these figures of
         token ids only.
         """
-        name = await self._resolve(model)
-        self._check_available(name)
-        route = self._routes.of(name)
+        name, route = await self._find(model)
         if route.prefix is not None:
             description = f"{name} is prompt-tuned: the engine does not tell how probable whole texts are"
             raise InvalidRequest([FieldViolation(field="model", description=description)])
@@ -184,14 +192,21 @@ class Chat:
             choices=turn.choices,
         )
 
-    async def _resolve(self, name: str) -> str:
-        if name in {"", self._base.name}:
-            return self._base.name
-        return (await self._registry.resolve_model(name)).model
+    async def _find(self, name: str) -> tuple[str, Route]:
+        """The exact name of a model that answers now, checked last of all, and how it is asked."""
+        model = self._base.name
+        if name not in {"", self._base.name}:
+            version = await self._registry.resolve_model(name)
+            if version.technique is Technique.FULL:
+                await self._own_engines.awake(version)
+            model = version.model
+        route = self._routes.of(model)
+        self._check_available(model, route)
+        return model, route
 
-    def _check_available(self, model: str) -> None:
-        if self._engine.state is not EngineState.READY:
-            raise Unavailable("ENGINE_UNAVAILABLE", self._engine.message, retry_seconds=5.0)
+    def _check_available(self, model: str, route: Route) -> None:
+        if route.engine.state is not EngineState.READY:
+            raise Unavailable("ENGINE_UNAVAILABLE", route.engine.message, retry_seconds=5.0)
         if model != self._base.name and not self._served.holds(model):
             raise Unavailable(
                 "BEING_PROVEN", f"{model} is being loaded and proven again on a new engine", retry_seconds=2.0

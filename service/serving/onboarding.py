@@ -12,11 +12,11 @@ from pathlib import Path
 from service.artifacts import ArtifactCorrupt, Form, Manifest, verify_files
 from service.engine.client import EngineClient
 from service.engine.wire import EngineRefused, unavailable
-from service.registry import VersionRow
+from service.registry import Verification, VersionRow
 from service.serving.proof import Comparison, Prover, Verdict
 from service.serving.routes import Route, Routes
 from service.serving.soft_prompts import MalformedPromptError, NoPlainEmbeddingsError
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 
 _MAX_REASON_CHARACTERS = 500
 """Of the engine's own words in a failure's message."""
@@ -69,12 +69,8 @@ async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_
             f"it was trained on {manifest.base_name} ({manifest.base_revision}), and the engine serves "
             f"{base.name} ({base.revision})",
         )
-    if manifest.form is Form.MODEL:
-        raise RejectedError(
-            Rejection.LOAD_REFUSED,
-            "the engine serves what stands beside its base; a whole model is published and kept, but not "
-            "served",
-        )
+    if (manifest.form is Form.MODEL) != (row.technique is Technique.FULL):
+        raise RejectedError(Rejection.CORRUPT, f"its files are not those of a {row.technique} training")
     rank = max(row.rank, manifest.rank)
     if rank > max_rank:
         raise RejectedError(
@@ -152,6 +148,21 @@ async def prove(
     if comparison.verdict is not Verdict.OK:
         raise RejectedError(Rejection(comparison.verdict.value), comparison.message, comparison)
     return comparison
+
+
+def verification(comparison: Comparison, *, seconds: float, time: float) -> Verification:
+    """What the registry keeps of a proof that took `seconds` and ended at `time` since the epoch."""
+    return Verification(
+        tokens=comparison.tokens,
+        adapter_difference=comparison.adapter_difference,
+        effect=comparison.effect,
+        trained_effect=comparison.trained_effect,
+        noise=comparison.noise,
+        tolerance=comparison.tolerance,
+        quantisation_difference=comparison.quantisation_difference,
+        seconds=seconds,
+        time=time,
+    )
 
 
 async def _insist_on_life(client: EngineClient, base_name: str) -> None:

@@ -19,7 +19,7 @@ from service.engine.client import EngineClient
 from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineModel, EngineRefused, unavailable
 from service.errors import Conflict, HotloraError, Unavailable
-from service.registry import Registry, Verification, VersionRow, VersionState
+from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
 from service.serving.disposal import Disposal
 from service.serving.onboarding import Candidate, RejectedError, Rejection
@@ -37,7 +37,7 @@ from service.serving.plan import (
 from service.serving.proof import Comparison, Prover
 from service.serving.routes import Routes
 from service.serving.served import Proven, Served
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 
 _log = structlog.get_logger(__name__)
 
@@ -114,7 +114,9 @@ class Reconciler:
             return
         generation, client = engine.generation, engine.client
         models = await client.models()
-        desired = await self._registry.all_versions(WANTED | {VersionState.RETIRING})
+        rows = await self._registry.all_versions(WANTED | {VersionState.RETIRING})
+        # Whole models have engines of their own, which `OwnEngines` leads.
+        desired = [row for row in rows if row.technique is not Technique.FULL]
         if engine.generation != generation:
             return
         self._blame(generation)
@@ -213,10 +215,12 @@ class Reconciler:
                 self._without_outcome[row.model] += 1
                 raise
             self._settle(row.model)
-            self._served.add(row.model, Proven(generation=generation, loads=loads))
+            self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
             _log.info("proven", model=row.model, message=comparison.message)
             if row.state == VersionState.VERIFYING:
-                verification = self._verification(comparison, monotonic() - started)
+                verification = onboarding.verification(
+                    comparison, seconds=monotonic() - started, time=self._clock()
+                )
                 await self._registry.move_version(row, VersionState.ACTIVE, verification=verification)
 
     async def _examine(self, row: VersionRow) -> Candidate:
@@ -261,7 +265,7 @@ class Reconciler:
         except RejectedError as error:
             await self._reject(row, error, monotonic() - started)
         else:
-            self._served.add(row.model, Proven(generation=generation, loads=loads))
+            self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
 
     async def _quarantine(self, row: VersionRow, deaths: int) -> None:
         error = RejectedError(
@@ -274,7 +278,11 @@ class Reconciler:
         self._served.remove(row.model)
         self._settle(row.model)
         _log.warning("rejected", model=row.model, reason=error.reason, message=error.message)
-        verification = None if error.comparison is None else self._verification(error.comparison, seconds)
+        verification = (
+            None
+            if error.comparison is None
+            else onboarding.verification(error.comparison, seconds=seconds, time=self._clock())
+        )
         await self._registry.move_version(
             row, VersionState.FAILED, failure=(error.reason, error.message), verification=verification
         )
@@ -305,16 +313,3 @@ class Reconciler:
         self._at_risk.pop(model, None)
         self._deaths.pop(model, None)
         self._without_outcome.pop(model, None)
-
-    def _verification(self, comparison: Comparison, seconds: float) -> Verification:
-        return Verification(
-            tokens=comparison.tokens,
-            adapter_difference=comparison.adapter_difference,
-            effect=comparison.effect,
-            trained_effect=comparison.trained_effect,
-            noise=comparison.noise,
-            tolerance=comparison.tolerance,
-            quantisation_difference=comparison.quantisation_difference,
-            seconds=seconds,
-            time=self._clock(),
-        )

@@ -89,13 +89,15 @@ class Route:
 
 
 class Routes:
-    """Routes to the base, to the adapters in its engine, and to the soft prompts that are held here."""
+    """Routes to the base, to the adapters in its engine, to the soft prompts that are held here, and to whole
+    models in engines of their own."""
 
     def __init__(self, *, engine: Engine, base: BaseModel) -> None:
         self._engine = engine
         self._base = base
         self._table: EmbeddingTable | None = None
         self._held: dict[str, tuple[Path, Prefix]] = {}
+        self._own: dict[str, Engine] = {}
 
     @property
     def base(self) -> Route:
@@ -107,7 +109,15 @@ class Routes:
         if model in self._held:
             _, prefix = self._held[model]
             return Route(engine=self._engine, name=self._base.name, prefix=prefix)
-        return Route(engine=self._engine, name=model)
+        return Route(engine=self._own.get(model, self._engine), name=model)
+
+    def add_engine(self, model: str, engine: Engine) -> None:
+        """`model` is asked of an engine of its own from now on."""
+        self._own[model] = engine
+
+    def remove_engine(self, model: str) -> None:
+        """Its engine ends."""
+        del self._own[model]
 
     async def hold(self, model: str, *, directory: Path, virtual_tokens: int) -> None:
         """Read the soft prompt at `directory` and put it before every prompt to `model` from now on.

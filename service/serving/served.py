@@ -1,6 +1,6 @@
 """Which versions may answer now, and how many answers each is giving.
 
-In memory on purpose: it describes one engine process. After a restart of engine or service nothing is served
+In memory on purpose: it describes engine processes. After a restart of engine or service nothing is served
 until it is proven again, whatever the registry says.
 """
 
@@ -17,18 +17,21 @@ from service.engine.face import Engine, EngineState
 class Proven:
     """A version that the engine was proven to serve."""
 
+    engine: Engine
+    """On which it was proven: the base's, or its own."""
     generation: int
-    """Of the engine that it was proven on."""
+    """Of that engine at that time."""
     loads: int
     """Adapters loaded in the reconciler's life when it was last proven; a later load calls for another
     look."""
 
 
 class Served:
-    """The versions proven on the present engine. Belongs to one event loop."""
+    """The versions proven on engines as they are now. Belongs to one event loop."""
 
     def __init__(self, *, engine: Engine, changes: Changes) -> None:
-        """`changes` hears on `versions` when the last answer of a version that was removed has ended."""
+        """`engine` is the base's. `changes` hears on `versions` when the last answer of a version that was
+        removed has ended."""
         self._engine = engine
         self._changes = changes
         self._proven: dict[str, Proven] = {}
@@ -47,14 +50,17 @@ class Served:
         proven = self._proven.get(model)
         return (
             proven is not None
-            and self._engine.state is EngineState.READY
-            and proven.generation == self._engine.generation
+            and proven.engine.state is EngineState.READY
+            and proven.generation == proven.engine.generation
         )
 
     def proven(self) -> dict[str, Proven]:
-        """What was proven on the present generation."""
-        generation = self._engine.generation
-        return {name: proven for name, proven in self._proven.items() if proven.generation == generation}
+        """What was proven on the present generation of the base's engine."""
+        return {
+            name: proven
+            for name, proven in self._proven.items()
+            if proven.engine is self._engine and proven.generation == self._engine.generation
+        }
 
     @contextmanager
     def answering(self, model: str) -> Iterator[None]:

@@ -21,6 +21,17 @@ class FinishReason(StrEnum):
     LENGTH = "length"
 
 
+class Serving(StrEnum):
+    """Whether a model answers now."""
+
+    READY = "READY"
+    STARTING = "STARTING"
+    """It will, by itself."""
+    ASLEEP = "ASLEEP"
+    """The first request wakes it."""
+    NONE = "NONE"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatMessage:
     """One turn of the conversation so far."""
@@ -74,10 +85,14 @@ class ServedModel:
     base_model: str
     version: VersionRow | None
     """None for a base model."""
-    available: bool
-    """Whether a request for it would be taken now."""
+    serving: Serving
     max_model_length: int
     """Tokens that prompt and answer together may have."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it would answer a request at once."""
+        return self.serving is Serving.READY
 
 
 def check_order(messages: Sequence[ChatMessage]) -> None:

@@ -6,7 +6,7 @@ from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import chat_service_pb2 as pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from service.engine import EngineState
-from service.serving import ChatMessage, ChatTurn, ServedModel
+from service.serving import ChatMessage, ChatTurn, ServedModel, Serving
 from tests.contract.stage import BASE, Stage
 from tests.contract.test_adapters import a_version
 
@@ -65,14 +65,15 @@ async def test_models_are_listed_with_their_states_and_the_engine_behind_them(st
     version = await a_version(stage)
     stage.engine.state, stage.engine.restarts, stage.engine.message = EngineState.STARTING, 3, "It restarts."
     stage.answers.listed = [
-        ServedModel(id=BASE, base_model=BASE, version=None, available=True, max_model_length=512),
+        ServedModel(id=BASE, base_model=BASE, version=None, serving=Serving.READY, max_model_length=512),
         ServedModel(
-            id=version.model, base_model=BASE, version=version, available=False, max_model_length=512
+            id=version.model, base_model=BASE, version=version, serving=Serving.ASLEEP, max_model_length=512
         ),
     ]
     listed = await stage.chat.ListModels(pb.ListModelsRequest())
     base, adapter = listed.models
     assert (base.id, base.adapter_version, base.available) == (BASE, "", True)
+    assert (base.serving, adapter.serving) == (pb.Model.SERVING_READY, pb.Model.SERVING_ASLEEP)
     assert base.state == adapters_pb.AdapterVersion.STATE_UNSPECIFIED
     assert (adapter.id, adapter.adapter_version) == ("support@1", "adapters/support/versions/1")
     assert adapter.state == adapters_pb.AdapterVersion.STATE_PENDING

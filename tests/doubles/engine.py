@@ -118,13 +118,15 @@ class EngineDouble:
         base_path: str = "/models/base",
         max_model_length: int = 2048,
         embeddings: Sequence[bytes] = (),
+        own_weights: bytes | None = None,
         api_key: str | None = None,
         noise: float = 0.003,
         answer_tokens: int = 5,
         token_seconds: float = 0.0,
         exits: bool = False,
     ) -> None:
-        """`embeddings` are the rows of its embedding matrix. `exits`: whether dying ends the process, not
+        """`embeddings` are the rows of its embedding matrix. `own_weights` make it another model than the
+        base (None). `exits`: whether dying ends the process, not
         only every connection. `noise`: how far its log-probabilities are from `logprobs`, as another
         implementation's would be."""
         self.base_name = base_name
@@ -148,6 +150,7 @@ class EngineDouble:
         """When set, streams wait for it after their first token."""
         self._base_path = base_path
         self._max_model_length = max_model_length
+        self._own_weights = own_weights
         self._tokens = {row: token for token, row in enumerate(embeddings)}
         self._api_key = api_key
         self._noise = noise
@@ -351,7 +354,7 @@ class EngineDouble:
         if asked.virtual and not self.faults.deaf_to_virtual_tokens:
             return asked.virtual
         if model == self.base_name or model in self.faults.as_base:
-            return None
+            return self._own_weights
         return self.adapters[self.faults.swapped.get(model, model)].weights
 
     def _head(self, model: str) -> Mapping[str, object]:

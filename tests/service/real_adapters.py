@@ -9,14 +9,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from trainer.canary import CanarySequence, measure
+from trainer.canary import CanarySequence
 from trainer.config import BaseModel
 from trainer.precision import fastest_dtype
 
@@ -59,6 +60,45 @@ class Workshop:
         shaken = drawn + torch.randn(drawn.shape, generator=generator) * drawn.std()
         return Prompt(base=self._base, model=model, rows=shaken.bfloat16())
 
+    def draw_model(self, *, seed: int) -> "WholeModel":
+        """A small model of its own with drawn weights, which speaks the base's tokens."""
+        base = AutoModelForCausalLM.from_pretrained(self._base.path, dtype=self._dtype, local_files_only=True)
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=base.config.vocab_size,
+            hidden_size=128,
+            intermediate_size=128,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=base.config.bos_token_id,
+            eos_token_id=base.config.eos_token_id,
+        )
+        return WholeModel(base=self._base, before=base, model=LlamaForCausalLM(config).bfloat16())
+
+
+class WholeModel:
+    """All weights of a model, and what it says."""
+
+    def __init__(self, *, base: BaseModel, before: PreTrainedModel, model: PreTrainedModel) -> None:
+        self._base = base
+        self._model = model
+        model.to(before.dtype)
+        self.canary = _canary(
+            [_logprobs(before, None, tokens) for tokens in TEXTS_TOKENS],
+            [_logprobs(model, None, tokens) for tokens in TEXTS_TOKENS],
+        )
+
+    def publish(self, artifacts_dir: Path) -> str:
+        """Write the artifact; gives its digest."""
+        with TemporaryDirectory() as directory:
+            self._model.bfloat16().save_pretrained(directory)
+            files = {file.name: file.read_bytes() for file in Path(directory).iterdir()}
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            files[name] = (self._base.path / name).read_bytes()
+        return _publish(artifacts_dir, self._base, files, {"technique": "full", "rank": 0}, self.canary)
+
 
 class Adapter:
     """Weights and what they say."""
@@ -72,7 +112,9 @@ class Adapter:
         self.tensors = {
             name: tensor.bfloat16().contiguous() for name, tensor in get_peft_model_state_dict(model).items()
         }
-        self.canary = measure(model, [tuple(tokens) for tokens in TEXTS_TOKENS], lambda: None)
+        with model.disable_adapter():
+            before = [_logprobs(model, None, tokens) for tokens in TEXTS_TOKENS]
+        self.canary = _canary(before, [_logprobs(model, None, tokens) for tokens in TEXTS_TOKENS])
 
     def publish(
         self,
@@ -94,14 +136,10 @@ class Prompt:
     def __init__(self, *, base: BaseModel, model: PreTrainedModel, rows: Tensor) -> None:
         self._base = base
         self.rows = rows
-        self.canary = [
-            CanarySequence(
-                token_ids=tuple(tokens),
-                base_logprobs=_logprobs(model, rows[:0], tokens),
-                adapter_logprobs=_logprobs(model, rows, tokens),
-            )
-            for tokens in TEXTS_TOKENS
-        ]
+        self.canary = _canary(
+            [_logprobs(model, None, tokens) for tokens in TEXTS_TOKENS],
+            [_logprobs(model, rows, tokens) for tokens in TEXTS_TOKENS],
+        )
 
     def publish(self, artifacts_dir: Path, *, canary: list[CanarySequence] | None = None) -> str:
         """Write the artifact; gives its digest."""
@@ -115,12 +153,22 @@ class Prompt:
         return _publish(artifacts_dir, self._base, files, fields, canary or self.canary)
 
 
-def _logprobs(model: PreTrainedModel, rows: Tensor, token_ids: Sequence[int]) -> tuple[float, ...]:
+def _canary(base: Sequence[tuple[float, ...]], adapted: Sequence[tuple[float, ...]]) -> list[CanarySequence]:
+    return [
+        CanarySequence(token_ids=tuple(tokens), base_logprobs=before, adapter_logprobs=after)
+        for tokens, before, after in zip(TEXTS_TOKENS, base, adapted, strict=True)
+    ]
+
+
+def _logprobs(
+    model: PreTrainedModel | PeftModel, rows: Tensor | None, token_ids: Sequence[int]
+) -> tuple[float, ...]:
     """Of each token but the first, with `rows` before the first."""
     ids = torch.tensor([token_ids])
     with torch.inference_mode():
-        words = model.get_input_embeddings()(ids)
-        prompt = torch.cat([rows[None].to(words.dtype), words], dim=1)
+        words = model.get_input_embeddings()(ids)  # [1, tokens, hidden]
+        rows = words[0, :0] if rows is None else rows.to(words.dtype)
+        prompt = torch.cat([rows[None], words], dim=1)
         logits = model(inputs_embeds=prompt).logits[0, len(rows) : -1].float()  # [tokens - 1, vocabulary]
     return tuple(logits.log_softmax(1).gather(1, ids[0, 1:, None])[:, 0].tolist())
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import struct
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +19,12 @@ from service.changes import Changes
 from service.engine import EngineClient, EngineState
 from service.engine.client import Limits
 from service.registry import Registry, VersionRow, VersionState
-from service.serving import Chat, Reconciler, Routes, Served
+from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
+from service.settings import Settings
 from tests.doubles.engine import EngineDouble, logprobs
 from tests.service.registry_stage import BASE, new_job, open_registry
 from tests.service.registry_stage import until as until_reached
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 from trainer.events import Published
 from trainer.rendering import Renderer
 
@@ -78,6 +79,15 @@ def write_prompt(
     served[2::4], served[3::4] = of_canary[0::2], of_canary[1::2]
     manifest = {"technique": "prompt_tuning", "rank": 0, "virtual_tokens": says_tokens or tokens}
     return _publish(artifacts_dir, files, bytes(served), manifest, MODEL)
+
+
+def write_model(
+    artifacts_dir: Path, weights: bytes, *, canary_weights: bytes | None = None, technique: str = "full"
+) -> str:
+    """Publish a whole model whose canary fits `canary_weights` (or its own `weights`); gives its digest."""
+    files = {"model.safetensors": weights, "config.json": b"{}"}
+    of_canary = weights if canary_weights is None else canary_weights
+    return _publish(artifacts_dir, files, of_canary, {"technique": technique, "rank": 0}, MODEL)
 
 
 def _virtual_tokens(seed: int, tokens: int, width: int) -> bytes:
@@ -137,10 +147,15 @@ def _publish(
 
 
 async def register(
-    registry: Registry, digest: str, *, adapter_id: str = "support", rank: int = 4
+    registry: Registry,
+    digest: str,
+    *,
+    adapter_id: str = "support",
+    rank: int = 4,
+    technique: Technique = Technique.LORA,
 ) -> VersionRow:
     """Make the artifact the adapter's next version, PENDING, as a finished job does."""
-    await registry.create_job(new_job(adapter_id=adapter_id))
+    await registry.create_job(replace(new_job(adapter_id=adapter_id), technique=technique))
     job = await registry.claim_next_job("test")
     assert job is not None
     published = Published(time=1.0, step=3, digest=digest, size_bytes=100, rank=rank)
@@ -203,6 +218,7 @@ class Stage:
     engine: DoubleEngine
     served: Served
     routes: Routes
+    own_engines: OwnEngines
     changes: Changes
     artifacts_dir: Path
     chat: Chat
@@ -246,8 +262,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Stage]:
-    """A reconciler at work on a registry, artifacts and a double below `tmp_path`."""
+async def stage(
+    tmp_path: Path,
+    *,
+    supervised: bool = True,
+    own_engines: Callable[[Means], Means] = lambda means: means,
+) -> AsyncIterator[Stage]:
+    """A reconciler at work on a registry, artifacts and a double below `tmp_path`. `own_engines` changes what
+    engines of whole models are made with."""
     changes = Changes()
     async with (
         open_registry(tmp_path, changes=changes) as registry,
@@ -259,6 +281,16 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
         routes = Routes(engine=engine, base=base)
         artifacts_dir = tmp_path / "artifacts"
         artifacts_dir.mkdir(exist_ok=True)
+        means = Means(
+            registry=registry,
+            served=served,
+            routes=routes,
+            base=base,
+            settings=Settings(home=tmp_path),
+            changes=changes,
+            prover=Prover(),
+        )
+        own = OwnEngines(own_engines(means))
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
@@ -270,7 +302,8 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
             period_seconds=0.1,
             rest_seconds=0.02,
         )
-        tasks = [asyncio.create_task(reconciler.run()), asyncio.create_task(engine.run())]
+        parts = (reconciler.run(), own.run(), engine.run())
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
             yield Stage(
                 registry=registry,
@@ -278,6 +311,7 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
                 engine=engine,
                 served=served,
                 routes=routes,
+                own_engines=own,
                 changes=changes,
                 artifacts_dir=artifacts_dir,
                 chat=Chat(
@@ -285,6 +319,7 @@ async def stage(tmp_path: Path, *, supervised: bool = True) -> AsyncIterator[Sta
                     engine=engine,
                     served=served,
                     routes=routes,
+                    own_engines=own,
                     renderer=renderer(tmp_path / "tokenizer"),
                     base=base,
                     max_answers=4,

@@ -21,7 +21,17 @@ from service.changes import Changes
 from service.engine import EngineClient, EngineState, Supervisor
 from service.engine.supervisor import Health
 from service.registry import Registry, VersionRow, VersionState
-from service.serving import Chat, ChatMessage, ChatTurn, Reconciler, Routes, Served
+from service.serving import (
+    Chat,
+    ChatMessage,
+    ChatTurn,
+    Means,
+    OwnEngines,
+    Prover,
+    Reconciler,
+    Routes,
+    Served,
+)
 from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
@@ -29,7 +39,7 @@ from tests.service.real_adapters import TEXTS_TOKENS, Workshop
 from tests.service.registry_stage import open_registry
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import register
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 from trainer.rendering import Renderer
 
 pytestmark = [
@@ -124,15 +134,28 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
             base=base,
             changes=changes,
         )
+        own_engines = OwnEngines(
+            Means(
+                registry=registry,
+                served=served,
+                routes=routes,
+                base=base,
+                settings=settings,
+                changes=changes,
+                prover=Prover(),
+            )
+        )
         chat = Chat(
             registry=registry,
             engine=engine,
             served=served,
             routes=routes,
+            own_engines=own_engines,
             renderer=Renderer.from_directory(base_model_dir),
             base=base,
         )
-        tasks = [asyncio.create_task(engine.run()), asyncio.create_task(reconciler.run())]
+        parts = (engine.run(), reconciler.run(), own_engines.run())
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
             on = Real(
                 base=base,
@@ -336,6 +359,29 @@ async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_
     assert [await real.say("good"), await real.say("prompt")] == before
     assert not _exists(lambda: os.killpg(group, 0))
     assert (await real.registry.get_version("good", 1)).state == VersionState.ACTIVE
+
+
+async def test_a_whole_model_is_proven_on_an_engine_of_its_own_which_ends_with_it(real: Real) -> None:
+    model = await asyncio.to_thread(real.workshop.draw_model, seed=6)
+    digest = await asyncio.to_thread(model.publish, real.artifacts_dir)
+    row = await register(real.registry, digest, adapter_id="whole", rank=0, technique=Technique.FULL)
+
+    found = await real.outcome(row)
+
+    assert (found.state, found.failure_message) == (VersionState.ACTIVE, None)
+    assert await real.say("whole") != await real.say("")
+    own = real.routes.of(row.model).engine
+    assert isinstance(own, Supervisor)
+    group = own.pid
+    assert group is not None
+    await real.registry.request_unload("whole", 1)
+
+    async def retired() -> bool:
+        return (await real.registry.get_version("whole", 1)).state == VersionState.RETIRED
+
+    await until_reached(real.changes, "versions", retired, PROOF_SECONDS)
+    assert not _exists(lambda: os.killpg(group, 0))
+    assert await real.say("good")
 
 
 def _exists(signal_group: Callable[[], None]) -> bool:

@@ -136,6 +136,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
             registry=serving.registry,
             engine=serving.engine,
             served=serving.served,
+            routes=serving.routes,
+            own_engines=serving.own_engines,
             renderer=renderer,
             base=MODEL,
         )
