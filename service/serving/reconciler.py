@@ -87,6 +87,8 @@ class Reconciler:
         self._deaths: Counter[str] = Counter()
         self._without_outcome: Counter[str] = Counter()
         self._loads = 0
+        self._done = 0
+        """Pieces of work that ended."""
         self._generation = 0
 
     async def run(self) -> None:
@@ -112,12 +114,15 @@ class Reconciler:
         engine = self._engine
         if engine.state is not EngineState.READY:
             return
-        generation, client = engine.generation, engine.client
+        generation, client, done = engine.generation, engine.client, self._done
         models = await client.models()
         rows = await self._registry.all_versions(WANTED | {VersionState.RETIRING})
         # Whole models have engines of their own, which `OwnEngines` leads.
         desired = [row for row in rows if row.technique is not Technique.FULL]
         if engine.generation != generation:
+            return
+        if self._done != done:  # what was seen of a version whose work ended since is not what is
+            self._wake.set()
             return
         self._blame(generation)
         for row in desired:
@@ -189,6 +194,7 @@ class Reconciler:
             _log.exception("a fault of ours", model=model)
         finally:
             self._busy.discard(model)
+            self._done += 1
         if rest:
             self._resting.add(model)
             self._wake.set()
