@@ -202,7 +202,7 @@ class Chat:
             model = version.model
         route = self._routes.of(model)
         self._check_available(model, route)
-        return model, route
+        return model, route.on(route.client)
 
     def _check_available(self, model: str, route: Route) -> None:
         if route.engine.state is not EngineState.READY:

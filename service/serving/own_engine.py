@@ -153,11 +153,12 @@ class OwnEngine:
 
     async def _prove(self, candidate: Candidate, engine: Engine, started: float) -> None:
         """Raises RejectedError, and Unavailable where an engine was away meanwhile."""
-        base, generation, model = self._means.routes.base, engine.generation, candidate.model
+        model, generation = candidate.model, engine.generation
+        base = self._means.routes.base
         comparison = await onboarding.prove(
             candidate,
-            base=base,
-            served=self._means.routes.of(model),
+            base=base.on(base.client),
+            served=self._means.routes.of(model).on(engine.client),
             generation=base.engine.generation,
             prover=self._means.prover,
         )

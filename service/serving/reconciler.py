@@ -164,7 +164,7 @@ class Reconciler:
             case Serve(row=row):
                 model, work = row.model, self._serve(row, client, generation)
             case Recheck(row=row):
-                model, work = row.model, self._recheck(row, generation)
+                model, work = row.model, self._recheck(row, client, generation)
             case Quarantine(row=row, deaths=deaths):
                 model, work = row.model, self._quarantine(row, deaths)
             case Retire(row=row):
@@ -213,7 +213,7 @@ class Reconciler:
                 if row.state == VersionState.PENDING:
                     row = await self._registry.move_version(row, VersionState.VERIFYING)
                 loads = self._loads
-                comparison = await self._prove(candidate, generation)
+                comparison = await self._prove(candidate, client, generation)
             except RejectedError as error:
                 await self._reject(row, error, monotonic() - started)
                 return
@@ -246,11 +246,13 @@ class Reconciler:
         if candidate.manifest.form is Form.ADAPTER:
             self._loads += 1
 
-    async def _prove(self, candidate: Candidate, generation: int, sequences: int | None = None) -> Comparison:
+    async def _prove(
+        self, candidate: Candidate, client: EngineClient, generation: int, sequences: int | None = None
+    ) -> Comparison:
         comparison = await onboarding.prove(
             candidate,
-            base=self._routes.base,
-            served=self._routes.of(candidate.model),
+            base=self._routes.base.on(client),
+            served=self._routes.of(candidate.model).on(client),
             generation=generation,
             prover=self._prover,
             sequences=sequences,
@@ -259,15 +261,15 @@ class Reconciler:
             raise unavailable("the engine was restarted during the proof")
         return comparison
 
-    async def _recheck(self, row: VersionRow, generation: int) -> None:
+    async def _recheck(self, row: VersionRow, client: EngineClient, generation: int) -> None:
         """Prove an ACTIVE version again, on a part of its canary; on all of it where that part disagrees."""
         loads, started = self._loads, monotonic()
         try:
             candidate = await self._examine(row)
             try:
-                await self._prove(candidate, generation, sequences=1)
+                await self._prove(candidate, client, generation, sequences=1)
             except RejectedError:
-                await self._prove(candidate, generation)
+                await self._prove(candidate, client, generation)
         except RejectedError as error:
             await self._reject(row, error, monotonic() - started)
         else:

@@ -7,7 +7,7 @@ asked alike. Whether a model may answer is not decided here.
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.engine.client import EngineClient
@@ -37,11 +37,18 @@ class Route:
     name: str
     """What the engine calls it."""
     prefix: Prefix | None = None
+    pinned: EngineClient | None = None
+    """Client of the one process that may be asked; None: whichever runs."""
 
     @property
     def client(self) -> EngineClient:
         """Client of its engine. Raises Unavailable where there is none yet."""
-        return self.engine.client
+        return self.engine.client if self.pinned is None else self.pinned
+
+    def on(self, client: EngineClient) -> "Route":
+        """The same route to the engine behind `client` alone: once that process is gone, nobody answers. A
+        new process knows nothing yet of what the old one had loaded, and its refusals prove nothing."""
+        return replace(self, pinned=client)
 
     @property
     def max_model_length(self) -> int:
