@@ -76,6 +76,7 @@ class AsyncClient:
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
         evaluation_dataset: str = "",
+        start_version: str = "",
     ) -> tuning.TuningJob:
         """Queues a job on `dataset`, datasets/{id}. A request id is made where none is given."""
         request = tuning.CreateTuningJobRequest(
@@ -87,6 +88,7 @@ class AsyncClient:
             objective=objective,
             hyperparameters=hyperparameters,
             evaluation_dataset=evaluation_dataset,
+            start_version=start_version,
         )
         return await self._unary(calls.CREATE_TUNING_JOB, request)
 

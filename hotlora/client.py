@@ -73,6 +73,7 @@ class Client:
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,
         evaluation_dataset: str = "",
+        start_version: str = "",
     ) -> tuning.TuningJob:
         """Queues a job on `dataset`, datasets/{id}. A request id is made where none is given."""
         request = tuning.CreateTuningJobRequest(
@@ -84,6 +85,7 @@ class Client:
             objective=objective,
             hyperparameters=hyperparameters,
             evaluation_dataset=evaluation_dataset,
+            start_version=start_version,
         )
         return self._unary(calls.CREATE_TUNING_JOB, request)
 

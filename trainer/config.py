@@ -145,6 +145,16 @@ class BaseModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartVersion:
+    """A published version that a run continues."""
+
+    name: str
+    """What people call it, for example `support@1`."""
+    path: Path
+    """Its directory, named by the digest of its manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobFile:
     """One training run."""
 
@@ -163,6 +173,8 @@ class JobFile:
     artifacts_path: Path
     """Directory below which the adapter is published, named by its digest; same file system as work_path."""
     objective: Objective = Objective.SUPERVISED
+    start_version: StartVersion | None = None
+    """Whose weights training begins with; None: fresh ones."""
 
     def write(self, path: Path) -> None:
         """Write the job as JSON to `path`."""
@@ -183,6 +195,9 @@ class JobFile:
                 fields[name] = Path(fields[name])
             fields["technique"] = Technique(fields["technique"])
             fields["objective"] = Objective(fields["objective"])
+            start = fields["start_version"]
+            if start is not None:
+                fields["start_version"] = StartVersion(name=start["name"], path=Path(start["path"]))
             return cls(
                 hyperparameters=Hyperparameters(**hyperparameters),
                 base_model=BaseModel(**base_model),

@@ -81,6 +81,7 @@ def publish(
             "base_model": {"name": job.base_model.name, "revision": job.base_model.revision},
             "rendering": dict(rendering),
             "dataset_sha256": job.dataset_sha256,
+            "start_version": _lineage(job),
             "hyperparameters": asdict(settings),
             "files": files,
             "canary": {"sequences": [asdict(sequence) for sequence in canary]},
@@ -97,6 +98,12 @@ def publish(
     return Artifact(
         digest=digest, size_bytes=len(manifest) + sum(int(entry["size"]) for entry in files.values())
     )
+
+
+def _lineage(job: JobFile) -> dict[str, str] | None:
+    """Which version the run began with; None for fresh weights."""
+    start = job.start_version
+    return None if start is None else {"name": start.name, "digest": start.path.name}
 
 
 def _add(directory: Path, name: str, content: bytes) -> None:

@@ -39,6 +39,7 @@ from trainer.precision import fastest_dtype
 from trainer.publication import Artifact, publish, round_as_published
 from trainer.rendering import Renderer
 from trainer.rows import Example, StepOrder, load_examples, split_validation
+from trainer.starting import begin_at
 from trainer.steps import Pace, Trainee, evaluate, train_step
 from trainer.watching import Measured, Watch
 
@@ -108,7 +109,7 @@ def _train(
     trainee = Trainee.of(base, settings, device, job.technique, job.objective)
     trainee.criterion.prepare(trainee.passes([*training, *validation]), channel.check)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
-    progress = _resume(checkpoints, trainee, channel)
+    progress = _resume(job, checkpoints, trainee, channel)
 
     watch = Watch(
         settings,
@@ -182,12 +183,15 @@ def _train(
     )
 
 
-def _resume(checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Progress:
-    """Go on at the newest whole checkpoint, and say so; at the beginning where there is none."""
-    progress = checkpoints.resume(trainee.matrices, trainee.optimizer) or Progress.none()
-    if progress.step:
+def _resume(job: JobFile, checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Progress:
+    """Go on at the newest whole checkpoint, and say so; where there is none, begin as the job says."""
+    progress = checkpoints.resume(trainee.matrices, trainee.optimizer)
+    if progress is not None:
         channel.send(events.Resumed(time=channel.clock(), step=progress.step))
-    return progress
+        return progress
+    if job.start_version is not None:
+        begin_at(job.start_version, job, trainee.matrices)
+    return Progress.none()
 
 
 def _save(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channel: Channel) -> None:
@@ -252,6 +256,7 @@ def _fingerprint(job: JobFile) -> str:
         job.technique,
         job.objective,
         dataclasses.asdict(job.hyperparameters),
+        None if job.start_version is None else job.start_version.path.name,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

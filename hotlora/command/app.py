@@ -161,6 +161,10 @@ def train(
             show_default=False,
         ),
     ] = "",
+    start_from: Annotated[
+        str,
+        typer.Option(metavar="ADAPTER@N", help="Go on with this version. Default: anew.", show_default=False),
+    ] = "",
     request_id: Annotated[
         str | None, typer.Option(help="The same id again gives the same job.", show_default=False)
     ] = None,
@@ -211,6 +215,7 @@ def train(
         objective=objective,
         settings=settings,
         evaluate_on=evaluate_on,
+        start_version=start_from,
         request_id=request_id,
         follow=watch,
         as_json=as_json,

@@ -59,6 +59,7 @@ def show_job(address: str | None, name: str, *, as_json: bool) -> None:
             ("failure", f"{job.failure.reason}: {job.failure.message}" if job.HasField("failure") else ""),
             ("adapter", names.short(job.adapter_version or job.adapter)),
             ("base model", job.base_model),
+            ("started from", names.short(job.start_version)),
             ("dataset", names.short(job.dataset)),
             ("step", _progress(job)),
             ("loss", f"{job.latest_metrics.loss:.4f}" if job.HasField("latest_metrics") else ""),

@@ -37,6 +37,7 @@ def train(
     objective: str | None,
     settings: Hyperparameters,
     evaluate_on: str,
+    start_version: str,
     request_id: str | None,
     follow: bool,
     as_json: bool,
@@ -60,6 +61,7 @@ def train(
             hyperparameters=settings,
             request_id=request_id,
             evaluation_dataset=evaluation_dataset,
+            start_version=names.version(start_version) if start_version else "",
         )
         if not follow:
             if as_json:

@@ -108,7 +108,7 @@ class Hyperparameters(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., dpo_beta: _Optional[float] = ..., initial_prompt: _Optional[str] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "objective", "evaluation_dataset", "evaluation")
+    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "objective", "start_version", "evaluation_dataset", "evaluation")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -150,6 +150,7 @@ class TuningJob(_message.Message):
     FIT_FIELD_NUMBER: _ClassVar[int]
     BEST_STEP_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -173,12 +174,13 @@ class TuningJob(_message.Message):
     fit: Fit
     best_step: int
     objective: Objective
+    start_version: str
     evaluation_dataset: str
     evaluation: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., objective: _Optional[_Union[Objective, str]] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., objective: _Optional[_Union[Objective, str]] = ..., start_version: _Optional[str] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "objective", "evaluation_dataset")
+    __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "objective", "start_version", "evaluation_dataset")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +188,7 @@ class CreateTuningJobRequest(_message.Message):
     TECHNIQUE_FIELD_NUMBER: _ClassVar[int]
     HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     base_model: str
@@ -194,8 +197,9 @@ class CreateTuningJobRequest(_message.Message):
     technique: Technique
     hyperparameters: Hyperparameters
     objective: Objective
+    start_version: str
     evaluation_dataset: str
-    def __init__(self, request_id: _Optional[str] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter_id: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., objective: _Optional[_Union[Objective, str]] = ..., evaluation_dataset: _Optional[str] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter_id: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., objective: _Optional[_Union[Objective, str]] = ..., start_version: _Optional[str] = ..., evaluation_dataset: _Optional[str] = ...) -> None: ...
 
 class GetTuningJobRequest(_message.Message):
     __slots__ = ("name",)

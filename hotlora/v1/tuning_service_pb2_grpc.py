@@ -87,7 +87,7 @@ class TuningServiceServicer:
         fits, the base model is the served one, the rank is within the engine's limit.
 
         Idempotent by request_id: the same request again returns the same job (in whatever state it is by then).
-        Errors: INVALID_ARGUMENT (bad field, unknown base model, rank above the engine's limit), NOT_FOUND (no such dataset),
+        Errors: INVALID_ARGUMENT (bad field, unknown base model, rank above the engine's limit), NOT_FOUND (no such dataset or start version),
         ALREADY_EXISTS (request_id was used with another body, or the adapter's name is that of a base model or of a deleted
         adapter), RESOURCE_EXHAUSTED (the queue or the disk is full).
         """

@@ -1,6 +1,6 @@
 """SQL for adapters."""
 
-from sqlalchemy import ColumnElement, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -95,13 +95,16 @@ async def delete(connection: AsyncConnection, adapter_id: str, now: float) -> li
 async def _refuse_while_training(connection: AsyncConnection, adapter_id: str) -> None:
     found = await connection.execute(
         select(jobs.c.id, jobs.c.state)
-        .where(jobs.c.adapter_id == adapter_id, jobs.c.state.not_in(JOB_ENDED))
+        .where(
+            or_(jobs.c.adapter_id == adapter_id, jobs.c.start_version.startswith(f"{adapter_id}@")),
+            jobs.c.state.not_in(JOB_ENDED),
+        )
         .limit(1)
     )
     job = found.one_or_none()
     if job is not None:
         raise WrongState(
-            f"adapter {adapter_id!r} is being trained by job {job.id!r}, which is {job.state}; "
+            f"adapter {adapter_id!r} is being trained or continued by job {job.id!r}, which is {job.state}; "
             f"it can be deleted once that job is {', '.join(sorted(JOB_ENDED))}",
             state=job.state,
             allowed=sorted(JOB_ENDED),

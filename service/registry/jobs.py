@@ -42,6 +42,8 @@ class NewJob:
     objective: Objective = Objective.SUPERVISED
     evaluation_dataset_id: str = ""
     """Empty: the version is evaluated on what the validation split sets aside."""
+    start_version: tuple[str, int] | None = None
+    """Adapter and number whose weights it begins with; None: fresh ones."""
 
 
 async def create(
@@ -53,6 +55,8 @@ async def create(
     await datasets.get(connection, new.dataset_id)
     if new.evaluation_dataset_id:
         await datasets.get(connection, new.evaluation_dataset_id)
+    if new.start_version is not None:
+        await versions.get(connection, *new.start_version)
     await _refuse_full_queue(connection, max_queued_jobs)
     await adapters.ensure(connection, new.adapter_id, new.base_model, now)
     await connection.execute(
@@ -67,6 +71,7 @@ async def create(
             objective=new.objective,
             hyperparameters=json.dumps(dataclasses.asdict(new.hyperparameters)),
             evaluation_dataset_id=new.evaluation_dataset_id or None,
+            start_version=None if new.start_version is None else "{}@{}".format(*new.start_version),
             state=JobState.QUEUED,
             attempt=0,
             crashes=0,

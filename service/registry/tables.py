@@ -83,6 +83,8 @@ jobs = Table(
     Column("latest_metrics", Text),
     Column("fit", Text),
     Column("best_step", Integer, nullable=False, server_default="0"),
+    # ADAPTER@NUMBER
+    Column("start_version", Text),
     Column("version_number", Integer),
     Column("evaluation_dataset_id", Text),
     Column("evaluation_id", Text),

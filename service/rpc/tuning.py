@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from hotlora.v1 import tuning_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2_grpc as pb_grpc
 from service.disk import Disk
-from service.errors import AlreadyExists, FieldViolation, InvalidRequest
-from service.registry import DatasetRow, NewJob, Registry
+from service.errors import AlreadyExists, FieldViolation, InvalidRequest, WrongState
+from service.registry import DatasetRow, JobRow, NewJob, Registry, VersionState
 from service.registry.states import JOB_ENDED
-from service.rpc import contradictions, conversion, job_checks, settings_conversion, stopping
+from service.rpc import contradictions, conversion, job_checks, settings_conversion, starting, stopping
 from service.rpc.boundary import Context
 from service.rpc.following import Following
 from trainer.config import SETTINGS_OF, Technique
@@ -53,8 +53,9 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         if known is not None:
             return conversion.job_message(known)
         dataset = await self._registry.get_dataset(conversion.id_of(request.dataset))
-        new = self._new_job(request, digest, dataset)
-        self._check(request, new, dataset)
+        start = await self._start_of(request.start_version)
+        new = self._new_job(request, digest, dataset, start)
+        self._check(request, new, dataset, start)
         self._disk.refuse_if_full()
         return conversion.job_message(await self._registry.create_job(new))
 
@@ -104,8 +105,32 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             seen = await self._following.changed(topic, seen)
             job = await self._registry.get_job(job_id)
 
-    def _new_job(self, request: pb.CreateTuningJobRequest, digest: str, dataset: DatasetRow) -> NewJob:
+    async def _start_of(self, name: str) -> JobRow | None:
+        """The job that made the version to start from. Raises NotFound, WrongState."""
+        if not name:
+            return None
+        version = await self._registry.get_version(*conversion.version_of(name))
+        if version.state is VersionState.FAILED:
+            raise WrongState(
+                f"{version.model} is FAILED ({version.failure_reason}); a job can start from a version in "
+                "any other state",
+                state=version.state,
+                allowed=sorted(set(VersionState) - {VersionState.FAILED}),
+                reason="VERSION_STATE",
+            )
+        return await self._registry.get_job(version.job_id)
+
+    def _new_job(
+        self, request: pb.CreateTuningJobRequest, digest: str, dataset: DatasetRow, start: JobRow | None
+    ) -> NewJob:
         technique = settings_conversion.technique_of(request.technique)
+        given = settings_conversion.given_settings_of(request.hyperparameters)
+        if start is not None:
+            if request.technique == pb.TECHNIQUE_UNSPECIFIED:
+                technique = start.technique
+            if not request.hyperparameters.target_modules:
+                del given["target_modules"]
+            given = {**starting.taken_over(start), **given}
         objective = job_checks.objective_for(settings_conversion.objective_of(request.objective), dataset)
         choices = choose(
             technique,
@@ -123,13 +148,16 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             adapter_id=request.adapter_id,
             technique=technique,
             objective=objective,
-            hyperparameters=complete(choices, settings_conversion.given_settings_of(request.hyperparameters)),
+            hyperparameters=complete(choices, given),
             evaluation_dataset_id=(
                 conversion.id_of(request.evaluation_dataset) if request.evaluation_dataset else ""
             ),
+            start_version=conversion.version_of(request.start_version) if request.start_version else None,
         )
 
-    def _check(self, request: pb.CreateTuningJobRequest, new: NewJob, dataset: DatasetRow) -> None:
+    def _check(
+        self, request: pb.CreateTuningJobRequest, new: NewJob, dataset: DatasetRow, start: JobRow | None
+    ) -> None:
         """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name."""
         given = [field.name for field, _ in request.hyperparameters.ListFields()]
         violations = []
@@ -143,6 +171,15 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             )
         violations.extend(job_checks.contradicting_objective(new.objective, dataset))
         violations.extend(job_checks.without_effect(new.technique, new.objective, given))
+        if start is not None:
+            violations.extend(
+                starting.differences(
+                    start,
+                    base_model=new.base_model,
+                    technique=new.technique,
+                    settings=new.hyperparameters,
+                )
+            )
         violations.extend(job_checks.unknown_modules(new.hyperparameters, self._linear_modules))
         if new.technique is Technique.PROMPT_TUNING:
             violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))

@@ -28,7 +28,7 @@ from service.runner.owners import SCRATCH_PREFIX, Owner, Owners
 from service.runner.processes import ProcessMark
 from service.settings import Settings
 from trainer import events
-from trainer.config import BaseModel, JobFile
+from trainer.config import BaseModel, JobFile, StartVersion
 
 COMMAND = (sys.executable, "-m", "trainer.forkserver")
 _LOG = logging.getLogger(__name__)
@@ -170,6 +170,7 @@ class Runner:
     async def _write_job_file(self, job: JobRow) -> Path:
         dataset = await self._registry.get_dataset(job.dataset_id)
         work_path = self._files.work_path(job.id)
+        start = await self._start_version(job)
         job_file = JobFile(
             job_id=job.id,
             attempt=job.attempt,
@@ -182,11 +183,19 @@ class Runner:
             hyperparameters=job.hyperparameters,
             work_path=work_path,
             artifacts_path=self._settings.artifacts_dir,
+            start_version=start,
         )
         await asyncio.to_thread(work_path.mkdir, mode=0o700, exist_ok=True)
         job_path = self._files.job_path(job.id, job.epoch)
         await asyncio.to_thread(job_file.write, job_path)
         return job_path
+
+    async def _start_version(self, job: JobRow) -> StartVersion | None:
+        if job.start_version is None:
+            return None
+        adapter_id, _, number = job.start_version.partition("@")
+        version = await self._registry.get_version(adapter_id, int(number))
+        return StartVersion(name=job.start_version, path=self._settings.artifacts_dir / version.digest)
 
     async def _settle(self, job: JobRow, attempt: Attempt, outcome: Outcome) -> None:
         match outcome:

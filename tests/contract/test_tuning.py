@@ -6,9 +6,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.disk import Disk
-from service.registry import EventRow, JobState, Registry
+from service.registry import EventRow, JobState, Registry, VersionState
 from service.registry.rows import ProgressEvent
 from service.rpc.boundary import Drain
 from service.rpc.following import Following
@@ -394,6 +395,71 @@ async def test_pausing_and_resuming_move_a_job_and_repeating_them_changes_nothin
     await stage.registry.fail_job(job.id, job.epoch, "INTERNAL", "It broke.")
     refusal = await refused(stage.tuning.PauseTuningJob(pb.PauseTuningJobRequest(name=name)))
     assert refusal.metadata["state"] == "FAILED"
+
+
+FIRST = "adapters/support/versions/1"
+
+
+async def test_a_job_that_starts_from_a_version_takes_over_what_its_weights_mean(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    settings = pb.Hyperparameters(rank=4, alpha=12, target_modules=["q_proj"], dropout=0.5, epochs=9)
+    await stage.job(technique=pb.TECHNIQUE_QLORA, hyperparameters=settings)
+    await run_to_success(stage)
+    job = await stage.job(adapter_id="other", start_version=FIRST)
+    assert (job.start_version, job.technique) == (FIRST, pb.TECHNIQUE_QLORA)
+    taken = job.hyperparameters
+    assert (taken.rank, taken.alpha, list(taken.target_modules)) == (4, 12, ["q_proj"])
+    assert (taken.dropout, taken.epochs) != (0.5, 9), "how it was trained is no part of what it is"
+    assert (await stage.tuning.GetTuningJob(pb.GetTuningJobRequest(name=job.name))).start_version == FIRST
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"technique": pb.TECHNIQUE_LORA}, "technique", "must be qlora"),
+        ({"hyperparameters": pb.Hyperparameters(rank=8)}, "hyperparameters.rank", "must be 4"),
+        ({"hyperparameters": pb.Hyperparameters(alpha=9)}, "hyperparameters.alpha", "must be 12"),
+        (
+            {"hyperparameters": pb.Hyperparameters(target_modules=["v_proj"])},
+            "hyperparameters.target_modules",
+            "must be q_proj",
+        ),
+    ],
+)
+async def test_what_the_weights_mean_cannot_be_changed_by_going_on_with_them(
+    stage: Stage, fields: dict[str, object], field: str, words: str
+) -> None:
+    await stage.upload(GOOD_LINE)
+    settings = pb.Hyperparameters(rank=4, alpha=12, target_modules=["q_proj"])
+    await stage.job(technique=pb.TECHNIQUE_QLORA, hyperparameters=settings)
+    await run_to_success(stage)
+    refusal = await create_refused(stage, start_version=FIRST, **fields)
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in refusal.violations[field]
+    assert "support@1" in refusal.violations[field]
+
+
+async def test_a_version_that_is_not_there_or_failed_is_no_start(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    assert (await create_refused(stage, start_version=FIRST)).code is grpc.StatusCode.NOT_FOUND
+    await stage.job()
+    await run_to_success(stage)
+    version = await stage.registry.get_version("support", 1)
+    await stage.registry.move_version(version, VersionState.FAILED, failure=("CORRUPT", "It is damaged."))
+    refusal = await create_refused(stage, start_version=FIRST)
+    assert (refusal.code, refusal.metadata["state"]) == (grpc.StatusCode.FAILED_PRECONDITION, "FAILED")
+
+
+async def test_an_adapter_that_a_job_starts_from_cannot_be_deleted_before_that_ended(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    await run_to_success(stage)
+    job = await stage.job(adapter_id="other", start_version=FIRST)
+    request = adapters_pb.DeleteAdapterRequest(name="adapters/support")
+    refusal = await refused(stage.adapters.DeleteAdapter(request))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ADAPTER_IN_USE")
+    await stage.tuning.CancelTuningJob(pb.CancelTuningJobRequest(name=job.name))
+    await stage.adapters.DeleteAdapter(request)
 
 
 async def test_jobs_are_listed_newest_first_in_pages_and_by_filter(stage: Stage) -> None:

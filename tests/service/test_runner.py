@@ -14,6 +14,7 @@ from service.registry import JobRow, JobState, StateChanged, VersionState
 from service.runner.processes import ProcessMark
 from tests.service.registry_stage import new_job
 from tests.service.runner_stage import LIMITS, Stage, staged
+from trainer.config import JobFile, StartVersion
 
 Q, R, C = JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING
 
@@ -421,3 +422,19 @@ async def test_a_pause_at_any_event_and_a_resume_give_one_good_ending(stage: Sta
             job = await stage.ended(job)
             await stage.check_gone()
             await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
+async def test_a_trainer_is_told_where_the_version_lies_that_its_job_starts_from(stage: Stage) -> None:
+    stage.plan("second", gate=str(stage.gate))
+    async with stage.running():
+        await stage.run()
+        version = await stage.registry.get_version("support", 1)
+        new = replace(new_job(adapter_id="second"), start_version=("support", 1))
+        job = await stage.registry.create_job(new)
+        await stage.at_step(job, 1)
+        (path,) = (stage.settings.work_dir / job.id).glob("job-*.json")
+        start = JobFile.read(path).start_version
+        stage.gate.touch()
+        assert (await stage.ended(job)).state == JobState.SUCCEEDED
+    expected = StartVersion(name="support@1", path=stage.settings.artifacts_dir / version.digest)
+    assert start == expected

@@ -1,0 +1,113 @@
+"""A run may start from a published version: with exactly its weights, or not at all."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.conftest import Jobs, Recorder
+from trainer import events
+from trainer.config import JobFile, StartVersion, Technique
+from trainer.events import FailureReason
+from trainer.run import run
+
+
+def trained(job: JobFile) -> tuple[Recorder, Path]:
+    """Run the job to its end; what it told, and the artifact's directory."""
+    recorder = Recorder()
+    assert run(job, recorder.channel, dtype=torch.float32) == 0, recorder.events
+    last = recorder.events[-1]
+    assert isinstance(last, events.Published)
+    return recorder, job.artifacts_path / last.digest
+
+
+def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
+    """All published weights."""
+    return {
+        name: tensor for path in directory.glob("*.safetensors") for name, tensor in load_file(path).items()
+    }
+
+
+def begun_at(directory: Path, job: JobFile) -> JobFile:
+    """The job, starting from what lies in `directory`."""
+    return replace(job, start_version=StartVersion(name="tiny@1", path=directory))
+
+
+@pytest.mark.parametrize("technique", list(Technique))
+def test_training_goes_on_from_exactly_the_published_weights(make_job: Jobs, technique: Technique) -> None:
+    _, first = trained(make_job(job_id="first", technique=technique, validation_fraction=0.0))
+    # A step too small to be seen in 16 bits publishes what it began with.
+    still = make_job(
+        job_id="second",
+        technique=technique,
+        validation_fraction=0.0,
+        seed=7,
+        max_steps=1,
+        learning_rate=1e-12,
+        weight_decay=0.0,
+    )
+    _, second = trained(begun_at(first, still))
+    before, after = tensors_of(first), tensors_of(second)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    manifest = json.loads((second / "MANIFEST.json").read_bytes())
+    assert manifest["start_version"] == {"name": "tiny@1", "digest": first.name}
+    assert json.loads((first / "MANIFEST.json").read_bytes())["start_version"] is None
+
+
+def test_a_continued_run_begins_with_the_loss_that_the_first_one_reached(make_job: Jobs) -> None:
+    settings = {"learning_rate": 2e-2, "dropout": 0.0, "warmup_ratio": 0.0, "batch_size": 22}
+    recorder, first = trained(make_job(job_id="first", max_steps=20, **settings))
+    continued, _ = trained(begun_at(first, make_job(job_id="second", max_steps=2, **settings)))
+    losses = [event.loss for event in recorder.of(events.Metrics)]
+    assert continued.of(events.Metrics)[0].loss == pytest.approx(losses[-1], abs=0.1)
+    assert continued.of(events.Metrics)[0].loss < 0.8 * losses[0]
+
+
+def refused(job: JobFile) -> str:
+    """Run a job that cannot start, and give its last sentence."""
+    recorder = Recorder()
+    assert run(job, recorder.channel, dtype=torch.float32) == 1
+    failed = recorder.events[-1]
+    assert isinstance(failed, events.Failed)
+    assert failed.reason is FailureReason.BASE_MODEL_ERROR
+    assert "Training cannot start from tiny@1" in failed.message
+    return failed.message
+
+
+def test_a_version_that_does_not_fit_is_refused_saying_why(make_job: Jobs) -> None:
+    _, first = trained(make_job(job_id="first"))
+    second = begun_at(first, make_job(job_id="second"))
+    other = replace(second, base_model=replace(second.base_model, revision="sha256:1"))
+    assert "revision sha256:0" in refused(other)
+    assert "trained with lora" in refused(
+        begun_at(first, make_job(job_id="full", technique=Technique.FULL, learning_rate=1e-4))
+    )
+    assert "not [8, " in refused(begun_at(first, make_job(job_id="rank", rank=8)))
+    fewer = begun_at(first, make_job(job_id="fewer", target_modules=("q_proj",)))
+    assert "is not trained here" in refused(fewer)
+    _, small = trained(replace(fewer, start_version=None))
+    assert "it has no base_model" in refused(begun_at(small, make_job(job_id="more")))
+
+
+def test_a_version_whose_files_were_touched_is_refused(make_job: Jobs) -> None:
+    _, first = trained(make_job(job_id="first"))
+    weights = first / "adapter_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "not as they were published" in refused(begun_at(first, make_job(job_id="second")))
+
+
+def test_a_resumed_run_does_not_start_from_the_version_again(make_job: Jobs) -> None:
+    _, first = trained(make_job(job_id="first"))
+    job = begun_at(first, make_job(job_id="second", max_steps=8, checkpoint_every_steps=4))
+    whole, _ = trained(job)
+    resumed, _ = trained(replace(job, attempt=2, artifacts_path=job.artifacts_path / "again"))
+    assert [event.step for event in resumed.of(events.Resumed)] == [4]
+    assert [event.loss for event in resumed.of(events.Metrics)] == [
+        event.loss for event in whole.of(events.Metrics) if event.step > 4
+    ]
