@@ -1,11 +1,12 @@
 # Each target does its own set-up the first time and starts within seconds the next time.
-.PHONY: help run demo test check bench generate lock release-contract
+.PHONY: help run demo examples test check bench generate lock release-contract
 .DEFAULT_GOAL := help
 PYTHON_BIN := .venv/bin/python
 
 help:
 	@echo "make run     bring up engine, service, gateway and page, and print their URLs"
 	@echo "make demo    train, load, prove and compare once, headless; report in runs/demo/report.json"
+	@echo "make examples  train all five examples and compare their figures with their READMEs"
 	@echo "make test    all tests: unit, contract, end to end, browser"
 	@echo "make check   format, lint, types, arrows, protos, generated code"
 	@echo "make bench   print the speed figures as ratios measured in one run"
@@ -17,6 +18,10 @@ run:
 demo:
 	@deploy/setup.sh
 	@exec $(PYTHON_BIN) -m examples.demo
+
+examples:
+	@deploy/setup.sh
+	@exec $(PYTHON_BIN) -m examples
 
 test:
 	@deploy/setup.sh --browser
