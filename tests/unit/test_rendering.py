@@ -22,6 +22,7 @@ from tests.unit.rendering_families import (
 )
 from trainer.records import Turn
 from trainer.rendering import Renderer, RenderingError, TrainingRow
+from trainer.rendering.template import PLAIN_TEMPLATE
 
 TEMPLATES = trl_templates()
 WANTS_PARTS = {
@@ -243,6 +244,58 @@ def test_loss_falls_on_the_answer_and_the_end_of_its_turn_alone(bases: dict[str,
     assert renderer.decode(row.token_ids[len(row.token_ids) - behind_tokens :]) == behind
     assert trained_text(renderer, row).lstrip(" ") == spoken.lstrip(" ")
     assert segment_text(row, trained=True) == [spoken]
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A base as GPT-2 is: no chat template, and one special token for everything."""
+    names = ["<|endoftext|>"]
+    base = read(write_byte_level(tmp_path_factory.mktemp("gpt2"), None, names, bos=names[0], eos=names[0]))
+    base.reference.chat_template = PLAIN_TEMPLATE
+    return base
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2"])
+def test_loss_falls_on_exactly_the_ids_of_trained_answers(
+    bases: dict[str, Base], gpt2: Base, family: str
+) -> None:
+    base = gpt2 if family == "gpt2" else bases[family]
+    behind = "\n" if family == "gpt2" else TURN_ENDS[family][1]
+    behind_tokens = len(base.reference(behind, add_special_tokens=False)["input_ids"]) if behind else 0
+    system = [Turn(role="system", content="Be kind.")] if family in (*TAKES_SYSTEM, "gpt2") else []
+    turns = [*system, QUESTION, assistant("Hm?", trained=False), user("Sure?"), assistant("Yes, sure.")]
+    turns += [user("And on Sunday?"), assistant("No.", trained=False), user("On Saturdays?"), ANSWER]
+
+    row = base.renderer.training_row(turns)
+
+    spoken: set[int] = set()
+    for index, turn in enumerate(turns):
+        if turn.trained:
+            begin = len(base.reference_ids(turns[:index], generation_prompt=True))
+            end = len(base.reference_ids(turns[: index + 1], generation_prompt=False)) - behind_tokens
+            spoken.update(range(begin, end))
+    assert list(row.token_ids) == base.reference_ids(turns, generation_prompt=False)
+    assert {position for position, trained in enumerate(row.trained) if trained} == spoken
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(deadline=None, max_examples=40)
+@given(question=TEXTS, answer=TEXTS, more=TEXTS)
+def test_a_row_has_the_ids_of_its_prompt_and_its_text_each_tokenized_whole(
+    bases: dict[str, Base], family: str, question: str, answer: str, more: str
+) -> None:
+    base = bases[family]
+    messages = [user(question), assistant(answer, trained=False), user(more), assistant(answer)]
+
+    row = base.renderer.training_row(messages)
+
+    prompt = base.reference_ids(messages[:-1], generation_prompt=True)
+    text = "".join(segment.text for segment in row.segments)
+    whole = list(base.reference(text, add_special_tokens=False)["input_ids"])
+    assert list(row.token_ids[: len(prompt)]) == prompt
+    if whole[: len(prompt)] == prompt:
+        assert list(row.token_ids) == whole
+    assert not any(row.trained[: len(prompt)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

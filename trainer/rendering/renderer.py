@@ -64,8 +64,14 @@ class Renderer:
         self._tokenizer = files.tokenizer
         self._template = template
         self._eos_token = files.special_tokens.get("eos_token", "")
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        self._turn_end = probe_turn_end(template, [token.content for token in added if token.special])
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._turn_end = probe_turn_end(
+            template, [token.content for token in added.values() if token.special]
+        )
+        # Those that are found in the text as it stands, before anything is normalized.
+        self._boundaries = frozenset(
+            index for index, token in added.items() if token.special and not token.normalized
+        )
         end_id = self._tokenizer.token_to_id(self._turn_end.token) if self._turn_end else None
         self._eos_token_ids = files.eos_token_ids | ({end_id} if end_id is not None else set())
 
@@ -113,12 +119,11 @@ class Renderer:
         row = row_text(self._template, self._turn_end, self._eos_token, messages)
         token_ids, starts, prompt_tokens = self._row_tokens(row)
         *earlier, last = row.answers
-        trained = [
-            start < last.end
-            if position >= prompt_tokens
-            else any(answer.start <= start < answer.end for answer in earlier)
-            for position, start in enumerate(starts)
-        ]
+        trained = [False] * prompt_tokens
+        for answer in earlier:
+            for position, start in enumerate(starts[:prompt_tokens]):
+                trained[position] |= answer.start <= start < answer.end
+        trained += [start < last.end for start in starts[prompt_tokens:]]
         return TrainingRow(token_ids=tuple(token_ids), trained=tuple(trained), segments=_segments(row))
 
     def text_row(self, text: str) -> TrainingRow:
@@ -160,15 +165,35 @@ class Renderer:
 
     def _row_tokens(self, row: RowText) -> tuple[list[int], list[int], int]:
         """The ids of a row, the character at which each token starts, and how many tokens are the prompt."""
-        prompt = self._encode(row.prompt)
         whole = self._encode(row.prompt + row.completion)
-        cut = len(prompt.ids)
-        if whole.ids[:cut] == prompt.ids and all(end <= len(row.prompt) for _, end in whole.offsets[:cut]):
-            return whole.ids, [start for start, _ in whole.offsets], cut
+        ids, offsets = whole.ids, whole.offsets
+        kept, begin = self._last_boundary(ids, offsets, len(row.prompt))
+        end_of_prompt = self._encode(row.prompt[begin:])
+        cut = kept + len(end_of_prompt.ids)
+        if ids[kept:cut] == end_of_prompt.ids and all(end <= len(row.prompt) for _, end in offsets[kept:cut]):
+            return ids, [start for start, _ in offsets], cut
         # The answer's first letters melt into the prompt's last token, which a model that answers cannot do.
-        tail_ids, tail_starts = self._continuation(prompt.ids, row.completion, self.decode(whole.ids))
-        starts = [start for start, _ in prompt.offsets] + [len(row.prompt) + start for start in tail_starts]
-        return prompt.ids + tail_ids, starts, cut
+        prompt_ids = ids[:kept] + end_of_prompt.ids
+        tail_ids, tail_starts = self._continuation(prompt_ids, row.completion, self.decode(ids))
+        starts = [start for start, _ in offsets[:kept]]
+        starts += [begin + start for start, _ in end_of_prompt.offsets]
+        return prompt_ids + tail_ids, starts + [len(row.prompt) + start for start in tail_starts], cut
+
+    def _last_boundary(
+        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], prompt_characters: int
+    ) -> tuple[int, int]:
+        """Where the prompt's last special token stands, as token and as character; (0, 0) without one.
+
+        Tokenizers cut a text at special tokens before they do anything else, and what stands before one is
+        the same whatever follows. So only what begins with it has to be looked at again for the prompt alone,
+        which a row would else be tokenized twice for.
+        """
+        for position in range(len(ids) - 1, 0, -1):
+            if ids[position] in self._boundaries:
+                begin, end = offsets[position]
+                if end <= prompt_characters:
+                    return position, begin
+        return 0, 0
 
     def _continuation(
         self, prompt_ids: list[int], completion: str, row_text: str
