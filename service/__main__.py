@@ -31,6 +31,7 @@ from service.registry import Registry
 from service.rpc import Server
 from service.runner import Runner
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
+from service.serving.servable import unservable
 from service.settings import Settings
 from trainer.base_model import linear_module_names
 from trainer.rendering import Renderer
@@ -107,6 +108,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             context_length=served_length,
             engine_max_rank=settings.engine_max_rank,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
+            unservable=await asyncio.to_thread(unservable, base.path, own_engines=settings.own_engines),
             planner=planner,
             parameters=await planner.parameters(),
         )

@@ -5,11 +5,13 @@ that a plot costs the service one stream however many people look at it.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hotlora.aio import AsyncClient
-from hotlora.errors import HotloraError
-from hotlora.v1.tuning_service_pb2 import Fit, TuningJob, WatchTuningJobResponse
+from hotlora.errors import HotloraError, NotFound
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Fit, TuningJob, WatchTuningJobResponse
 
 MAX_JOBS = 50
 MAX_POINTS = 500
@@ -90,10 +92,32 @@ class Board:
         self._client = client
         self._curves: dict[str, Curve] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._differences: dict[str, float | None] = {}
 
     async def jobs(self) -> list[TuningJob]:
         """The newest jobs, newest first. Raises HotloraError when the service does not answer."""
         return list((await self._client.list_tuning_jobs(page_size=MAX_JOBS)).tuning_jobs)
+
+    async def quantisation_differences(self, jobs: Sequence[TuningJob]) -> Mapping[str, float]:
+        """What serving on the 16-bit base changes, by version, where `jobs` made one on a 4-bit base. Asked
+        once for each version. Raises HotloraError when the service does not answer."""
+        made = [job.adapter_version for job in jobs if job.technique == TECHNIQUE_QLORA]
+        for name in made:
+            if not name or name in self._differences:
+                continue
+            try:
+                version = await self._client.get_adapter_version(name)
+            except NotFound:  # its adapter was deleted
+                self._differences[name] = None
+                continue
+            if version.HasField("verification"):
+                proof = version.verification
+                told = proof.HasField("quantisation_difference")
+                self._differences[name] = proof.quantisation_difference if told else None
+            elif version.state == AdapterVersion.STATE_FAILED:
+                self._differences[name] = None
+        known = {name: self._differences.get(name) for name in made}
+        return {name: difference for name, difference in known.items() if difference is not None}
 
     def curve(self, name: str) -> Curve:
         """The curve of a job so far; from the first call on it is followed until the job ends."""

@@ -1,6 +1,6 @@
 """Jobs as cards: state, progress and figures, as HTML in which every foreign word is escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from hotlora.v1.tuning_service_pb2 import (
@@ -42,11 +42,12 @@ def title(job: TuningJob) -> str:
     return f"{adapter} · {state_word(job)} · {number}"
 
 
-def cards(jobs: Sequence[TuningJob]) -> str:
-    """All jobs, or what to do when there is none."""
+def cards(jobs: Sequence[TuningJob], quantisation_differences: Mapping[str, float]) -> str:
+    """All jobs, or what to do when there is none. The differences are those of versions, in nats per
+    token."""
     if not jobs:
         return '<p class="empty">No jobs yet. Upload a file of examples and start a training.</p>'
-    return '<div class="jobs">' + "".join(_card(job) for job in jobs) + "</div>"
+    return '<div class="jobs">' + "".join(_card(job, quantisation_differences) for job in jobs) + "</div>"
 
 
 def fit_line(fit: Fit) -> str:
@@ -58,7 +59,7 @@ def fit_line(fit: Fit) -> str:
     return f'<p class="fit {"alarm" if alarm else ""}">{escape(fit.sentence)}{stopped}</p>'
 
 
-def _card(job: TuningJob) -> str:
+def _card(job: TuningJob, quantisation_differences: Mapping[str, float]) -> str:
     metrics = job.latest_metrics
     done = metrics.step / metrics.total_steps if metrics.total_steps else 0.0
     if job.state == TuningJob.STATE_SUCCEEDED:
@@ -70,16 +71,20 @@ def _card(job: TuningJob) -> str:
         f'<span class="state">{state_word(job)}</span>'
         f'<span class="muted">{technique} on {escape(job.dataset.removeprefix("datasets/"))}</span></div>'
         f'<div class="bar"><div style="width:{done:.1%}"></div></div>'
-        f'<div class="muted">{escape(_line(job))}</div></div>'
+        f'<div class="muted">{escape(_line(job, quantisation_differences))}</div></div>'
     )
 
 
-def _line(job: TuningJob) -> str:
+def _line(job: TuningJob, quantisation_differences: Mapping[str, float]) -> str:
     metrics = job.latest_metrics
     if job.state == TuningJob.STATE_FAILED:
         return job.failure.message
     if job.state == TuningJob.STATE_SUCCEEDED:
-        return f"loss {metrics.loss:.3f} · {job.adapter_version}"
+        line = f"loss {metrics.loss:.3f} · {job.adapter_version}"
+        difference = quantisation_differences.get(job.adapter_version)
+        if difference is None:
+            return line
+        return f"{line} · served in 16 bits: {difference:.3f} nats per token from the 4-bit base"
     if not metrics.total_steps:
         return "waiting for the first step" if job.state == TuningJob.STATE_RUNNING else ""
     return (

@@ -29,7 +29,7 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
             form = [upload, *_form()]
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(scale=3, min_width=320):
-            listing = gr.HTML(cards([]), elem_id="jobs")
+            listing = gr.HTML(cards([], {}), elem_id="jobs")
             with gr.Row():
                 job = gr.Dropdown(
                     choices=[], label="Job", elem_id="job", interactive=True, filterable=False, scale=4
@@ -174,12 +174,13 @@ def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
     async def refresh(chosen: str | None, before: object) -> Any:
         try:
             jobs = await board().jobs()
+            differences = await board().quantisation_differences(jobs)
         except HotloraError:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
         choices = [(title(found), found.name) for found in jobs]
         value = _still_there(chosen, jobs)
         curve = board().curve(value) if value else Curve()
-        now = (cards(jobs), choices, value, curve.marked(), fit_line(curve.fit))
+        now = (cards(jobs, differences), choices, value, curve.marked(), fit_line(curve.fit))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
         # An empty frame would fix the kind column as numbers, and the legend with it.

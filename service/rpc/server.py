@@ -6,7 +6,7 @@ What a method does is its servicer's; what every call passes is `service.rpc.bou
 import asyncio
 import errno
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -43,6 +43,7 @@ from service.rpc.evaluations import EvaluationServicer
 from service.rpc.following import Following
 from service.rpc.planning import PlanningServicer
 from service.rpc.tuning import TuningServicer
+from trainer.config import Technique
 
 _END_SECONDS = 0.5
 """What is left for health watchers, which never end by themselves, to hear NOT_SERVING."""
@@ -81,13 +82,14 @@ class Server:
         planner: Planner,
         parameters: int = 0,
         linear_modules: Sequence[str] = (),
+        unservable: Mapping[Technique, str] | None = None,
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         """`context_length` is the base model's, in tokens; `parameters` are its own, 0 where its files do not
         tell. `engine_max_rank` counts while the engine's own highest rank is unknown. `linear_modules` are
         the names of the base model's linear layers; without them, only the trainer checks target modules.
-        """
+        `unservable` says of techniques why what they make could not be served."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -113,6 +115,7 @@ class Server:
             context_length=context_length,
             max_rank=lambda: engine.max_rank or engine_max_rank,
             linear_modules=linear_modules,
+            unservable=unservable or {},
             parameters=parameters,
         )
         self._names: list[str] = []

@@ -4,7 +4,7 @@ Which moves a job may make is the registry's, who makes them is the runner's.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2_grpc as pb_grpc
@@ -35,9 +35,11 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         context_length: int,
         max_rank: Callable[[], int],
         linear_modules: Sequence[str],
+        unservable: Mapping[Technique, str],
         parameters: int,
     ) -> None:
-        """`context_length` is the base's, in tokens, `parameters` are its own; 0 where they are not known."""
+        """`context_length` is the base's, in tokens, `parameters` are its own; 0 where they are not known.
+        `unservable` says of techniques why what they make could not be served."""
         self._registry = registry
         self._following = following
         self._disk = disk
@@ -45,6 +47,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         self._context_length = context_length
         self._max_rank = max_rank
         self._linear_modules = linear_modules
+        self._unservable = unservable
         self._parameters = parameters
 
     async def CreateTuningJob(self, request: pb.CreateTuningJobRequest, context: Context) -> pb.TuningJob:
@@ -169,6 +172,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                     f"got {new.base_model[:60]!r}",
                 )
             )
+        if new.technique in self._unservable:
+            violations.append(FieldViolation(field="technique", description=self._unservable[new.technique]))
         violations.extend(job_checks.contradicting_objective(new.objective, dataset))
         violations.extend(job_checks.without_effect(new.technique, new.objective, given))
         if start is not None:

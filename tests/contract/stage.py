@@ -7,7 +7,7 @@ tests write the trainer's events into the registry.
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -32,7 +32,7 @@ from service.registry import Registry
 from service.rpc import Server, ServerLimits
 from tests.contract.doubles import ChatDouble, EngineDouble
 from tests.tiny_renderer import tiny_renderer
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
@@ -136,6 +136,7 @@ async def running(
     max_queued_jobs: int = 100,
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
+    unservable: Mapping[Technique, str] | None = None,
 ) -> AsyncIterator[Stage]:
     """A service that answers until the block ends."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
@@ -187,6 +188,7 @@ async def running(
             context_length=CONTEXT_LENGTH,
             engine_max_rank=ENGINE_MAX_RANK,
             linear_modules=LINEAR_MODULES,
+            unservable=unservable,
             planner=planner,
             parameters=await planner.parameters(),
             limits=server_limits or ServerLimits(drain_seconds=5),

@@ -17,6 +17,7 @@ from service.rpc.tuning import TuningServicer
 from tests.contract.doubles import EngineDouble
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Refusal, Stage, refused, running
 from trainer import events
+from trainer.config import Technique
 
 HISTORY: tuple[ProgressEvent, ...] = (
     events.Loading(time=1.0, pid=7),
@@ -612,6 +613,7 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
         context_length=CONTEXT_LENGTH,
         max_rank=lambda: 1,
         linear_modules=(),
+        unservable={},
         parameters=0,
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
@@ -653,3 +655,15 @@ async def test_a_job_that_does_not_exist_is_not_found(stage: Stage, method: str)
     call = getattr(stage.tuning, method)(request)
     refusal = await refused(call.read() if method == "WatchTuningJob" else call)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+
+async def test_a_technique_whose_versions_could_not_be_served_is_refused_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    reasons = {Technique.FULL: "no engine is to be had"}
+    async with running(tmp_path, unservable=reasons) as stage:
+        await stage.upload(GOOD_LINE)
+        refusal = await create_refused(stage, technique=pb.TECHNIQUE_FULL)
+        await stage.job(technique=pb.TECHNIQUE_LORA)
+
+    assert refusal.violations == {"technique": "no engine is to be had"}
