@@ -14,6 +14,7 @@ from ui.board import FINISHED, Board, Curve, Point
 from ui.cards import TECHNIQUES, cards, fit_line, title
 from ui.findings import findings
 from ui.numbers import NotANumberError, decimal, whole
+from ui.plan import plan_panel
 from ui.words import plain
 
 PRIVATE = "private"
@@ -27,6 +28,7 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
             upload = gr.File(label="Examples", type="filepath", elem_id="examples", height=120)
             found = gr.HTML("", elem_id="findings")
             form = [upload, *_form()]
+            plan_panel(client, upload)
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(scale=3, min_width=320):
             listing = gr.HTML(cards([], {}), elem_id="jobs")

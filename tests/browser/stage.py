@@ -22,6 +22,8 @@ from hotlora.v1 import (
     dataset_service_pb2_grpc,
     evaluation_service_pb2,
     evaluation_service_pb2_grpc,
+    planning_service_pb2,
+    planning_service_pb2_grpc,
     tuning_service_pb2,
     tuning_service_pb2_grpc,
 )
@@ -60,6 +62,8 @@ class Stage:
     jobs: list[TuningJob] = field(default_factory=list)
     events: list[TuningEvent] = field(default_factory=list)
     evaluations: list[AdapterEvaluation] = field(default_factory=list)
+    plan: planning_service_pb2.PlanResponse = field(default_factory=planning_service_pb2.PlanResponse)
+    planned: list[planning_service_pb2.PlanRequest] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     refuse_line: int = 0
     """Line of every upload that is refused; 0 for none."""
@@ -192,6 +196,17 @@ class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
         )
 
 
+class Planning(planning_service_pb2_grpc.PlanningServiceServicer):
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    async def Plan(
+        self, request: planning_service_pb2.PlanRequest, context: object
+    ) -> planning_service_pb2.PlanResponse:
+        self.stage.planned.append(request)
+        return self.stage.plan
+
+
 def _found_in(content: bytes) -> dataset_service_pb2.DatasetReport:
     """A report on rows that stands for a real one."""
     return dataset_service_pb2.DatasetReport(
@@ -272,6 +287,7 @@ def on_stage(stage: Stage) -> Iterator[str]:
         tuning_service_pb2_grpc.add_TuningServiceServicer_to_server(Tuning(stage), server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(stage), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(Evaluations(stage), server)
+        planning_service_pb2_grpc.add_PlanningServiceServicer_to_server(Planning(stage), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         started.set_result(port)
