@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("lora_operators", "adapters", "gateway", "jobs", "trainer")
+BENCHMARKS = ("lora_operators", "adapters", "gateway", "jobs", "trainer", "planning")
 TIMEOUT_SECONDS = 1800
 
 

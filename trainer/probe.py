@@ -49,12 +49,14 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
     from trainer.channel import Channel  # noqa: PLC0415
     from trainer.model import load_base, quantise  # noqa: PLC0415
     from trainer.precision import fastest_dtype  # noqa: PLC0415
+    from trainer.rendering import Renderer  # noqa: PLC0415
     from trainer.rows import Row  # noqa: PLC0415
     from trainer.steps import Trainee, train_step  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    renderer = Renderer.from_directory(base_path)
     runtime_bytes = 0 if device.type == "cuda" else _resident_bytes()
     dtype = fastest_dtype(device)
     base = load_base(base_path, dtype)
@@ -106,6 +108,7 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
                 step_seconds=quickest,
             )
         )
+    del renderer  # held until here, as a run holds it
     return Calibration(
         technique=technique,
         device=device.type,

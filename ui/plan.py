@@ -11,6 +11,7 @@ from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError, InvalidArgument
 from hotlora.v1.dataset_service_pb2 import UploadHeader
 from hotlora.v1.planning_service_pb2 import DataDescription, PlanRequest, PlanResponse
+from hotlora.v1.tuning_service_pb2 import Technique
 from ui.cards import TECHNIQUES
 from ui.words import plain
 
@@ -79,8 +80,8 @@ def _marked(chosen: bool) -> str:
     return ' class="right"' if chosen else ""
 
 
-def _title(technique: int) -> str:
-    return escape(_TITLES.get(technique, str(technique)))
+def _title(technique: Technique) -> str:
+    return escape(_TITLES.get(technique, Technique.Name(technique)))
 
 
 def _duration(seconds: float) -> str:

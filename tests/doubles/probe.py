@@ -14,7 +14,7 @@ RUNTIME_BYTES = 500_000_000
 
 
 def calibration(technique: Technique) -> Calibration:
-    """Two samples: 0.1 s a step and 1 ms a token; memory 600 MB and 1 MB a token."""
+    """Two samples: 0.1 s a step and 1 ms a token; memory 600 MB and 3 MB a token."""
     return Calibration(
         technique=technique,
         device="cpu",
@@ -23,7 +23,7 @@ def calibration(technique: Technique) -> Calibration:
         samples=tuple(
             Sample(
                 load=Load(tokens=tokens, trained_tokens=tokens // 2, rows=tokens // 128, longest_row=128),
-                peak_bytes=600_000_000 + 1_000_000 * tokens,
+                peak_bytes=600_000_000 + 3_000_000 * tokens,
                 step_seconds=0.1 + tokens / 1000,
             )
             for tokens in (128, 512)
