@@ -11,8 +11,9 @@ import pytest
 
 from tests.training.conftest import Bases, Jobs
 from tests.training.processes import ForkServer, Trainer, alive, kill
+from tests.training.tiny import write_pairs
 from trainer import events
-from trainer.config import Technique
+from trainer.config import Objective, Technique
 
 ENDLESS = {"max_steps": 1_000_000, "validation_fraction": 0.0}
 
@@ -112,22 +113,36 @@ def curve(trainer: Trainer) -> dict[int, tuple[float, float, int]]:
     }
 
 
-@pytest.mark.parametrize("technique", list(Technique))
+@pytest.mark.parametrize(
+    ("technique", "objective"),
+    [
+        *((technique, Objective.SUPERVISED) for technique in Technique),
+        (Technique.FULL, Objective.PREFERENCE),
+    ],
+)
 def test_a_job_killed_at_any_step_goes_on_as_if_undisturbed(
-    server: ForkServer, make_job: Jobs, technique: Technique
+    server: ForkServer,
+    make_job: Jobs,
+    tmp_path: Path,
+    rows_path: Path,
+    technique: Technique,
+    objective: Objective,
 ) -> None:
+    preference = objective is Objective.PREFERENCE
     settings = {
         "technique": technique,
+        "objective": objective,
+        "dataset": write_pairs(tmp_path / "pairs.jsonl") if preference else rows_path,
         "max_steps": 60,
         "checkpoint_every_steps": 7,
         "eval_every_steps": 100,
         "dropout": 0.1,
     }
-    undisturbed = curve(server.start(make_job(job_id=f"calm-{technique}", **settings)))
+    undisturbed = curve(server.start(make_job(job_id=f"calm-{technique}-{objective}", **settings)))
     assert server.line()["exit_code"] == 0
     assert sorted(undisturbed) == list(range(1, 61))
 
-    job = make_job(job_id=f"calm-{technique}", **settings)
+    job = make_job(job_id=f"calm-{technique}-{objective}", **settings)
     job = replace(job, work_path=job.work_path.parent / "killed")
     first = server.start(replace(job, attempt=2))
     seen: dict[int, tuple[float, float, int]] = {}

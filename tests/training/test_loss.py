@@ -12,7 +12,7 @@ from tests.training.conftest import Bases
 from tests.training.tiny import VOCABULARY
 from trainer.batches import pack, pad, split_by_tokens
 from trainer.channel import Channel
-from trainer.config import Hyperparameters
+from trainer.config import Hyperparameters, Technique
 from trainer.forward import RowLoss, cross_entropies
 from trainer.model import Base, load_base
 from trainer.rendering import Renderer
@@ -27,10 +27,10 @@ def rows_of(base: Path, dataset: Path) -> list[Row]:
     return load_rows(dataset, Renderer.from_directory(base), max_length=512)
 
 
-def trainee(base: Base, **settings: object) -> Trainee:
+def trainee(base: Base, technique: Technique = Technique.LORA, **settings: object) -> Trainee:
     """A trainee whose adapter already does something, so that its gradients reach both matrices."""
     chosen = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "learning_rate": 1e-2, **settings}
-    made = Trainee.of(base, Hyperparameters(**chosen), CPU)  # type: ignore[arg-type]
+    made = Trainee.of(base, Hyperparameters(**chosen), CPU, technique)  # type: ignore[arg-type]
     torch.manual_seed(1)
     for matrix in made.matrices.values():
         matrix.data.add_(torch.randn_like(matrix), alpha=0.05)
@@ -122,14 +122,24 @@ def test_a_sliding_window_is_kept_within_packed_rows(base_of: Bases, tmp_path: P
     assert packed / 78 == pytest.approx(padded / 78, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
+@pytest.mark.parametrize(
+    ("family", "technique"),
+    [
+        ("llama", Technique.LORA),
+        ("gpt2", Technique.LORA),
+        ("bloom", Technique.LORA),
+        ("llama", Technique.PROMPT_TUNING),
+        ("bloom", Technique.PROMPT_TUNING),
+        ("llama", Technique.FULL),
+    ],
+)
 def test_accumulated_gradients_equal_those_of_one_large_batch(
-    base_of: Bases, rows_path: Path, family: str
+    base_of: Bases, rows_path: Path, family: str, technique: Technique
 ) -> None:
     rows = rows_of(base_of(family), rows_path)[:8]
     moved = []
     for tokens_per_pass in (10_000, 120, 1):
-        made = trainee(load_base(base_of(family), torch.float32))
+        made = trainee(load_base(base_of(family), torch.float32), technique, virtual_tokens=4)
         made = Trainee(**{**vars(made), "tokens_per_pass": tokens_per_pass})
         loss, norm, tokens = train_step(made, rows, 0, 1e-2, QUIET)
         assert tokens == sum(len(row.token_ids) for row in rows)
