@@ -29,6 +29,8 @@ next pass do not fit all of the gaps. It is less in the first passes of a run an
 _CHUNK_BYTES = 16 << 20
 """Logits that the loss holds in 32 bits at a time; two such pieces exist at once, and a third one where the
 arithmetic is in 16 bits."""
+_CHECKPOINT_BYTES = 4 + 2 * 8
+"""Of a trained parameter while a checkpoint is made: its weight's bytes, and those of its moments twice."""
 _FILE_BYTES = 2
 """Of a weight on disk; while it is read, the file's pages count as ours."""
 
@@ -230,12 +232,18 @@ def _other_phases(
     process = "interpreter and libraries" if footing.runtime_bytes else "none that a GPU's allocator knows of"
     if footing.device != "cpu":
         return 0, process
-    whole = shape.parameters * footing.number_bytes
-    phases = {"reading the weights": whole + shape.parameters * _FILE_BYTES}
+    reading = shape.parameters * (footing.number_bytes + _FILE_BYTES)
+    weights, _ = _weights(shape, technique, footing.number_bytes)
+    adapter = 0 if technique is Technique.FULL else trained * WEIGHT_BYTES
+    phases = {
+        "reading the weights": reading,
+        "writing a checkpoint": weights + adapter + trained * (MOMENT_BYTES + _CHECKPOINT_BYTES),
+    }
     if technique is Technique.QLORA:
-        quantised, _ = _weights(shape, technique, footing.number_bytes)
+        # The matrices that were quantised are freed, but in pieces that the allocator keeps.
+        freed = shape.linear_parameters * footing.number_bytes
         phases["publishing, with the whole base beside the 4-bit one"] = (
-            quantised + whole + trained * (2 * WEIGHT_BYTES + MOMENT_BYTES)
+            weights + freed + reading + adapter + trained * MOMENT_BYTES
         )
     name, most = max(phases.items(), key=lambda phase: phase[1])
     beyond = max(0, most - training)
