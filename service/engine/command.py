@@ -26,6 +26,8 @@ _CPU_CACHE_GIB = "1"
 worst, and vLLM queues what does not fit."""
 _CPU_PROCESS_BYTES = 3 << 29
 """vLLM's two processes without weights and cache: 1.5 GiB."""
+_POSITIONS = ("max_position_embeddings", "n_positions")
+"""What a config.json calls the number of positions; the GPT-2 family has a name of its own for it."""
 _CPU_INFO = Path("/proc/cpuinfo")
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of x86 (the first two) and Arm CPUs."""
@@ -85,10 +87,8 @@ def model_length(settings: Settings, base: BaseModel) -> int:
         config = mapping(json.loads((base.path / "config.json").read_bytes()))
     except (OSError, ValueError, TypeError):
         return settings.engine_max_model_len
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int):
-        return settings.engine_max_model_len
-    return min(settings.engine_max_model_len, positions)
+    named = [config.get(name) for name in _POSITIONS]
+    return min([settings.engine_max_model_len, *(each for each in named if isinstance(each, int))])
 
 
 def vllm_command(

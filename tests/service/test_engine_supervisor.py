@@ -19,6 +19,8 @@ from service.engine.command import (
     EngineCommand,
     Packages,
     allowed_rank,
+    memory_needed,
+    own_engine_command,
     vllm_command,
 )
 from service.engine.supervisor import CommandBuilder, Health
@@ -258,11 +260,45 @@ def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_pat
     assert "OMP_NUM_THREADS" not in command.environment.keys() - os.environ.keys()
 
 
-def test_the_context_is_not_longer_than_the_base_models(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"max_position_embeddings": 128}')
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
+def test_the_context_is_not_longer_than_the_base_models(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"{name}": 128}}')
     base = BaseModel(name="base", path=tmp_path, revision="sha256:0")
     packages = Packages(is_cpu_build=False, cpu_plugin=None)
 
     command = vllm_command(Settings(home=tmp_path), base, port=1, api_key="k", packages=packages)
 
     assert command.arguments[command.arguments.index("--max-model-len") + 1] == "128"
+
+
+def test_an_own_engine_takes_neither_adapters_nor_embeddings_and_starts_without_compiling(
+    tmp_path: Path,
+) -> None:
+    packages = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
+
+    command = own_engine_command(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=packages)
+
+    assert "--enforce-eager" in command.arguments
+    assert not {"--enable-lora", "--enable-prompt-embeds"} & set(command.arguments)
+    assert command.arguments[command.arguments.index("--host") + 1] == "127.0.0.1"
+    assert "k" not in command.arguments
+
+
+def test_two_engines_share_a_gpu_as_the_settings_say_and_a_cpu_without_a_word(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, engine_gpu_memory_fraction=0.5, own_engine_gpu_memory_fraction=0.3)
+    cuda, cpu = [Packages(is_cpu_build=is_cpu, cpu_plugin="p") for is_cpu in (False, True)]
+
+    for build, fraction in ((vllm_command, "0.5"), (own_engine_command, "0.3")):
+        arguments = build(settings, BASE, port=1, api_key="k", packages=cuda).arguments
+        assert arguments[arguments.index("--gpu-memory-utilization") + 1] == fraction
+        without = build(settings, BASE, port=1, api_key="k", packages=cpu).arguments
+        assert "--gpu-memory-utilization" not in without
+
+
+def test_the_memory_of_an_own_engine_is_told_from_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * (1 << 20))
+    empty = BaseModel(name="x", path=tmp_path / "missing", revision="r")
+    model = BaseModel(name="x", path=tmp_path, revision="r")
+
+    assert memory_needed(model) - memory_needed(empty) in {1 << 20, 2 << 20}  # 16 or 32 bits
+    assert memory_needed(empty) >= 2 << 30
