@@ -153,7 +153,9 @@ def _questions(path: Path) -> Iterator[Question]:
 def _question(record: AnyRecord) -> Question:
     match record:
         case Record():
-            *prompt, answer = record.messages
+            # What follows the last trained answer is not what the row teaches.
+            last = max(index for index, turn in enumerate(record.messages) if turn.trained)
+            *prompt, answer = record.messages[: last + 1]
         case PreferenceRecord():
             *prompt, answer = [*record.prompt, *record.chosen]
         case TextRecord():  # training on texts, asked about conversations

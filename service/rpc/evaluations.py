@@ -1,10 +1,11 @@
 """EvaluationService: shows evaluations, and queues more of them."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 from hotlora.v1 import evaluation_service_pb2 as pb
 from hotlora.v1 import evaluation_service_pb2_grpc as pb_grpc
-from service.registry import NewEvaluation, Registry
+from service.registry import EvaluationRow, NewEvaluation, Registry
 from service.registry.states import EVALUATION_ENDED
 from service.rpc import conversion, report_conversion
 from service.rpc.boundary import Context
@@ -33,10 +34,9 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
             adapter_id=adapter_id,
             number=number,
         )
-        return pb.ListEvaluationsResponse(
-            evaluations=[report_conversion.evaluation_message(row, whole=False) for row in page.rows],
-            next_page_token=page.next_cursor,
-        )
+        # Fifty reports are some megabytes of JSON: too much for the event loop.
+        messages = await asyncio.to_thread(_without_details, page.rows)
+        return pb.ListEvaluationsResponse(evaluations=messages, next_page_token=page.next_cursor)
 
     async def CreateEvaluation(
         self, request: pb.CreateEvaluationRequest, context: Context
@@ -65,3 +65,7 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
             if row.state in EVALUATION_ENDED:
                 return
             seen = await self._following.changed(topic, seen)
+
+
+def _without_details(rows: Sequence[EvaluationRow]) -> list[pb.AdapterEvaluation]:
+    return [report_conversion.evaluation_message(row, whole=False) for row in rows]

@@ -254,6 +254,28 @@ async def test_an_evaluation_dataset_is_asked_without_what_training_saw(stage: S
     assert (row.id, second.id) == ("support-1", "support-1.2")
 
 
+async def test_a_row_asks_for_its_last_trained_answer(stage: Stage) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": label},
+                {"role": "user", "content": "Thank you!"},
+                {"role": "assistant", "content": "You are welcome.", "weight": 0},
+            ]
+        }
+        for text, label in ROWS
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (stage.datasets_dir / "rows.jsonl").write_text(lines)
+    await stage.active()
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    assert sorted(stage.questions("support@1")) == sorted(ASIDE)
+    assert figures(report)["accuracy"] == (0.0, 1.0)
+
+
 async def test_generation_is_judged_with_perplexity_too(stage: Stage) -> None:
     rows = [
         (f"Describe thing {number}.", f"A thing of the {number}th kind, well made.") for number in range(40)
