@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ROW_ATTENTION = "hotlora_rows"
@@ -35,6 +35,20 @@ def rows_of(lengths: tuple[int, ...]) -> Iterator[None]:
         yield
     finally:
         _Boundaries.lengths = ()
+
+
+@contextmanager
+def plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within this context a model that has row attention has torch's own, for padded batches and caches."""
+    present = model.config._attn_implementation
+    if present != ROW_ATTENTION:
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(present)
 
 
 def _row_attention(

@@ -175,6 +175,8 @@ class JobFile:
     objective: Objective = Objective.SUPERVISED
     start_version: StartVersion | None = None
     """Whose weights training begins with; None: fresh ones."""
+    task: Task | None = None
+    """What the dataset teaches; decides how generated answers are scored. None: nobody said."""
 
     def write(self, path: Path) -> None:
         """Write the job as JSON to `path`."""
@@ -195,6 +197,7 @@ class JobFile:
                 fields[name] = Path(fields[name])
             fields["technique"] = Technique(fields["technique"])
             fields["objective"] = Objective(fields["objective"])
+            fields["task"] = None if fields["task"] is None else Task(fields["task"])
             start = fields["start_version"]
             if start is not None:
                 fields["start_version"] = StartVersion(name=start["name"], path=Path(start["path"]))

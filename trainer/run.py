@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from trainer.channel import (
 )
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import JobFile, Technique
+from trainer.exam import Exam
 from trainer.failures import explain
 from trainer.model import Base, load_base, quantise
 from trainer.optimization import learning_rate
@@ -116,7 +117,7 @@ def _train(
         channel,
         progress,
         total_steps,
-        measure=partial(_measure, trainee, validation, channel) if validation else None,
+        measure=_measuring(job, trainee, training, validation, renderer, channel),
         keep_best=partial(checkpoints.save_best, matrices=trainee.matrices),
         restore_best=partial(checkpoints.restore_best, matrices=trainee.matrices),
     )
@@ -207,10 +208,32 @@ def _pause(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, chann
     raise PauseError(progress.step)
 
 
-def _measure(trainee: Trainee, rows: Sequence[Example], channel: Channel) -> Measured:
-    """Evaluate on the rows set aside. Raises CancellationError, TrainingError(NAN_LOSS)."""
-    eval_loss = evaluate(trainee, rows, channel)
-    return Measured(eval_loss=eval_loss, rows=len(rows), **_rewards(trainee, training=False))
+def _measuring(
+    job: JobFile,
+    trainee: Trainee,
+    training: Sequence[Example],
+    validation: Sequence[Example],
+    renderer: Renderer,
+    channel: Channel,
+) -> Callable[[], Measured] | None:
+    """How to evaluate on the rows set aside, None where there are none. Raises TrainingError.
+
+    What it gives raises CancellationError, TrainingError.
+    """
+    if not validation:
+        return None
+    exam = Exam.for_job(job, validation, training, renderer)
+
+    def measure() -> Measured:
+        eval_loss = evaluate(trainee, validation, channel)
+        return Measured(
+            eval_loss=eval_loss,
+            rows=len(validation),
+            task_score=None if exam is None else exam.score(trainee, renderer, channel),
+            **_rewards(trainee, training=False),
+        )
+
+    return measure
 
 
 def _publish(

@@ -75,6 +75,11 @@ class JobDisplay:
                 self._note(
                     f"step {evaluation.step}: loss {evaluation.eval_loss:.4f} on the"
                     f" {evaluation.rows} rows set aside"
+                    + (
+                        f", task score {evaluation.task_score:.3f}"
+                        if evaluation.HasField("task_score")
+                        else ""
+                    )
                 )
             case "fit":
                 self._note(f"step {event.fit.step}: {event.fit.sentence}")

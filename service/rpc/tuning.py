@@ -189,7 +189,9 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         if new.technique is Technique.PROMPT_TUNING:
             violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))
         violations.extend(self._beyond_limits(new, dataset))
-        violations.extend(stopping.contradictions(new.hyperparameters, rows=dataset.rows, scored=False))
+        violations.extend(
+            stopping.contradictions(new.hyperparameters, rows=dataset.rows, scored=dataset.task is not None)
+        )
         violations.extend(
             contradictions.between(request.hyperparameters, new.hyperparameters, rows=dataset.rows)
         )

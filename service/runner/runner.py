@@ -180,6 +180,7 @@ class Runner:
             dataset_sha256=dataset.sha256,
             technique=job.technique,
             objective=job.objective,
+            task=dataset.task,
             hyperparameters=job.hyperparameters,
             work_path=work_path,
             artifacts_path=self._settings.artifacts_dir,

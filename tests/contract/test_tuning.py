@@ -7,6 +7,8 @@ import grpc
 import pytest
 
 from hotlora.v1 import adapter_service_pb2 as adapters_pb
+from hotlora.v1 import dataset_service_pb2 as datasets_pb
+from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.disk import Disk
 from service.registry import EventRow, JobState, Registry, VersionState
@@ -318,6 +320,18 @@ async def test_settings_of_early_stopping_that_contradict_others_are_refused_nam
     refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(**settings))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert words in refusal.violations[field]
+
+
+async def test_a_task_score_is_accepted_where_the_dataset_has_a_task(stage: Stage) -> None:
+    header = datasets_pb.UploadHeader(dataset_id="rows", task=resources_pb.TASK_CLASSIFICATION)
+    messages = [
+        datasets_pb.UploadDatasetRequest(header=header),
+        datasets_pb.UploadDatasetRequest(chunk=GOOD_LINE * 10),
+    ]
+    await stage.datasets.UploadDataset(iter(messages))
+    settings = pb.Hyperparameters(early_stopping_metric=pb.METRIC_TASK_SCORE, early_stopping_patience=2)
+    job = await stage.job(hyperparameters=settings)
+    assert job.hyperparameters.early_stopping_metric == pb.METRIC_TASK_SCORE
 
 
 async def test_patience_that_can_come_to_pass_is_accepted(stage: Stage) -> None:

@@ -33,6 +33,11 @@ class Adapted(ABC):
         return 0
 
     @property
+    def front(self) -> Tensor | None:
+        """[virtual tokens, hidden], what stands in front of every row; None where nothing does."""
+        return None
+
+    @property
     def rank(self) -> int:
         """Of the adapter's matrices; 0 where there are none."""
         return 0

@@ -59,6 +59,10 @@ class VirtualPrompt(Adapted):
         return 0 if self._alone else len(self._table)
 
     @property
+    def front(self) -> Tensor | None:
+        return None if self._alone else self._table
+
+    @property
     def facts(self) -> Mapping[str, object]:
         return {"virtual_tokens": len(self._table)}
 

@@ -1,0 +1,125 @@
+"""The task's own score during training: real greedy answers, scored as evaluations score them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.conftest import Bases, Jobs, Recorder
+from trainer import events
+from trainer.attention import rows_of
+from trainer.batches import pack, pad
+from trainer.channel import Channel
+from trainer.config import Hyperparameters, Metric, Objective, Task, Technique
+from trainer.events import FailureReason
+from trainer.generation import answer
+from trainer.model import load_base
+from trainer.rendering import Renderer
+from trainer.rows import Row, load_examples
+from trainer.run import run
+from trainer.steps import Trainee
+
+CPU = torch.device("cpu")
+QUIET = Channel(lambda line: None)
+LEARNING = {
+    "learning_rate": 3e-2,
+    "max_steps": 60,
+    "validation_fraction": 0.5,
+    "eval_every_steps": 10,
+    "schedule": "constant",
+    "early_stopping_metric": Metric.TASK_SCORE,
+}
+
+
+def rows_of_dataset(base: Path, dataset: Path) -> list[Row]:
+    """All rows, as that base sees them."""
+    renderer = Renderer.from_directory(base)
+    examples = load_examples(dataset, renderer, max_length=512, objective=Objective.SUPERVISED)
+    return [row for row in examples if isinstance(row, Row)]
+
+
+def prompts_of(base: Path, dataset: Path) -> list[tuple[int, ...]]:
+    """What stands before the answers of some rows of differing lengths."""
+    return [row.token_ids[: row.trained.index(True)] for row in rows_of_dataset(base, dataset)[:7]]
+
+
+@torch.no_grad()
+def slow_answer(trainee: Trainee, prompt: tuple[int, ...], tokens: int) -> list[int]:
+    """One token after the other, each by a whole forward pass as training makes it."""
+    form = pack if trainee.packs else pad
+    ids = list(prompt)
+    for _ in range(tokens):
+        row = Row(token_ids=(*ids, 0), trained=(*[False] * len(ids), True))
+        batch = form([row], CPU, trainee.adapted.virtual_tokens)
+        with rows_of(batch.row_lengths):
+            ids.append(int(trainee.adapted.logits(batch).flatten(0, 1)[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize(
+    ("family", "technique"),
+    [
+        ("llama", Technique.LORA),
+        ("llama", Technique.PROMPT_TUNING),
+        ("llama", Technique.FULL),
+        ("gpt2", Technique.LORA),
+        ("bloom", Technique.LORA),
+    ],
+)
+def test_answers_are_those_of_the_plain_forward_pass_token_by_token(
+    base_of: Bases, rows_path: Path, family: str, technique: Technique
+) -> None:
+    base = base_of(family)
+    settings = Hyperparameters(rank=4, dropout=0.0, virtual_tokens=5)
+    trainee = Trainee.of(load_base(base, torch.float32), settings, CPU, technique)
+    torch.manual_seed(2)
+    for weight in trainee.matrices.values():
+        weight.data.add_(torch.randn_like(weight), alpha=0.3)
+    trainee.adapted.take_over()
+    rows = rows_of_dataset(base, rows_path)
+    loss = trainee.row_loss(rows[:5]).item()
+    prompts = prompts_of(base, rows_path)
+    answers = answer(trainee, prompts, stops=(), max_tokens=6, between=QUIET.check)
+    assert answers == [slow_answer(trainee, prompt, 6) for prompt in prompts]
+    assert len({tuple(each) for each in answers}) > 1
+    stop = answers[0][3]
+    (stopped,) = answer(trainee, prompts[:1], stops=(stop,), max_tokens=6, between=QUIET.check)
+    assert stopped == answers[0][: answers[0].index(stop)]
+    assert trainee.row_loss(rows[:5]).item() == loss, "training goes on with its own attention"
+
+
+def test_the_best_step_is_the_one_with_the_best_score_where_that_is_asked_for(make_job: Jobs) -> None:
+    recorder = Recorder()
+    job = replace(make_job(**LEARNING), task=Task.CLASSIFICATION)
+    assert run(job, recorder.channel, dtype=torch.float32) == 0, recorder.events
+    told = recorder.of(events.Evaluation)
+    assert [event.step for event in told] == [10, 20, 30, 40, 50, 60]
+    scores = [event.task_score for event in told if event.task_score is not None]
+    assert len(scores) == len(told)
+    assert 0 < max(scores) <= 1
+    best = max(told, key=lambda event: (event.task_score or 0.0, -event.eval_loss))
+    published = recorder.events[-1]
+    assert isinstance(published, events.Published)
+    assert published.best_step == best.step
+    manifest = json.loads((job.artifacts_path / published.digest / "MANIFEST.json").read_bytes())
+    assert manifest["metrics"]["task_score"] == best.task_score
+
+
+def test_a_score_without_a_task_is_refused(make_job: Jobs) -> None:
+    recorder = Recorder()
+    assert run(make_job(**LEARNING), recorder.channel, dtype=torch.float32) == 1
+    failed = recorder.events[-1]
+    assert isinstance(failed, events.Failed)
+    assert failed.reason is FailureReason.DATA_ERROR
+    assert "names no task" in failed.message
+
+
+def test_rows_that_are_not_what_the_task_asks_for_fail_with_a_reason(make_job: Jobs) -> None:
+    recorder = Recorder()
+    job = replace(make_job(**LEARNING), task=Task.ENTITIES)
+    assert run(job, recorder.channel, dtype=torch.float32) == 1
+    failed = recorder.events[-1]
+    assert isinstance(failed, events.Failed)
+    assert "do not fit the dataset's task" in failed.message
