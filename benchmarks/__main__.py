@@ -14,7 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("lora_operators", "adapters", "gateway", "jobs", "trainer", "planning")
+BENCHMARKS = (
+    "lora_operators",
+    "adapters",
+    "gateway",
+    "jobs",
+    "trainer",
+    "preferences",
+    "planning",
+)
 TIMEOUT_SECONDS = 1800
 
 

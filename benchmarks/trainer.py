@@ -70,14 +70,12 @@ def main() -> None:
     threads = parser.parse_args().threads
     fast = _run("-c", "import torch, trainer.precision as p; print(p.fastest_dtype(torch.device('cpu')))")
     arms = (*(FAST_BFLOAT16 if fast.strip() == "torch.bfloat16" else SLOW_BFLOAT16), *CURVES)
-    base = json.loads(
-        _run("-m", "trainer.base_model", "--name", "smollm2-135m-instruct", "--models-dir", str(MODELS))
-    )["path"]
+    base = base_directory()
     results: dict[str, list[Measured]] = {arm.name: [] for arm in arms}
     for number in range(max(arm.rounds for arm in arms)):
         for arm in arms[:: 1 if number % 2 == 0 else -1]:
             if number < arm.rounds:
-                results[arm.name].append(_measure(arm, base, threads))
+                results[arm.name].append(measure(arm, base, threads))
                 print(f"{arm.name}: {results[arm.name][-1]}", file=sys.stderr)
     print(json.dumps({"trainer against TRL": {**_figures(arms, results), "threads": threads}}))
 
@@ -131,10 +129,17 @@ def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> 
     }
 
 
-def _measure(arm: Arm, base: str, threads: int) -> Measured:
+def base_directory() -> str:
+    """Where the embedded default lies."""
+    answer = _run("-m", "trainer.base_model", "--name", "smollm2-135m-instruct", "--models-dir", str(MODELS))
+    return str(json.loads(answer)["path"])
+
+
+def measure(arm: Arm, base: str, threads: int, module: str = "benchmarks.trainer_arms") -> Measured:
+    """Run one arm to its end in a process of its own."""
     options = ("--steps", str(arm.steps), "--rows", str(arm.rows))
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.trainer_arms", arm.name, base, *options],
+        [sys.executable, "-W", "ignore", "-m", module, arm.name, base, *options],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from trainer import events
 from trainer.channel import Channel
-from trainer.config import BaseModel, Hyperparameters, JobFile, Schedule, Technique
+from trainer.config import BaseModel, Hyperparameters, JobFile, Objective, Schedule, Technique
 from trainer.model import load_base
 from trainer.rendering import Renderer
 from trainer.rows import Row, StepOrder, load_rows
@@ -63,7 +63,8 @@ def main() -> None:
     report = Report()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         if arguments.arm.startswith("ours"):
-            train_ours(arguments.base, settings, Path(folder), report, fp32=arguments.arm == "ours_fp32")
+            fp32 = arguments.arm == "ours_fp32"
+            trained_by_us(arguments.base, settings, Path(folder), report, fp32=fp32)
         else:
             train_with_trl(arguments.arm, arguments.base, settings, Path(folder), report)
 
@@ -82,7 +83,16 @@ class Report:
         print(json.dumps(line), file=self._out, flush=True)
 
 
-def train_ours(base: Path, settings: Hyperparameters, folder: Path, report: Report, *, fp32: bool) -> None:
+def trained_by_us(
+    base: Path,
+    settings: Hyperparameters,
+    folder: Path,
+    report: Report,
+    *,
+    fp32: bool = True,
+    dataset: Path = TRAIN_PATH,
+    objective: Objective = Objective.SUPERVISED,
+) -> None:
     """The loop as a job runs it, publication included."""
     seen = 0
 
@@ -100,9 +110,10 @@ def train_ours(base: Path, settings: Hyperparameters, folder: Path, report: Repo
         attempt=1,
         adapter_id="benchmark",
         base_model=BaseModel(name=base.name, path=base, revision="benchmark"),
-        dataset_path=TRAIN_PATH,
-        dataset_sha256=hashlib.sha256(TRAIN_PATH.read_bytes()).hexdigest(),
+        dataset_path=dataset,
+        dataset_sha256=hashlib.sha256(dataset.read_bytes()).hexdigest(),
         technique=Technique.LORA,
+        objective=objective,
         hyperparameters=settings,
         work_path=folder / "work",
         artifacts_path=folder / "artifacts",
@@ -136,7 +147,7 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
         options |= {"bf16": False, "gradient_checkpointing": False}
     if arm == "trl_fp32":
         model = get_peft_model(model, lora)
-        set_peft_model_state_dict(model, _our_first_weights(base, settings))
+        set_peft_model_state_dict(model, our_first_weights(base, settings))
 
     class Recorded(SFTTrainer):
         """Remembers each step's loss before it is rounded for the log."""
@@ -189,7 +200,8 @@ def _trl_row(row: Row) -> dict[str, list[int]]:
     return {"input_ids": list(row.token_ids), "labels": labels}
 
 
-def _our_first_weights(base: Path, settings: Hyperparameters) -> dict[str, Tensor]:
+def our_first_weights(base: Path, settings: Hyperparameters) -> dict[str, Tensor]:
+    """What an adapter begins with here, by PEFT's names."""
     trainee = Trainee.of(load_base(base, torch.float32), settings, torch.device("cpu"))
     return {name: matrix.detach().clone() for name, matrix in trainee.matrices.items()}
 
