@@ -15,6 +15,7 @@ SHARING_ONE_STAGE = {"end_to_end", "browser"}
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where processes share the tests, those of a file stay together, and what takes minutes begins."""
     if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
