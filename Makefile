@@ -25,7 +25,7 @@ examples:
 
 test:
 	@deploy/setup.sh --browser
-	@exec $(PYTHON_BIN) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@exec $(PYTHON_BIN) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 check:
 	@deploy/setup.sh

@@ -7,23 +7,34 @@ import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_FIRST = ("tests/end_to_end", "tests/plugin", "tests/service/test_engine_real.py", "tests/training")
-SHARING_ONE_STAGE = {"end_to_end", "browser"}
+SHARING_ONE_STAGE = {"tests/end_to_end", "tests/browser"}
 """Folders whose tests share a stack or a browser that takes long to start."""
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """How several processes share the tests. (xdist's own groups do nothing with pytest 9.2.)"""
+    return _Stages(config, log)
+
+
+class _Stages(LoadScopeScheduling):
+    """Tests of a file stay together, and those of a folder that shares a stage."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(nodeid).partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in SHARING_ONE_STAGE else file
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the tests, those of a file stay together, and what takes minutes begins."""
-    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING_ONE_STAGE else item.path.stem))
-    items.sort(key=_place)
+    """What takes minutes begins, where several processes share the tests."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
 
 
 def _place(item: pytest.Item) -> int:
