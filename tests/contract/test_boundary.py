@@ -79,7 +79,17 @@ def bad_requests(method: MethodDescriptor) -> Iterator[Message]:
         yield from (request(**{field.name: value}) for value in values(field))
 
 
+def is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
 def values(field: FieldDescriptor) -> Iterator[object]:
+    if is_map(field):
+        keys, contents = field.message_type.fields
+        pairs = [{key: content} for key in values(keys) for content in values(contents)]
+        yield from pairs
+        yield {f"key {number}": content for number, content in enumerate(values(contents))}
+        return
     if field.message_type is not None:
         message = GetMessageClass(field.message_type)
         singles: list[object] = [message()]
@@ -193,8 +203,9 @@ def test_every_list_in_a_request_has_a_bound_below_the_one_for_all() -> None:
         for field in fields:
             fields.extend(field.message_type.fields if field.message_type else ())
             if field.is_repeated:
-                rules = field.GetOptions().Extensions[validate_pb2.field].repeated
-                assert 0 < rules.max_items <= 1000, field.full_name
+                rules = field.GetOptions().Extensions[validate_pb2.field]
+                most = rules.map.max_pairs if is_map(field) else rules.repeated.max_items
+                assert 0 < most <= 1000, field.full_name
 
 
 async def test_a_request_above_the_size_limit_is_too_large(stage: Stage) -> None:
