@@ -137,6 +137,6 @@ def test_the_verdict_stands_below_the_plot_and_its_steps_are_marked(
     for sequence, event in enumerate(stage.events, start=1):
         event.sequence = sequence
     start(page, examples, "support")
-    expect(page.locator("#fit")).to_have_text(sentence)
-    expect(page.locator("#loss")).to_contain_text("best step 20, overfitting since")
+    expect(page.locator("#fit")).to_have_text(sentence, timeout=30_000)
+    expect(page.locator("#loss")).to_contain_text("best step 20, overfitting since", timeout=30_000)
     expect(page.locator("#loss canvas, #loss svg").first).to_be_visible()

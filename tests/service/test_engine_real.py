@@ -39,7 +39,7 @@ from tests.service.real_adapters import TEXTS_TOKENS, Workshop
 from tests.service.registry_stage import open_registry
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import register
-from trainer.config import BaseModel, Technique
+from trainer.config import BaseModel
 from trainer.rendering import Renderer
 
 pytestmark = [
@@ -221,7 +221,6 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
     name = real.base.name
     table = EmbeddingTable(real.base.path)
     rows = [table.compose(SoftPrompt(rows=b"", tokens=0), [token]).rows for token in range(10)]
-    embeddings = table.compose(SoftPrompt(rows=b"\x3f" * len(rows[0]), tokens=1), [1, 5, 9]).encoded()
     calls: list[tuple[str, object | None]] = [
         ("/v1/models", None),
         ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
@@ -239,36 +238,7 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
                 "stream_options": {"include_usage": True, "continuous_usage_stats": True},
             },
         ),
-        (
-            "/v1/completions",
-            {
-                "model": name,
-                "prompt_embeds": embeddings,
-                "max_tokens": 1,
-                "temperature": 0.0,
-                "logprobs": 1,
-                "logprob_token_ids": [7],
-                "return_tokens_as_token_ids": True,
-            },
-        ),
-        (
-            "/v1/completions",
-            {
-                "model": name,
-                "prompt_embeds": embeddings,
-                "max_tokens": 4,
-                "stream": True,
-                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-            },
-        ),
-        (
-            "/v1/completions",
-            {"model": name, "prompt_embeds": embeddings, "max_tokens": 1, "prompt_logprobs": 0},
-        ),
-        ("/v1/completions", {"model": name, "prompt_embeds": embeddings, "max_tokens": 4000}),
-        ("/v1/completions", {"model": name, "prompt_embeds": "AAAA", "max_tokens": 1}),
         ("/health", None),
-        ("/v1/chat/completions", {"model": name, "messages": [{"role": "user", "content": "x"}]}),
         ("/adapters", {"name": "x@1", "src": path}),
         ("/invocations", {"model": name, "prompt": [1], "max_tokens": 1}),
     ]
@@ -359,29 +329,6 @@ async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_
     assert [await real.say("good"), await real.say("prompt")] == before
     assert not _exists(lambda: os.killpg(group, 0))
     assert (await real.registry.get_version("good", 1)).state == VersionState.ACTIVE
-
-
-async def test_a_whole_model_is_proven_on_an_engine_of_its_own_which_ends_with_it(real: Real) -> None:
-    model = await asyncio.to_thread(real.workshop.draw_model, seed=6)
-    digest = await asyncio.to_thread(model.publish, real.artifacts_dir)
-    row = await register(real.registry, digest, adapter_id="whole", rank=0, technique=Technique.FULL)
-
-    found = await real.outcome(row)
-
-    assert (found.state, found.failure_message) == (VersionState.ACTIVE, None)
-    assert await real.say("whole") != await real.say("")
-    own = real.routes.of(row.model).engine
-    assert isinstance(own, Supervisor)
-    group = own.pid
-    assert group is not None
-    await real.registry.request_unload("whole", 1)
-
-    async def retired() -> bool:
-        return (await real.registry.get_version("whole", 1)).state == VersionState.RETIRED
-
-    await until_reached(real.changes, "versions", retired, PROOF_SECONDS)
-    assert not _exists(lambda: os.killpg(group, 0))
-    assert await real.say("good")
 
 
 def _exists(signal_group: Callable[[], None]) -> bool:
