@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Evaluation, Fit, Metrics, TuningEvent
+from hotlora.v1.tuning_service_pb2 import (
+    TECHNIQUE_QLORA,
+    Evaluation,
+    Fit,
+    Metrics,
+    TuningEvent,
+    TuningJob,
+)
 from tests.browser.stage import Stage
 
 pytestmark = pytest.mark.browser
@@ -136,6 +143,8 @@ def test_the_verdict_stands_below_the_plot_and_its_steps_are_marked(
     stage.events = [*told, TuningEvent(fit=fit)]
     for sequence, event in enumerate(stage.events, start=1):
         event.sequence = sequence
+    # The page follows each job once, and the service never gives a name twice: this must not be job-1 again.
+    stage.jobs = [TuningJob(name="tuningJobs/job-1", state=TuningJob.STATE_SUCCEEDED, adapter="adapters/old")]
     start(page, examples, "support")
     expect(page.locator("#fit")).to_have_text(sentence, timeout=30_000)
     expect(page.locator("#loss")).to_contain_text("best step 20, overfitting since", timeout=30_000)
