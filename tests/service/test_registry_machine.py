@@ -1,4 +1,5 @@
-"""Owners, a caller who cancels, and stale owners in any order: the registry keeps its promises."""
+"""Owners, stale owners, and a caller who cancels, pauses and resumes, in any order: the registry keeps its
+promises."""
 
 import asyncio
 import tempfile
@@ -76,11 +77,39 @@ class Jobs(RuleBasedStateMachine):
         except WrongState:
             assert self._states[job_id] in (JobState.SUCCEEDED, JobState.FAILED)
 
+    @rule(number=ANY_JOB)
+    def ask_to_pause(self, number: int) -> None:
+        """A caller wants the worker for something else."""
+        job_id = self._job(number)
+        if job_id is None:
+            return
+        before = self._states[job_id]
+        try:
+            self._states[job_id] = self._do(self._registry.request_pause(job_id)).state
+            waiting = before in (JobState.QUEUED, JobState.PAUSED)
+            assert self._states[job_id] == (JobState.PAUSED if waiting else JobState.PAUSING)
+        except WrongState:
+            assert before in JOB_ENDED or before == JobState.CANCELLING
+
+    @rule(number=ANY_JOB)
+    def ask_to_resume(self, number: int) -> None:
+        """A caller wants a paused job to go on."""
+        job_id = self._job(number)
+        if job_id is None:
+            return
+        before = self._states[job_id]
+        try:
+            self._states[job_id] = self._do(self._registry.request_resume(job_id)).state
+            assert self._states[job_id] == (JobState.QUEUED if before == JobState.PAUSED else before)
+            assert before in (JobState.PAUSED, JobState.QUEUED, JobState.RUNNING)
+        except WrongState:
+            assert before in JOB_ENDED or before in (JobState.CANCELLING, JobState.PAUSING)
+
     @rule(number=ANY_JOB, age=ANY_AGE, to=st.sampled_from(sorted(JobState)))
     def owner_moves(self, number: int, age: int, to: JobState) -> None:
         """An owner, or one that was replaced, says how it went."""
         job_id = self._job(number)
-        if job_id is None or to in (JobState.RUNNING, JobState.CANCELLING):
+        if job_id is None or to in (JobState.RUNNING, JobState.CANCELLING, JobState.PAUSING):
             return
         epoch, state = self._epochs[job_id] - age, self._states[job_id]
         move: Coroutine[object, object, object]
@@ -90,6 +119,8 @@ class Jobs(RuleBasedStateMachine):
             move = self._registry.fail_job(job_id, epoch, "INTERNAL", "It broke.")
         elif to == JobState.CANCELLED:
             move = self._registry.cancel_job(job_id, epoch)
+        elif to == JobState.PAUSED:
+            move = self._registry.pause_job(job_id, epoch)
         else:
             move = self._registry.requeue_job(job_id, epoch)
         legal = not age and to in JOB_TRANSITIONS[state] and state in JOB_OWNED
@@ -97,7 +128,7 @@ class Jobs(RuleBasedStateMachine):
             self._do(move)
             assert legal
             self._states[job_id] = to
-            self._epochs[job_id] += to == JobState.QUEUED
+            self._epochs[job_id] += to in (JobState.QUEUED, JobState.PAUSED)
         except (Conflict, WrongState):
             assert not legal
 
