@@ -194,7 +194,7 @@ def train(
         batch_size=batch_size,
         max_sequence_length=max_sequence_length,
         warmup_ratio=warmup_ratio,
-        schedule=f"SCHEDULE_{schedule.upper()}" if schedule else None,
+        schedule=options.constant("SCHEDULE", schedule) if schedule else None,
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
         seed=seed,
@@ -203,7 +203,9 @@ def train(
         checkpoint_every_steps=checkpoint_every_steps,
         log_every_steps=log_every_steps,
         early_stopping_patience=early_stopping_patience,
-        early_stopping_metric=f"METRIC_{early_stopping_metric.name}" if early_stopping_metric else None,
+        early_stopping_metric=(
+            options.constant("METRIC", early_stopping_metric) if early_stopping_metric else None
+        ),
     )
     code = training.train(
         address,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hotlora.client import Client
 from hotlora.command import job_display, names, output
 from hotlora.command.failing import ExitCode
+from hotlora.command.options import constant
 from hotlora.v1.tuning_service_pb2 import Fit, ListTuningJobsResponse, TuningJob, WatchTuningJobResponse
 
 
@@ -12,7 +13,7 @@ def list_jobs(
     address: str | None, *, states: Sequence[str], adapter: str | None, limit: int, as_json: bool
 ) -> None:
     """Prints jobs, newest first."""
-    wanted = [f"STATE_{name.upper()}" for name in states]
+    wanted = [constant("STATE", name) for name in states]
     with Client(address) as client:
         jobs = output.newest(
             lambda page_size, token: client.list_tuning_jobs(

@@ -24,6 +24,11 @@ def carried(number: int | None) -> int | None:
     return number
 
 
+def constant(prefix: str, choice: str) -> str:
+    """What a choice is called in the protos: `prompt-tuning` of TECHNIQUE is TECHNIQUE_PROMPT_TUNING."""
+    return f"{prefix}_{choice.upper().replace('-', '_')}"
+
+
 Address = Annotated[
     str | None,
     typer.Option(

@@ -105,14 +105,14 @@ def plan(
     request = PlanRequest(
         data=DataDescription(rows=rows, tokens=tokens, longest_row_tokens=longest_row) if rows else None,
         device=DeviceDescription(
-            kind=f"KIND_{device.upper()}", memory_bytes=memory, operations_per_second=teraflops * 1e12
+            kind=options.constant("KIND", device), memory_bytes=memory, operations_per_second=teraflops * 1e12
         )
         if memory is not None
         else None,
         model=planning.model_of(config) if config else None,
-        example=f"EXAMPLE_{example.upper().replace('-', '_')}" if example else None,
+        example=options.constant("EXAMPLE", example) if example else None,
         hyperparameters=Hyperparameters(rank=rank, batch_size=batch_size, epochs=epochs),
         probe=probe,
-        probe_technique=f"TECHNIQUE_{technique.upper()}",
+        probe_technique=options.constant("TECHNIQUE", technique),
     )
     planning.plan(address, source, request, as_json=as_json)

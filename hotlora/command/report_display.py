@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from hotlora.command import output
+from hotlora.command.options import constant
 from hotlora.v1.dataset_service_pb2 import (
     Dataset,
     DatasetReport,
@@ -35,9 +36,9 @@ class Reading:
             if not key or not separator or not column:
                 raise typer.BadParameter(f"{key!r} is not KEY=COLUMN, for example prompt=question.")
         return UploadHeader(
-            format=f"FORMAT_{self.format.upper()}" if self.format else None,
+            format=constant("FORMAT", self.format) if self.format else None,
             mapping={key: column for key, _, column in pairs},
-            task=f"TASK_{self.task.upper()}" if self.task else None,
+            task=constant("TASK", self.task) if self.task else None,
         )
 
 

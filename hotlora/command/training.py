@@ -17,6 +17,7 @@ from hotlora import errors
 from hotlora.client import Client
 from hotlora.command import job_display, names, output
 from hotlora.command.failing import ExitCode
+from hotlora.command.options import constant
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.dataset_service_pb2 import Dataset, UploadHeader
 from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
@@ -56,8 +57,8 @@ def train(
             dataset=dataset.name,
             adapter_id=adapter,
             base_model=base_model,
-            technique=f"TECHNIQUE_{technique.upper().replace('-', '_')}",
-            objective=f"OBJECTIVE_{(objective or 'unspecified').upper()}",
+            technique=constant("TECHNIQUE", technique),
+            objective=constant("OBJECTIVE", objective or "unspecified"),
             hyperparameters=settings,
             request_id=request_id,
             evaluation_dataset=evaluation_dataset,

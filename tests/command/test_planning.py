@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from hotlora.aio import AsyncClient
+from hotlora.command.options import TechniqueName
 from hotlora.v1 import planning_service_pb2 as pb
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_FULL, TECHNIQUE_LORA
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_FULL, TECHNIQUE_LORA, Technique
 from tests.command.conftest import Hotlora
 from tests.command.service import State
 
@@ -110,6 +111,13 @@ def test_what_cannot_be_meant_is_a_bad_argument(
     run = hotlora("plan", *(str(config) if one == "CONFIG" else one for one in arguments))
     assert run.code == 2
     assert words in run.err
+
+
+@pytest.mark.parametrize("technique", list(TechniqueName))
+def test_any_technique_can_be_probed(planned: State, hotlora: Hotlora, technique: TechniqueName) -> None:
+    assert hotlora("plan", "--rows", "10", "--probe", "--technique", technique).code == 0
+    (request,) = planned.planned
+    assert Technique.Name(request.probe_technique) == f"TECHNIQUE_{technique.name}"
 
 
 async def test_both_clients_plan(planned: State, address: str) -> None:
