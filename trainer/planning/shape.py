@@ -6,14 +6,14 @@ nothing of memory or techniques.
 """
 
 import json
+import math
 import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-_MAX_HEADER_BYTES = 100_000_000
-"""The limit of the format's own readers."""
+from trainer.tensor_headers import TensorHeaderError, read_headers
+
 _EMBEDDINGS = (
     "embed_tokens",
     "wte",
@@ -204,7 +204,7 @@ def _measured(shape: ModelShape, tensors: Mapping[str, tuple[int, ...]]) -> Mode
     counts: dict[tuple[str, int, int], int] = {}
     embeddings = others = 0
     for name, sizes in tensors.items():
-        parameters = _product(sizes)
+        parameters = math.prod(sizes)
         layer = _LAYER.search(name)
         if len(sizes) == 2 and layer is not None:
             outputs, inputs = sizes if shape.gated or "c_" not in layer["rest"] else sizes[::-1]
@@ -220,30 +220,17 @@ def _measured(shape: ModelShape, tensors: Mapping[str, tuple[int, ...]]) -> Mode
     )
     if not linears:
         return shape  # blocks that are numbered in some other way: the configuration has to do
-    return ModelShape(
-        **{
-            **{name: getattr(shape, name) for name in shape.__dataclass_fields__},
-            "linears": linears,
-            "embedding_parameters": embeddings,
-            "other_parameters": others,
-        }
-    )
+    return replace(shape, linears=linears, embedding_parameters=embeddings, other_parameters=others)
 
 
 def _tensors(files: Iterable[Path]) -> Iterable[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor, out of the headers alone. Raises ShapeError."""
     for path in files:
         try:
-            with path.open("rb") as file:
-                (size,) = struct.unpack("<Q", file.read(8))
-                if size > _MAX_HEADER_BYTES:
-                    raise ValueError
-                header = json.loads(file.read(size))
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    yield name, tuple(int(one) for one in entry["shape"])
-        except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
-            raise ShapeError(f"{path} has no header of safetensors") from error
+            for name, header in read_headers(path).items():
+                yield name, header.shape
+        except TensorHeaderError as error:
+            raise ShapeError(str(error)) from error
 
 
 def _number(config: Mapping[str, object], *names: str, default: int | None = None) -> int:
@@ -254,10 +241,3 @@ def _number(config: Mapping[str, object], *names: str, default: int | None = Non
     if default is None:
         raise ShapeError(f"config.json has no whole number called {' or '.join(names)}")
     return default
-
-
-def _product(sizes: Iterable[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
