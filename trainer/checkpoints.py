@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainer.curve import Curve
-from trainer.techniques.adapted import PUBLISHED_DTYPE
+from trainer.techniques.adapted import as_published
 from trainer.whole import read_whole, write_whole
 
 KEPT = 2
@@ -88,10 +88,7 @@ class Checkpoints:
 
         Those that kept checkpoints call their best stay too: a run that goes on there still needs them.
         """
-        rounded = {
-            name: matrix.detach().to("cpu", PUBLISHED_DTYPE).contiguous() for name, matrix in matrices.items()
-        }
-        write_whole(self._best_path(step), {_BEST: save(rounded)})
+        write_whole(self._best_path(step), {_BEST: save(as_published(matrices))})
         needed = {self._best_path(step)}
         for directory in self._newest_first():
             try:

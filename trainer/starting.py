@@ -15,8 +15,7 @@ from torch import nn
 from trainer.config import JobFile, StartVersion
 from trainer.events import FailureReason
 from trainer.failures import TrainingError
-
-_MANIFEST = "MANIFEST.json"
+from trainer.publication import MANIFEST
 
 
 def begin_at(start: StartVersion, job: JobFile, trained: Mapping[str, nn.Parameter]) -> None:
@@ -41,7 +40,7 @@ def begin_at(start: StartVersion, job: JobFile, trained: Mapping[str, nn.Paramet
 
 def _weight_files(start: StartVersion, job: JobFile) -> list[Path]:
     """Files of weights, each checked against the manifest, and the manifest against the name."""
-    content = (start.path / _MANIFEST).read_bytes()
+    content = (start.path / MANIFEST).read_bytes()
     if hashlib.sha256(content).hexdigest() != start.path.name:
         raise ValueError("the manifest is another one")
     manifest = json.loads(content)

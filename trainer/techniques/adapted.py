@@ -14,6 +14,11 @@ PUBLISHED_DTYPE = torch.bfloat16
 """What engines serve adapters and models in."""
 
 
+def as_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of weights in main memory, in the format in which they are published."""
+    return {name: weight.detach().to("cpu", PUBLISHED_DTYPE).contiguous() for name, weight in weights.items()}
+
+
 class Adapted(ABC):
     """A base model with what is trained of it or beside it."""
 
@@ -52,9 +57,13 @@ class Adapted(ABC):
     def facts(self) -> Mapping[str, object]:
         """What the manifest says about this technique alone."""
 
-    @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
         """[rows, columns, vocabulary], of the positions that `batch.predicting` names."""
+        return self._logits_of(batch, batch.inputs)
+
+    def _logits_of(self, batch: Batch, inputs: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = self.model(**inputs, logits_to_keep=batch.predicting, use_cache=False).logits
+        return logits
 
     @abstractmethod
     def base_alone(self) -> AbstractContextManager[None]:

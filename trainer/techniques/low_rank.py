@@ -10,11 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainer.adapter import ADAPTER, inject, matrices_of, target_modules_of
-from trainer.batches import Batch
 from trainer.config import Hyperparameters
 from trainer.files import json_bytes
 from trainer.model import Base
-from trainer.techniques.adapted import PUBLISHED_DTYPE, Adapted
+from trainer.techniques.adapted import Adapted, as_published
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -56,10 +55,6 @@ class LowRank(Adapted):
             "target_modules": target_modules_of(self._model),
         }
 
-    def logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self._model(**batch.inputs, logits_to_keep=batch.predicting, use_cache=False).logits
-        return logits
-
     def base_alone(self) -> AbstractContextManager[None]:
         return self._model.disable_adapter()
 
@@ -78,7 +73,4 @@ def write_adapter(
     fields = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     fields |= {"base_model_name_or_path": base_name, "inference_mode": True}
     (directory / CONFIG_FILE).write_bytes(json_bytes(fields))
-    rounded = {
-        name: weight.detach().to("cpu", PUBLISHED_DTYPE).contiguous() for name, weight in weights.items()
-    }
-    save_file(rounded, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(as_published(weights), directory / WEIGHTS_FILE, metadata={"format": "pt"})

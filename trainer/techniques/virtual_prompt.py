@@ -70,8 +70,7 @@ class VirtualPrompt(Adapted):
         inputs = dict(batch.inputs)
         if not self._alone:
             inputs["inputs_embeds"] = self._embedded(inputs.pop("input_ids"), batch)
-        logits: Tensor = self._model(**inputs, logits_to_keep=batch.predicting, use_cache=False).logits
-        return logits
+        return self._logits_of(batch, inputs)
 
     def _embedded(self, token_ids: Tensor, batch: Batch) -> Tensor:
         """[rows, columns, hidden], the table in front of each row."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.base_model import MODEL_FILES
-from trainer.batches import Batch
 from trainer.files import json_bytes
 from trainer.model import Base, load_base
 from trainer.techniques.adapted import PUBLISHED_DTYPE, Adapted
@@ -60,10 +59,6 @@ class Whole(Adapted):
     @property
     def facts(self) -> Mapping[str, object]:
         return {}
-
-    def logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self._model(**batch.inputs, logits_to_keep=batch.predicting, use_cache=False).logits
-        return logits
 
     @contextmanager
     def base_alone(self) -> Iterator[None]:
