@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 from trainer.records import (
-    KEPT_LIMITS,
     AnyRecord,
     LineProblem,
     PreferenceRecord,
@@ -20,7 +19,7 @@ from trainer.records import (
     RecordsError,
     TextRecord,
     Turn,
-    iter_records,
+    iter_file,
 )
 from trainer.rendering import Renderer
 from trainer.rows import load_rows, split_validation
@@ -30,7 +29,6 @@ MAX_LABELS = 128
 """A constrained answer is compiled into a grammar with a branch for each label."""
 _INFERRED_FROM = 500
 """Rows that are looked at to tell what a dataset teaches."""
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +141,10 @@ def _labels(examples: Sequence[Question]) -> tuple[str, ...]:
 
 def _questions(path: Path) -> Iterator[Question]:
     """The file's rows in order."""
-    with path.open("rb") as file:
-        for found in iter_records(iter(lambda: file.read(_READ_BYTES), b""), KEPT_LIMITS):
-            if isinstance(found, LineProblem):
-                raise RecordsError((found,), 1)
-            yield _question(found)
+    for found in iter_file(path):
+        if isinstance(found, LineProblem):
+            raise RecordsError((found,), 1)
+        yield _question(found)
 
 
 def _question(record: AnyRecord) -> Question:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from trainer.config import Task
 from trainer.inspection.labels import Labels
-from trainer.inspection.preview import PreviewRow, kept_records, preview_row, rendered
+from trainer.inspection.preview import PreviewRow, preview_row, rendered
 from trainer.inspection.report import Report, Tally
 from trainer.records import (
     DEFAULT_LIMITS,
@@ -30,6 +30,7 @@ from trainer.records import (
     RecordParser,
     TextRecord,
     canonical_line,
+    iter_file,
     kind_of,
 )
 from trainer.records.rows import RowError
@@ -187,7 +188,7 @@ class Draft:
         self.is_refused |= problem.is_of_file or self._wish.bad_rows is BadRows.REFUSE
 
     def _kept(self) -> Iterator[AnyRecord]:
-        for record in kept_records(self._path):
+        for record in iter_file(self._path):
             assert not isinstance(record, LineProblem), "the file was accepted"
             yield record
 

@@ -1,23 +1,19 @@
 """Rows as the base model sees them, with what is trained marked."""
 
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.records import (
-    KEPT_LIMITS,
     AnyRecord,
     LineProblem,
     PreferenceRecord,
     Record,
     TextRecord,
     Turn,
-    iter_records,
+    iter_file,
 )
 from trainer.rendering import Renderer, Segment, TrainingRow
-
-_READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +41,7 @@ def preview(path: Path, *, max_rows: int, max_characters: int, renderer: Rendere
     """
     rows: list[PreviewRow] = []
     characters = 0
-    with closing(kept_records(path)) as records:
+    with closing(iter_file(path)) as records:
         for record in records:
             if isinstance(record, LineProblem):
                 raise ValueError(f"line {record.line}: {record.reason}")
@@ -76,12 +72,6 @@ def preview_row(record: AnyRecord, renderer: Renderer) -> PreviewRow:
         tokens=len(row.token_ids),
         trained_tokens=sum(row.trained),
     )
-
-
-def kept_records(path: Path) -> Generator[AnyRecord | LineProblem, None, None]:
-    """The rows of a file in canonical form, and its problems where it is damaged. Raises OSError."""
-    with path.open("rb") as file:
-        yield from iter_records(iter(lambda: file.read(_READ_BYTES), b""), KEPT_LIMITS)
 
 
 def rendered(record: AnyRecord, renderer: Renderer) -> tuple[TrainingRow, ...]:

@@ -1,12 +1,13 @@
 """Training rows out of files that strangers wrote: our own bounds come before any library.
 
-`RecordParser` checks a file while it arrives; `iter_records` and `read_file` check one that is there.
+`RecordParser` checks a file while it arrives; `iter_file`, `iter_records` and `read_file` check one that is
+there.
 Standard library only, but for Parquet, which a process of its own reads. Memory is bounded by one row,
 whatever the file. It knows nothing of templates or tokens, and it never repairs a row: a row is accepted as
 it stands, or refused with line, reason and advice.
 """
 
-from trainer.records.parser import RecordParser, RecordsError, iter_records, read_file
+from trainer.records.parser import RecordParser, RecordsError, iter_file, iter_records, read_file
 from trainer.records.rows import (
     DEFAULT_LIMITS,
     KEPT_LIMITS,
@@ -41,6 +42,7 @@ __all__ = [
     "TextRecord",
     "Turn",
     "canonical_line",
+    "iter_file",
     "iter_records",
     "kind_of",
     "read_file",

@@ -4,7 +4,7 @@ It knows the bounds of the file and that its rows are of one kind; the rest is a
 """
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -235,18 +235,25 @@ def iter_records(
         parser.close()
 
 
+def iter_file(
+    path: Path, limits: Limits = KEPT_LIMITS, reading: Reading = _AS_IT_IS
+) -> Generator[AnyRecord | LineProblem, None, None]:
+    """Rows and problems of a file, in order; only one row is in memory. Raises OSError."""
+    with path.open("rb") as file:
+        yield from iter_records(iter(lambda: file.read(_READ_BYTES), b""), limits, reading)
+
+
 def read_file(path: Path, limits: Limits = KEPT_LIMITS, reading: Reading = _AS_IT_IS) -> list[AnyRecord]:
     """Every row of a file. Raises RecordsError when a line is not accepted, and OSError."""
     records: list[AnyRecord] = []
     problems: list[LineProblem] = []
     total = 0
-    with path.open("rb") as file:
-        for found in iter_records(iter(lambda: file.read(_READ_BYTES), b""), limits, reading):
-            if not isinstance(found, LineProblem):
-                records.append(found)
-                continue
-            total += 1
-            problems = [*problems, found][:MAX_REPORTED_PROBLEMS]
+    for found in iter_file(path, limits, reading):
+        if not isinstance(found, LineProblem):
+            records.append(found)
+            continue
+        total += 1
+        problems = [*problems, found][:MAX_REPORTED_PROBLEMS]
     if total:
         raise RecordsError(tuple(problems), total)
     return records
