@@ -12,11 +12,9 @@ from torch import Tensor
 
 from trainer.attention import rows_of
 from trainer.batches import pack, pad
+from trainer.pacing import LOGITS_AT_ONCE
 from trainer.rows import Row
 from trainer.techniques.adapted import Adapted
-
-_CHUNK_ELEMENTS = 4_194_304
-"""Logits that are held in 32 bits at a time (16 MiB); fewer cost calls, more cost memory."""
 
 
 class RowLoss:
@@ -53,7 +51,7 @@ class _CrossEntropies(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # [trained, vocabulary], [trained]
-        rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
+        rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
         normalizers = torch.cat([chunk.float().logsumexp(1) for chunk in torch.split(logits, rows)])
         chosen = logits.gather(1, targets[:, None])[:, 0].float()
         ctx.save_for_backward(logits, targets, normalizers)

@@ -1,14 +1,20 @@
-"""How many rows are set aside, how many steps a run has, and how often it looks up.
+"""How many rows are set aside, how many steps a run has, how often it looks up, how much it takes at once.
 
-Standard library only: whoever accepts a job counts with this as the trainer will.
+Standard library only: whoever accepts a job or plans one counts with this as the trainer will.
 """
 
 import math
+from collections.abc import Mapping
 
 from trainer.config import Hyperparameters
 
 EVALUATIONS = 4
 """In a run that does not say how often."""
+TOKENS_PER_PASS: Mapping[str, int] = {"cpu": 1024, "cuda": 16384}
+"""Budget of one forward pass by kind of device: more fills the processor better, less needs less memory and
+answers sooner."""
+LOGITS_AT_ONCE = 4_194_304
+"""That are held in 32 bits at a time (16 MiB); fewer cost calls, more cost memory."""
 
 
 def validation_count(rows: int, fraction: float) -> int:

@@ -22,11 +22,10 @@ from trainer.forward import RowLoss
 from trainer.model import Base
 from trainer.objectives import Criterion, criterion_of
 from trainer.optimization import apply_step, make_optimizer
+from trainer.pacing import TOKENS_PER_PASS
 from trainer.rows import Example
 from trainer.techniques import Adapted, adapt
 
-_TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
-"""Budget of one forward pass: more fills the processor better, less needs less memory and answers sooner."""
 _SEED_STRIDE = 1_000_003
 """Keeps the random numbers of neighbouring seeds and steps apart."""
 
@@ -68,7 +67,7 @@ class Trainee:
             device=device,
             dtype=dtype,
             packs=base.packs,
-            tokens_per_pass=_TOKENS_PER_PASS[device.type],
+            tokens_per_pass=TOKENS_PER_PASS[device.type],
         )
 
     @property

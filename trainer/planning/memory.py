@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trainer.config import Technique
+from trainer.pacing import LOGITS_AT_ONCE
 from trainer.planning.shape import ModelShape
 
-TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
-"""The trainer's budgets of one forward pass, by kind of device."""
 WEIGHT_BYTES = 4
 MOMENT_BYTES = 8
 """AdamW keeps two 32-bit moments a trained parameter."""
@@ -26,9 +25,9 @@ RUNTIME_BYTES = 600_000_000
 _KEPT_BY_ALLOCATOR = 0.75
 """Of the activations, measured: on a CPU freed blocks below 32 MiB stay with the process, and those of the
 next pass do not fit all of the gaps. It is less in the first passes of a run and stands still after a few."""
-_CHUNK_BYTES = 16 << 20
-"""Logits that the loss holds in 32 bits at a time; two such pieces exist at once, and a third one where the
-arithmetic is in 16 bits."""
+_CHUNK_BYTES = 4 * LOGITS_AT_ONCE
+"""Of the logits that the loss holds in 32 bits at a time; two such pieces exist at once, and a third one
+where the arithmetic is in 16 bits."""
 _CHECKPOINT_BYTES = 4 + 2 * 8
 """Of a trained parameter while a checkpoint is made: its weight's bytes, and those of its moments twice."""
 _FILE_BYTES = 2

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.config import Hyperparameters, Technique
+from trainer.pacing import TOKENS_PER_PASS
 from trainer.planning.advice import Recommendation, recommend
 from trainer.planning.calibration import Calibration, calibrated
 from trainer.planning.duration import (
@@ -19,7 +20,6 @@ from trainer.planning.duration import (
     speed_of_device,
 )
 from trainer.planning.memory import (
-    TOKENS_PER_PASS,
     Footing,
     Line,
     Load,
