@@ -131,6 +131,18 @@ class Hyperparameters:
     early_stopping_metric: Metric = Metric.EVAL_LOSS
     """Says which step is the best one, whose weights are published, also where patience is 0."""
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Hyperparameters":
+        """What `dataclasses.asdict` and JSON made of settings. Raises KeyError, TypeError, ValueError."""
+        return cls(
+            **{
+                **fields,
+                "target_modules": tuple(fields["target_modules"]),
+                "schedule": Schedule(fields["schedule"]),
+                "early_stopping_metric": Metric(fields["early_stopping_metric"]),
+            }
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
@@ -187,10 +199,7 @@ class JobFile:
         """Read what `write` wrote. Raises ValueError naming the field that is wrong."""
         fields: dict[str, Any] = json.loads(path.read_text())
         try:
-            hyperparameters = dict(fields.pop("hyperparameters"))
-            hyperparameters["target_modules"] = tuple(hyperparameters["target_modules"])
-            hyperparameters["schedule"] = Schedule(hyperparameters["schedule"])
-            hyperparameters["early_stopping_metric"] = Metric(hyperparameters["early_stopping_metric"])
+            hyperparameters = Hyperparameters.from_json(fields.pop("hyperparameters"))
             base_model = dict(fields.pop("base_model"))
             base_model["path"] = Path(base_model["path"])
             for name in ("dataset_path", "work_path", "artifacts_path"):
@@ -202,7 +211,7 @@ class JobFile:
             if start is not None:
                 fields["start_version"] = StartVersion(name=start["name"], path=Path(start["path"]))
             return cls(
-                hyperparameters=Hyperparameters(**hyperparameters),
+                hyperparameters=hyperparameters,
                 base_model=BaseModel(**base_model),
                 **fields,
             )

@@ -19,7 +19,7 @@ from service.registry.rows import EventBody, EventRow, JobRow, Page, ProgressEve
 from service.registry.states import JOB_ENDED, JOB_OWNED, JobState, before
 from service.registry.tables import jobs
 from trainer import events as trainer_events
-from trainer.config import Hyperparameters, Metric, Objective, Schedule, Technique
+from trainer.config import Hyperparameters, Metric, Objective, Technique
 
 _FIELDS = tuple(JobRow.__dataclass_fields__)
 _COLUMNS = [jobs.c[name] for name in _FIELDS]
@@ -357,12 +357,13 @@ def wrong_state(job: JobRow, allowed: frozenset[JobState], action: str) -> Wrong
 
 def _job(row: Row[tuple[object, ...]]) -> JobRow:
     fields = {name: row._mapping[name] for name in _FIELDS}
-    hyperparameters = json.loads(fields["hyperparameters"])
-    hyperparameters["target_modules"] = tuple(hyperparameters["target_modules"])
-    hyperparameters["schedule"] = Schedule(hyperparameters["schedule"])
-    if "early_stopping_metric" in hyperparameters:  # not in jobs of the first release
-        hyperparameters["early_stopping_metric"] = Metric(hyperparameters["early_stopping_metric"])
-    fields["hyperparameters"] = Hyperparameters(**hyperparameters)
+    not_in_the_first_release = {"early_stopping_metric": Metric.EVAL_LOSS}
+    fields["hyperparameters"] = Hyperparameters.from_json(
+        {**not_in_the_first_release, **json.loads(fields["hyperparameters"])}
+    )
+    if fields["start_version"] is not None:
+        adapter_id, _, number = fields["start_version"].partition("@")
+        fields["start_version"] = (adapter_id, int(number))
     for name in ("latest_metrics", "fit"):
         if fields[name] is not None:
             fields[name] = trainer_events.decode(fields[name].encode())

@@ -72,8 +72,8 @@ class JobRow:
     fit: events.Fit | None
     best_step: int
     """0 before the first evaluation."""
-    start_version: str | None
-    """`adapter@number` whose weights it begins with; None: fresh ones."""
+    start_version: tuple[str, int] | None
+    """Adapter and number whose weights it begins with; None: fresh ones."""
     version_number: int | None
     evaluation_dataset_id: str | None
     """What its version is evaluated on; None: the rows that its validation split sets aside."""

@@ -49,12 +49,6 @@ def version_of(name: str) -> tuple[str, int]:
     return adapter_id, int(number)
 
 
-def model_of(model: str) -> tuple[str, int]:
-    """Adapter id and number in `adapter@number`."""
-    adapter_id, _, number = model.partition("@")
-    return adapter_id, int(number)
-
-
 def dataset_name(dataset_id: str) -> str:
     """The resource name of a dataset."""
     return f"datasets/{dataset_id}"
@@ -109,7 +103,7 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         latest_metrics=None if row.latest_metrics is None else _metrics(row.latest_metrics),
         fit=None if row.fit is None else _fit(row.fit),
         best_step=row.best_step,
-        start_version=version_name(*model_of(row.start_version)) if row.start_version else "",
+        start_version=version_name(*row.start_version) if row.start_version else "",
         adapter_version="" if version is None else version_name(row.adapter_id, version),
         attempt=row.attempt,
         last_sequence=row.last_sequence,

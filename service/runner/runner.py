@@ -194,9 +194,8 @@ class Runner:
     async def _start_version(self, job: JobRow) -> StartVersion | None:
         if job.start_version is None:
             return None
-        adapter_id, _, number = job.start_version.partition("@")
-        version = await self._registry.get_version(adapter_id, int(number))
-        return StartVersion(name=job.start_version, path=self._settings.artifacts_dir / version.digest)
+        version = await self._registry.get_version(*job.start_version)
+        return StartVersion(name=version.model, path=self._settings.artifacts_dir / version.digest)
 
     async def _settle(self, job: JobRow, attempt: Attempt, outcome: Outcome) -> None:
         match outcome:
