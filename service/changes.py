@@ -55,3 +55,10 @@ class Changes:
                 if not waiters and self._waiters.get(topic) is waiters:
                     del self._waiters[topic]
         return self.seen(topic)
+
+    async def wake(self, event: asyncio.Event, topic: str, *, period_seconds: float) -> None:
+        """Set `event` at each change, and at least every `period_seconds`, until cancelled."""
+        seen = self.seen(topic)
+        while True:
+            seen = await self.wait(topic, seen, timeout_seconds=period_seconds)
+            event.set()

@@ -121,17 +121,13 @@ class Evaluator:
         """Evaluate until cancelled; then what is running goes back to the queue."""
         async with asyncio.TaskGroup() as tasks:
             for topic in ("versions", "evaluations"):
-                tasks.create_task(self._wake_on(topic))
+                tasks.create_task(
+                    self._changes.wake(self._wake, topic, period_seconds=self._limits.period_seconds)
+                )
             while True:
                 self._wake.clear()
                 if not await self._work_once():
                     await self._wake.wait()
-
-    async def _wake_on(self, topic: str) -> None:
-        seen = self._changes.seen(topic)
-        while True:
-            seen = await self._changes.wait(topic, seen, timeout_seconds=self._limits.period_seconds)
-            self._wake.set()
 
     async def _work_once(self) -> bool:
         """Do one evaluation; False where there is none to do."""

@@ -44,7 +44,9 @@ class OwnEngines:
     async def run(self) -> None:
         """Give engines and take them away until cancelled; then end them all."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._wake_on("versions"))
+            tasks.create_task(
+                self._means.changes.wake(self._wake, "versions", period_seconds=self._means.timing.period)
+            )
             while True:
                 self._wake.clear()
                 try:
@@ -97,12 +99,6 @@ class OwnEngines:
             else f"{model} waits for an engine of its own; {', '.join(others)} has it"
         )
         return Unavailable("MODEL_STARTING", what, retry_seconds=RETRY_SECONDS)
-
-    async def _wake_on(self, topic: str) -> None:
-        seen = self._means.changes.seen(topic)
-        while True:
-            seen = await self._means.changes.wait(topic, seen, timeout_seconds=self._means.timing.period)
-            self._wake.set()
 
     async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:
         rows = await self._means.registry.all_versions(WANTED | {VersionState.RETIRING})

@@ -95,7 +95,7 @@ class Reconciler:
         """Reconcile until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for topic in ("versions", "engine"):
-                tasks.create_task(self._wake_on(topic))
+                tasks.create_task(self._changes.wake(self._wake, topic, period_seconds=self._period_seconds))
             while True:
                 self._wake.clear()
                 try:
@@ -103,12 +103,6 @@ class Reconciler:
                 except HotloraError as error:
                     _log.warning("could not reconcile", reason=error.reason, message=error.message)
                 await self._wake.wait()
-
-    async def _wake_on(self, topic: str) -> None:
-        seen = self._changes.seen(topic)
-        while True:
-            seen = await self._changes.wait(topic, seen, timeout_seconds=self._period_seconds)
-            self._wake.set()
 
     async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:
         engine = self._engine
