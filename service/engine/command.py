@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from service.jsonshape import mapping
+from service.machine import has_native_bfloat16
 from service.settings import Settings
 from trainer.config import BaseModel
 
@@ -28,9 +29,6 @@ _CPU_PROCESS_BYTES = 3 << 29
 """vLLM's two processes without weights and cache: 1.5 GiB."""
 _POSITIONS = ("max_position_embeddings", "n_positions")
 """What a config.json calls the number of positions; the GPT-2 family has a name of its own for it."""
-_CPU_INFO = Path("/proc/cpuinfo")
-_NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Flags of x86 (the first two) and Arm CPUs."""
 
 
 class EngineCannotStartError(Exception):
@@ -205,8 +203,7 @@ def _dtype() -> str:
     A CPU without such instructions emulates bfloat16 several times slower than it computes 32 bits, and less
     exactly, which blurs the proof of weak adapters too.
     """
-    flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.exists() else set()
-    return "bfloat16" if flags & _NATIVE_BFLOAT16 else "float32"
+    return "bfloat16" if has_native_bfloat16() else "float32"
 
 
 def _chosen_plugins() -> list[str]:

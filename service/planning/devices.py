@@ -7,14 +7,12 @@ Blocks for milliseconds (a GPU's tool: up to a second); callers hand it to a thr
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-_GROUP = Path("/sys/fs/cgroup")
+from service.machine import cpu_name, has_native_bfloat16, main_memory
+
 _TOOL_TIMEOUT_SECONDS = 10
-_FAST_BFLOAT16 = ("amx_bf16", "avx512_bf16")
-"""Flags of processors that multiply 16-bit numbers faster than 32-bit ones. A guess: a probe measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +26,7 @@ class OwnDevice:
     memory_bytes: int
     available_bytes: int
     number_bytes: int
-    """Of the arithmetic that is thought to be fastest."""
+    """Of the arithmetic that is thought to be fastest; a probe measures it."""
 
 
 def own_device() -> OwnDevice:
@@ -37,19 +35,13 @@ def own_device() -> OwnDevice:
 
 
 def _cpu() -> OwnDevice:
-    memory = psutil.virtual_memory()
-    limit = _number(_GROUP / "memory.max")
-    total, available = memory.total, memory.available
-    if limit is not None and limit < total:
-        used = _number(_GROUP / "memory.current") or 0
-        total, available = limit, min(available, max(0, limit - used))
-    flags, model = _processor()
+    total, available = main_memory()
     return OwnDevice(
         kind="cpu",
-        name=f"{model} x {psutil.cpu_count()}",
+        name=f"{cpu_name()} x {psutil.cpu_count()}",
         memory_bytes=total,
         available_bytes=available,
-        number_bytes=2 if any(flag in flags for flag in _FAST_BFLOAT16) else 4,
+        number_bytes=2 if has_native_bfloat16() else 4,
     )
 
 
@@ -72,26 +64,3 @@ def _gpu() -> OwnDevice | None:
         )
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None  # a tool without a GPU behind it
-
-
-def _processor() -> tuple[frozenset[str], str]:
-    flags: frozenset[str] = frozenset()
-    model = "cpu"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return flags, model
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split()), model
-        if name.strip() == "model name":
-            model = value.strip()
-    return flags, model
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None  # no control group, or `max`

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-import psutil
 import structlog
 
 from service.changes import Changes
@@ -19,6 +18,7 @@ from service.engine.face import Engine, EngineState
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable
+from service.machine import main_memory
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
 from service.serving.onboarding import Candidate, RejectedError, Rejection
@@ -65,7 +65,7 @@ class Means:
     """None: a supervised vLLM on a free port of loopback."""
     needed_memory: Callable[[BaseModel], int] = memory_needed
     """In bytes; may look on disk."""
-    available_memory: Callable[[], int] = lambda: psutil.virtual_memory().available
+    available_memory: Callable[[], int] = lambda: main_memory()[1]
     """In bytes."""
     timing: Timing = Timing()
     clock: Callable[[], float] = monotonic
