@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from trainer import events
 from trainer.channel import Channel
 from trainer.config import JobFile
+from trainer.footprint import peak_bytes
 from trainer.run import run
 
 
@@ -36,13 +36,8 @@ def main() -> None:
 
     with contextlib.redirect_stdout(sys.stderr):
         run(JobFile.read(arguments.job), Channel(hear), dtype=getattr(torch, arguments.dtype))
-    print(json.dumps({"peak_bytes": _peak_bytes()}))
-
-
-def _peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(json.dumps({"peak_bytes": peak_bytes(device)}))
 
 
 if __name__ == "__main__":

@@ -148,17 +148,14 @@ def measure(arm: Arm, base: str, threads: int, module: str = "benchmarks.trainer
     )
     assert process.stdout is not None
     steps = [json.loads(line) for line in process.stdout]
-    # wait4 and not wait: it alone tells the highest resident size of this one child.
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or len(steps) != arm.steps:
+    if process.wait() or len(steps) != arm.steps:
         sys.exit(f"{arm.name} ended with status {process.returncode} after {len(steps)} of {arm.steps} steps")
     first, last = steps[0], steps[-1]
     tokens = last["tokens"] - first["tokens"]
     return Measured(
         tokens_per_second=tokens / (last["wall"] - first["wall"]),
         tokens_per_processor_second=tokens / (last["processor"] - first["processor"]),
-        peak_bytes=usage.ru_maxrss * 1024,
+        peak_bytes=last["peak_bytes"],
         losses=tuple(step["loss"] for step in steps),
     )
 

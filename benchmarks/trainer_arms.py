@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from trainer import events
 from trainer.channel import Channel
 from trainer.config import BaseModel, Hyperparameters, JobFile, Objective, Schedule, Technique
+from trainer.footprint import peak_resident_bytes
 from trainer.model import load_base
 from trainer.rendering import Renderer
 from trainer.rows import Row, StepOrder, load_rows
@@ -79,7 +80,13 @@ class Report:
     def step(self, loss: float, tokens: int) -> None:
         """One optimizer step is over; `tokens` are its own."""
         self._tokens += tokens
-        line = {"loss": loss, "tokens": self._tokens, "wall": time.time(), "processor": time.process_time()}
+        line = {
+            "loss": loss,
+            "tokens": self._tokens,
+            "wall": time.time(),
+            "processor": time.process_time(),
+            "peak_bytes": peak_resident_bytes(),
+        }
         print(json.dumps(line), file=self._out, flush=True)
 
 

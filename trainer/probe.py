@@ -9,7 +9,6 @@ written.
 import argparse
 import os
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -47,6 +46,7 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
     import torch  # noqa: PLC0415  (seconds of imports, not for those who only ask for help)
 
     from trainer.channel import Channel  # noqa: PLC0415
+    from trainer.footprint import forget_peak, peak_bytes, resident_bytes  # noqa: PLC0415
     from trainer.model import load_base, quantise  # noqa: PLC0415
     from trainer.precision import fastest_dtype  # noqa: PLC0415
     from trainer.rendering import Renderer  # noqa: PLC0415
@@ -57,7 +57,7 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     renderer = Renderer.from_directory(base_path)
-    runtime_bytes = 0 if device.type == "cuda" else _resident_bytes()
+    runtime_bytes = 0 if device.type == "cuda" else resident_bytes()
     dtype = fastest_dtype(device)
     base = load_base(base_path, dtype)
     vocabulary = int(base.model.config.vocab_size)
@@ -85,10 +85,7 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
     for tokens in _PASSES[device.type]:
         rows = tokens // _ROW_TOKENS
         step(rows, 0)  # the first one makes the optimizer's moments, and kernels ready
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            _forget_peak()
+        forget_peak(device)
         quickest = step(rows, 1)
         for number in range(2, 1 + _TIMED_STEPS):
             if quickest < _ENOUGH_SECONDS:
@@ -104,7 +101,7 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
                     dropout=settings.dropout,
                     virtual_tokens=settings.virtual_tokens,
                 ),
-                peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_bytes(),
+                peak_bytes=peak_bytes(device),
                 step_seconds=quickest,
             )
         )
@@ -116,28 +113,6 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
         runtime_bytes=runtime_bytes,
         samples=tuple(samples),
     )
-
-
-def _resident_bytes() -> int:
-    """Of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def _peak_bytes() -> int:
-    """The highest since `_forget_peak`."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _forget_peak() -> None:
-    """Let the highest resident size begin anew, where the kernel allows it; else loading counts too."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError as error:
-        print(f"the peak of loading counts as well: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -34,6 +33,7 @@ from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import JobFile, Technique
 from trainer.exam import Exam
 from trainer.failures import explain
+from trainer.footprint import peak_bytes
 from trainer.model import Base, load_base, quantise
 from trainer.optimization import learning_rate
 from trainer.precision import fastest_dtype
@@ -148,7 +148,7 @@ def _train(
                     learning_rate=rate,
                     grad_norm=grad_norm,
                     tokens_per_second=pace.take_tokens_per_second(),
-                    peak_memory_bytes=_peak_memory_bytes(device),
+                    peak_memory_bytes=peak_bytes(device),
                     eta_seconds=pace.seconds_left(total_steps),
                     epoch=done / order.steps_per_epoch,
                     tokens=pace.progress.tokens,
@@ -282,10 +282,3 @@ def _fingerprint(job: JobFile) -> str:
         None if job.start_version is None else job.start_version.path.name,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    """Highest so far: allocated on the GPU, or resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
