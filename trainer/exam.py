@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from trainer import scoring
-from trainer.base_model import check_directory
 from trainer.channel import Channel
-from trainer.config import JobFile, Metric, Task, Technique
+from trainer.config import JobFile, Metric, Task
 from trainer.events import FailureReason
 from trainer.failures import TrainingError
 from trainer.generation import answer
@@ -44,11 +43,18 @@ class Exam:
 
     @classmethod
     def for_job(
-        cls, job: JobFile, aside: Sequence[Example], others: Sequence[Example], renderer: Renderer
+        cls,
+        job: JobFile,
+        aside: Sequence[Example],
+        others: Sequence[Example],
+        renderer: Renderer,
+        *,
+        context: int,
     ) -> Self | None:
         """The exam of a job, on a sample of the rows set `aside`; None where the job asks for no score.
 
-        `others` only tell what labels there are besides. Raises TrainingError(DATA_ERROR).
+        `context` is what question and answer may have together, in tokens. `others` only tell what labels
+        there are besides. Raises TrainingError(DATA_ERROR).
         """
         if job.hyperparameters.early_stopping_metric is not Metric.TASK_SCORE:
             return None
@@ -56,9 +62,6 @@ class Exam:
             raise TrainingError(
                 FailureReason.DATA_ERROR, "The dataset names no task to score; use the evaluation loss."
             )
-        context = check_directory(job.base_model.path)
-        if job.technique is Technique.PROMPT_TUNING:
-            context -= job.hyperparameters.virtual_tokens
         task, seed = job.task, job.hyperparameters.seed
         rows = [row for row in aside if isinstance(row, Row)]  # pairs have no one right answer
         stops = renderer.eos_token_ids

@@ -117,7 +117,7 @@ def _train(
         channel,
         progress,
         total_steps,
-        measure=_measuring(job, trainee, training, validation, renderer, channel),
+        measure=_measuring(job, trainee, training, validation, renderer, channel, context=context),
         keep_best=partial(checkpoints.save_best, matrices=trainee.matrices),
         restore_best=partial(checkpoints.restore_best, matrices=trainee.matrices),
     )
@@ -215,6 +215,8 @@ def _measuring(
     validation: Sequence[Example],
     renderer: Renderer,
     channel: Channel,
+    *,
+    context: int,
 ) -> Callable[[], Measured] | None:
     """How to evaluate on the rows set aside, None where there are none. Raises TrainingError.
 
@@ -222,7 +224,7 @@ def _measuring(
     """
     if not validation:
         return None
-    exam = Exam.for_job(job, validation, training, renderer)
+    exam = Exam.for_job(job, validation, training, renderer, context=context)
 
     def measure() -> Measured:
         eval_loss = evaluate(trainee, validation, channel)
