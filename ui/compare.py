@@ -14,12 +14,12 @@ import gradio as gr
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from ui.answers import Sampling, Turn, answer, up_to_question
+from ui.listening import PRIVATE, toast
 from ui.models import Offer
 from ui.numbers import NotANumberError, whole
 from ui.words import plain
 
 type_history = list[Turn]
-PRIVATE = "private"
 SIDES = ("left", "right")
 STOPPED = " · stopped"
 
@@ -147,7 +147,7 @@ def _wire(
         except (NotANumberError, HotloraError) as error:
             yield asked, "no answer"
             words = plain(error) if isinstance(error, HotloraError) else str(error)
-            raise gr.Error(words, duration=10, print_exception=False) from error
+            raise toast(words, seconds=10) from error
 
     def run(after: Any, side: Side) -> Any:
         return after.success(
@@ -193,7 +193,7 @@ def _wire(
 
 def _ask(question: str, left: type_history, right: type_history) -> tuple[str, type_history, type_history]:
     if not question.strip():
-        raise gr.Error("Type a question first.", duration=5, print_exception=False)
+        raise toast("Type a question first.", seconds=5)
     turn = Turn(role="user", content=question)
     return "", [*_answered(left), turn], [*_answered(right), turn]
 
@@ -205,7 +205,7 @@ def _answered(history: type_history) -> type_history:
 
 def _ask_again(left: type_history, right: type_history) -> tuple[type_history, type_history]:
     if not up_to_question(left) and not up_to_question(right):
-        raise gr.Error("There is nothing to ask again yet.", duration=5, print_exception=False)
+        raise toast("There is nothing to ask again yet.", seconds=5)
     return up_to_question(left), up_to_question(right)
 
 

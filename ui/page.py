@@ -9,7 +9,8 @@ import gradio as gr
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from ui.board import Board
-from ui.compare import PRIVATE, compare_tab, picked
+from ui.compare import compare_tab, picked
+from ui.listening import PRIVATE
 from ui.models import Offer, offer, unreachable
 from ui.reports import reports_tab
 from ui.training import training_tab

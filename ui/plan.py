@@ -13,9 +13,9 @@ from hotlora.v1.dataset_service_pb2 import UploadHeader
 from hotlora.v1.planning_service_pb2 import DataDescription, PlanRequest, PlanResponse
 from hotlora.v1.tuning_service_pb2 import Technique
 from ui.cards import TECHNIQUES
+from ui.listening import PRIVATE, toast
 from ui.words import plain
 
-PRIVATE = "private"
 _TITLES = {technique: title for title, technique in TECHNIQUES.items()}
 _GIB = 1 << 30
 
@@ -36,7 +36,7 @@ def _plan(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
                 request.data.CopyFrom(await _data(client(), Path(path)))
             return plan_html(await client().plan(request))
         except HotloraError as error:
-            raise gr.Error(plain(error), duration=15, print_exception=False) from error
+            raise toast(plain(error)) from error
 
     return plan
 

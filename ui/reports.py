@@ -7,9 +7,9 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
+from ui.listening import PRIVATE
 from ui.report_html import NO_REPORTS, report_html, title
 
-PRIVATE = "private"
 REFRESH_SECONDS = 2.0
 MAX_REPORTS = 50
 

@@ -13,11 +13,11 @@ from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
 from ui.board import FINISHED, Board, Curve, Point
 from ui.cards import TECHNIQUES, cards, fit_line, title
 from ui.findings import findings
+from ui.listening import PRIVATE, toast
 from ui.numbers import NotANumberError, decimal, whole
 from ui.plan import plan_panel
 from ui.words import plain
 
-PRIVATE = "private"
 REFRESH_SECONDS = 1.0
 
 
@@ -96,7 +96,7 @@ def _look(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
                 await client().upload_dataset(Path(path), wishes=UploadHeader(validate_only=True))
             )
         except HotloraError as error:
-            raise _toast(plain(error)) from error
+            raise toast(plain(error)) from error
 
     return look
 
@@ -111,7 +111,7 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
         epochs: str,
     ) -> Any:
         if not path:
-            raise _toast("Choose a file of examples first.")
+            raise toast("Choose a file of examples first.")
         try:
             settings = Hyperparameters(
                 rank=whole(rank, "Rank"),
@@ -126,11 +126,11 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
                 hyperparameters=settings,
             )
         except HotloraError as error:
-            raise _toast(plain(error)) from error
+            raise toast(plain(error)) from error
         except NotANumberError as error:
-            raise _toast(str(error)) from error
+            raise toast(str(error)) from error
         except ValueError as error:
-            raise _toast(f"A setting is far outside its range: {error}.") from error
+            raise toast(f"A setting is far outside its range: {error}.") from error
         gr.Info(f"Training of {adapter_id} on {dataset.rows} rows is queued.")
         return gr.Dropdown(choices=[(title(created), created.name)], value=created.name)
 
@@ -165,11 +165,11 @@ def _resume(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
 async def _asked(ask: Callable[[str], Awaitable[TuningJob]], chosen: str | None) -> TuningJob:
     """The chosen job after the wish; a toast where there is none, or where the service refuses."""
     if not chosen:
-        raise _toast("Choose a job first.")
+        raise toast("Choose a job first.")
     try:
         return await ask(chosen)
     except HotloraError as error:
-        raise _toast(plain(error)) from error
+        raise toast(plain(error)) from error
 
 
 def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
@@ -196,10 +196,6 @@ def _still_there(chosen: str | None, jobs: Sequence[TuningJob]) -> str | None:
     """The chosen job, or the newest one when there is none like it."""
     names = [job.name for job in jobs]
     return chosen if chosen in names else (names[0] if names else None)
-
-
-def _toast(words: str) -> gr.Error:
-    return gr.Error(words, duration=15, print_exception=False)
 
 
 def _frame(points: Sequence[Point]) -> Any:
