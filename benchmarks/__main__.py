@@ -19,6 +19,7 @@ BENCHMARKS = (
     "adapters",
     "gateway",
     "jobs",
+    "recovery",
     "trainer",
     "preferences",
     "planning",
