@@ -3,6 +3,7 @@
 It never runs code that came with a model, and knows neither adapters nor data.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from trainer.attention import ROW_ATTENTION, RowAttentionUnsupportedError, rows_
 _PROBE_LENGTHS = (5, 9, 3)
 _PROBE_TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """Relative error of logits that rounding explains; attention that leaks between rows is wrong by about 1."""
+
+_BLOCK = 64
+"""Weights that share a scale: the block size of bitsandbytes."""
+_READ_BACK_ERROR = 0.05
 
 
 class BaseModelLoadError(Exception):
@@ -56,10 +61,9 @@ def load_base(path: Path, dtype: torch.dtype) -> Base:
 def quantise(model: PreTrainedModel, device: torch.device, between: Callable[[], None]) -> None:
     """Store every linear layer but the output head as NF4 with double quantisation (Dettmers et al. 2023).
 
-    Works in place; arithmetic stays in the model's type. `between` is called before each layer.
+    Works in place; arithmetic stays in the model's type. `between` is called before each layer. A layer that
+    is not read back as it was, within what 4 bits allow, stays as it is.
     """
-    from bitsandbytes.nn.modules import Linear4bit, Params4bit  # noqa: PLC0415  (LoRA need not pay for it)
-
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     layers = [
         (name, module)
@@ -68,21 +72,52 @@ def quantise(model: PreTrainedModel, device: torch.device, between: Callable[[],
     ]
     for name, layer in layers:
         between()
-        weight = layer.weight.data.t().contiguous() if isinstance(layer, Conv1D) else layer.weight.data
-        outputs, inputs = weight.shape
-        small = Linear4bit(  # type: ignore[no-untyped-call]
-            inputs,
-            outputs,
-            bias=layer.bias is not None,
-            compute_dtype=weight.dtype,
-            quant_type="nf4",
-            device="meta",
-        )
-        # Quantisation happens when the weight moves to its device, also from CPU to CPU.
-        small.weight = Params4bit(weight, compress_statistics=True, quant_type="nf4", module=small)
-        small.bias = layer.bias
+        small = _in_4_bits(layer, device)
+        if small is None:
+            print(f"{name} stays in {layer.weight.dtype}: 4 bits are not read back right", file=sys.stderr)
+            continue
         parent, _, own_name = name.rpartition(".")
-        setattr(model.get_submodule(parent), own_name, small.to(device).requires_grad_(False))
+        setattr(model.get_submodule(parent), own_name, small)
+
+
+def _in_4_bits(layer: nn.Linear | Conv1D, device: torch.device) -> nn.Module | None:
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit  # noqa: PLC0415  (LoRA need not pay for it)
+
+    weight = layer.weight.data.t().contiguous() if isinstance(layer, Conv1D) else layer.weight.data
+    outputs, inputs = weight.shape
+    small = Linear4bit(  # type: ignore[no-untyped-call]
+        inputs,
+        outputs,
+        bias=layer.bias is not None,
+        compute_dtype=weight.dtype,
+        quant_type="nf4",
+        device="meta",
+    )
+    # On CPUs with bfloat16 it would else pack the weights for inference at the first pass without gradients:
+    # in place, for shapes in whole blocks only, and never to be trained on again.
+    small.support_avx512bf16_for_cpu = False
+    # Quantisation happens when the weight moves to its device, also from CPU to CPU.
+    small.weight = Params4bit(weight, compress_statistics=True, quant_type="nf4", module=small)
+    small.bias = layer.bias
+    small = small.to(device).requires_grad_(False)
+    return small if reads_back(small.weight, weight) else None
+
+
+def reads_back(quantised: Tensor, weight: Tensor) -> bool:
+    """Whether a weight in 4 bits is what it was made from.
+
+    The mean error over the largest value of a block of 64 is about 0.03 for NF4, and twice that where blocks
+    get each other's scale. That happens: the kernel of bitsandbytes 0.50 for CPUs with AVX-512 does so where
+    a row is no whole number of blocks, 32 or 96 inputs for example.
+    """
+    from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415
+
+    state = quantised.quant_state  # type: ignore[attr-defined]
+    whole = weight.numel() // _BLOCK * _BLOCK
+    read = dequantize_4bit(quantised.data, state).flatten()[:whole].float().view(-1, _BLOCK)
+    meant = weight.to(read.device).flatten()[:whole].float().view(-1, _BLOCK)
+    errors = (read - meant).abs().mean(dim=1)
+    return bool(errors.mean() <= _READ_BACK_ERROR * meant.abs().amax(dim=1).mean())
 
 
 def _set_up_packing(model: PreTrainedModel) -> bool:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.nn import Params4bit
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.training.conftest import Bases
+from tests.training.tiny import build_base
 from trainer.adapter import (
     TargetModulesError,
     add_low_rank,
@@ -16,7 +19,7 @@ from trainer.adapter import (
     matrices_of,
     target_modules_of,
 )
-from trainer.model import BaseModelLoadError, load_base, quantise
+from trainer.model import BaseModelLoadError, load_base, quantise, reads_back
 
 IDS = torch.tensor([[5, 9, 200, 31, 7, 7, 90, 2]])
 
@@ -105,9 +108,10 @@ def test_nothing_is_dropped_in_evaluation(base_of: Bases) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
-def test_a_4_bit_base_is_near_the_16_bit_one_and_trains(base_of: Bases, family: str) -> None:
-    whole = load_base(base_of(family), torch.float32)
-    small = load_base(base_of(family), torch.float32)
+def test_a_4_bit_base_is_near_the_16_bit_one_and_trains(tmp_path: Path, family: str) -> None:
+    path = build_base(tmp_path, family, hidden_size=64)
+    whole = load_base(path, torch.float32)
+    small = load_base(path, torch.float32)
     quantise(small.model, torch.device("cpu"), lambda: None)
     kinds = {type(module).__name__ for module in small.model.modules()}
     assert "Linear4bit" in kinds
@@ -120,6 +124,26 @@ def test_a_4_bit_base_is_near_the_16_bit_one_and_trains(base_of: Bases, family: 
     _, gradients = losses_and_gradients(model)
     assert gradients
     assert all("lora_" in name for name in gradients)
+
+
+@pytest.mark.parametrize("inputs", [32, 96, 128])
+def test_a_layer_is_quantised_only_where_its_weights_are_read_back(base_of: Bases, inputs: int) -> None:
+    model = load_base(base_of("llama"), torch.float32).model
+    layer = nn.Linear(inputs, 48, bias=False)
+    model.model.layers[0].mlp.up_proj = layer
+    x = torch.randn(8, inputs)
+    expected = layer(x)
+    quantise(model, torch.device("cpu"), lambda: None)
+    error = (model.model.layers[0].mlp.up_proj(x) - expected).abs().mean()
+    assert error < 0.12 * expected.std()
+
+
+def test_weights_with_the_scales_of_others_are_not_taken_for_what_they_were() -> None:
+    weight = torch.randn(64, 128) * torch.rand(64, 1)
+    quantised = Params4bit(weight, quant_type="nf4").to("cpu")
+    assert reads_back(quantised, weight)
+    quantised.quant_state.absmax = quantised.quant_state.absmax.flip(0)
+    assert not reads_back(quantised, weight)
 
 
 def test_the_output_head_gets_no_adapter(base_of: Bases) -> None:

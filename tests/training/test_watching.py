@@ -4,17 +4,21 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import Jobs, Recorder
+from tests.training.tiny import write_chance
 from trainer import events
 from trainer.config import JobFile
 from trainer.events import FailureReason, Verdict
 from trainer.run import run
 
 MEMORISING = {
-    "learning_rate": 3e-2,
+    "learning_rate": 2e-2,
+    "rank": 16,
+    "alpha": 16.0,
     "schedule": "constant",
     "warmup_ratio": 0.0,
     "dropout": 0.0,
@@ -22,7 +26,13 @@ MEMORISING = {
     "eval_every_steps": 4,
     "max_steps": 60,
 }
-"""A dozen rows over and over, far beyond what helps on the other dozen."""
+"""Eight rows of chance over and over, which cannot help on the other eight."""
+
+
+@pytest.fixture
+def chance(tmp_path: Path) -> Path:
+    """A dataset without a rule."""
+    return write_chance(tmp_path / "chance.jsonl")
 
 
 def trained(job: JobFile) -> tuple[Recorder, Path]:
@@ -39,12 +49,16 @@ def lowest(recorder: Recorder) -> events.Evaluation:
     return min(recorder.of(events.Evaluation), key=lambda event: event.eval_loss)
 
 
-def test_the_state_of_the_best_evaluation_is_published_and_not_the_last_one(make_job: Jobs) -> None:
-    recorder, directory = trained(make_job(job_id="long", **MEMORISING))
+def test_the_state_of_the_best_evaluation_is_published_and_not_the_last_one(
+    make_job: Jobs, chance: Path
+) -> None:
+    recorder, directory = trained(make_job(job_id="long", dataset=chance, **MEMORISING))
     best = lowest(recorder)
     assert best.step < 60
     # The same run cut off there has no later state to choose.
-    ended_there, expected = trained(make_job(job_id="short", **{**MEMORISING, "max_steps": best.step}))
+    ended_there, expected = trained(
+        make_job(job_id="short", dataset=chance, **{**MEMORISING, "max_steps": best.step})
+    )
     assert lowest(ended_there).step == best.step
     tensors = load_file(directory / "adapter_model.safetensors")
     for name, tensor in load_file(expected / "adapter_model.safetensors").items():
@@ -58,8 +72,8 @@ def test_the_state_of_the_best_evaluation_is_published_and_not_the_last_one(make
     assert metrics["verdict"] == "OVERFITTING"
 
 
-def test_overfitting_is_told_while_it_begins_and_at_the_end(make_job: Jobs) -> None:
-    recorder, _ = trained(make_job(**MEMORISING))
+def test_overfitting_is_told_while_it_begins_and_at_the_end(make_job: Jobs, chance: Path) -> None:
+    recorder, _ = trained(make_job(dataset=chance, **MEMORISING))
     told = recorder.of(events.Fit)
     assert told[0].verdict is Verdict.OVERFITTING
     assert told[0].step < 60
@@ -70,8 +84,8 @@ def test_overfitting_is_told_while_it_begins_and_at_the_end(make_job: Jobs) -> N
     assert all(one != other for one, other in pairwise(alarms[:-1]))
 
 
-def test_patience_ends_a_run_that_gets_no_better(make_job: Jobs) -> None:
-    recorder, directory = trained(make_job(early_stopping_patience=2, **MEMORISING))
+def test_patience_ends_a_run_that_gets_no_better(make_job: Jobs, chance: Path) -> None:
+    recorder, directory = trained(make_job(dataset=chance, early_stopping_patience=2, **MEMORISING))
     steps = [event.step for event in recorder.of(events.Evaluation)]
     best = lowest(recorder).step
     assert steps[-1] == best + 2 * 4 < 60

@@ -1,6 +1,7 @@
 """Tiny random bases of several families, with a tokenizer of bytes and a chat template."""
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,17 @@ def write_rows(path: Path, count: int = 24) -> Path:
         words = [_WORDS[(index * 5 + place * (index + 3)) % len(_WORDS)] for place in range(1 + index % 4)]
         lines.append(_row(words, f"{words[0][0]}{len(words)}"))
     path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_chance(path: Path, count: int = 16) -> Path:
+    """Questions whose answers follow no rule: what is learned of one says nothing about another."""
+    numbers = random.Random(0)
+
+    def letters(length: int) -> str:
+        return "".join(numbers.choice("abcdefghijklmnop") for _ in range(length))
+
+    path.write_text("".join(_row([letters(6)], letters(4)) + "\n" for _ in range(count)))
     return path
 
 
