@@ -1,10 +1,9 @@
 """A vLLM that computes nothing: the routes, shapes and codes of vLLM 0.32's API server, and switches to
 misbehave.
 
-Log-probabilities are a fixed function of the tokens and of the bytes of the adapter's weights file (or of the
-virtual tokens before a prompt of embeddings), so that a test can write a canary that fits an adapter, or
-another one's. `tests/service/test_engine_real.py` asks
-this and the real server the same things and compares the answers.
+Log-probabilities are those of `tests.doubles.arithmetic`, of the adapter's weights file or of the virtual
+tokens before a prompt of embeddings, so that a canary can be written that fits an adapter, or another one's.
+`tests/service/test_engine_real.py` asks this and the real server the same things and compares the answers.
 
     python -m tests.doubles.engine --port 0 --model DIRECTORY --served-model-name base
 
@@ -16,7 +15,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -32,6 +30,8 @@ from types import TracebackType
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
+from tests.doubles.arithmetic import logprobs
 
 WORDS = ("all ", "is ", "well ", "with ", "this ", "engine ", "today ", "and ")
 EMPTY_MOVE = b""
@@ -86,26 +86,6 @@ class Asked:
     """Rows of the embeddings before the tokens that are no token's."""
     length: int
     """Places of the context that it takes."""
-
-
-def logprobs(weights: bytes | None, token_ids: Sequence[int], noise: float = 0.0) -> list[float]:
-    """What a model with these adapter weights (None: the base) says of each token but the first."""
-    return [
-        -0.5
-        - 6 * _fraction(b"base", position, token)
-        - _move(weights, position, token)
-        + noise * (-1) ** position
-        for position, token in enumerate(token_ids)
-    ][1:]
-
-
-def _move(weights: bytes | None, position: int, token: int) -> float:
-    return 2 * _fraction(weights, position, token) if weights else 0.0
-
-
-def _fraction(seed: bytes, position: int, token: int) -> float:
-    digest = hashlib.sha256(seed + b"%d/%d" % (position, token)).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32
 
 
 class EngineDouble:

@@ -4,11 +4,13 @@
 
 PLAN.json is read anew for each job: `{adapter_id: {...Behaviour}}`. Its trainers fork, `setsid`, connect,
 write event lines, obey `cancel` and `pause`, keep checkpoints, resume from them, and publish a whole
-artifact; they never compute anything. A trainer whose socket ends kills itself. Standard library only: it
-starts in a moment.
+low-rank artifact whose canary fits `tests.doubles.engine`; they never compute anything. A trainer whose
+socket ends kills itself. Standard library only: it starts in a moment. `tests/training/test_double.py` runs
+the same jobs with this and with the real one, and compares what is told.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,10 +23,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import events
+from tests.doubles.arithmetic import logprobs
+from trainer import events, pacing
 from trainer.config import JobFile
+from trainer.curve import Curve
+from trainer.verdict import Judgement, judge, judge_broken
 
 _LOOK_SECONDS = 0.005
+_STEPS = 5
+"""Of a job that does not say how many: rows are not counted."""
+_ROWS_ASIDE = 3
+_CANARY_TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +79,7 @@ class Trainer:
         self._connection = connection
         self._cancelled = False
         self._paused = False
+        self._curve = Curve()
         connection.setblocking(False)
 
     def run(self) -> int:
@@ -80,16 +90,23 @@ class Trainer:
         done = max((int(path.name) for path in checkpoints.iterdir()), default=0)
         if done:
             self._say(events.Resumed(time=time.time(), step=done))
-        steps = self._job.hyperparameters.max_steps or 5
+        settings = self._job.hyperparameters
+        steps = settings.max_steps or _STEPS
+        evaluate_every = pacing.evaluation_interval(settings, steps)
+        checkpoint_every = settings.checkpoint_every_steps or evaluate_every
+        self._say(events.FirstForward(time=time.time()))
         for step in range(done + 1, steps + 1):
-            ended = self._step(step, steps)
+            ended = self._step(step, steps, is_first=step == done + 1)
             if ended is not None:
                 return ended
-            (checkpoints / str(step)).touch()
-            self._say(events.CheckpointSaved(time=time.time(), step=step))
+            if step % evaluate_every == 0 or step == steps:
+                self._evaluate(step)
+            if step % checkpoint_every == 0 and step < steps:
+                self._save(step)
+        self._tell(judge(self._curve, ended=True), steps)
         return self._publish(steps)
 
-    def _step(self, step: int, steps: int) -> int | None:
+    def _step(self, step: int, steps: int, *, is_first: bool) -> int | None:
         behaviour = self._behaviour
         if step == behaviour.gate_step and behaviour.gate:
             while not Path(behaviour.gate).exists() and not self._asked() and not self._paused:
@@ -100,24 +117,49 @@ class Trainer:
             self._say(events.Cancelled(time=time.time()))
             return 3
         if self._paused:
-            if behaviour.crash_when_paused:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self._say(events.Paused(time=time.time(), step=step - 1))
-            return 4
+            return self._pause(step - 1)
         self._misbehave(step)
         if step == behaviour.fail_at_step:
+            self._tell(judge_broken(self._curve, step), 0)
             reason = events.FailureReason.NAN_LOSS
             self._say(events.Failed(time=time.time(), reason=reason, message="The loss is not a number."))
             return 1
         if step == behaviour.stop_at_step:
             self._say(events.Cancelled(time=time.time()))
             return 3
-        if step == 1:
-            self._say(events.FirstForward(time=time.time()))
-        self._say(_metrics(step, steps))
-        if step == 1:
-            self._say(events.FirstStep(time=time.time(), step=1))
+        if is_first:
+            self._say(events.FirstStep(time=time.time(), step=step))
+        if step % self._job.hyperparameters.log_every_steps == 0 or step == steps:
+            self._say(_metrics(step, steps))
+        self._curve = self._curve.stepped(_loss(step))
         return None
+
+    def _evaluate(self, step: int) -> None:
+        if not self._job.hyperparameters.validation_fraction:
+            self._curve = self._curve.evaluated(step, None, None)
+            return
+        self._curve = self._curve.evaluated(step, _loss(step), None)
+        self._say(
+            events.Evaluation(
+                time=time.time(), step=step, eval_loss=_loss(step), rows=_ROWS_ASIDE, best_step=step
+            )
+        )
+
+    def _tell(self, judgement: Judgement, best_step: int) -> None:
+        said = dataclasses.asdict(judgement)
+        self._say(events.Fit(time=time.time(), best_step=best_step, stopped_early=False, **said))
+
+    def _save(self, step: int) -> None:
+        (self._job.work_path / "checkpoints" / str(step)).touch()
+        self._say(events.CheckpointSaved(time=time.time(), step=step))
+
+    def _pause(self, done: int) -> int:
+        if self._behaviour.crash_when_paused:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if done:
+            self._save(done)
+        self._say(events.Paused(time=time.time(), step=done))
+        return 4
 
     def _misbehave(self, step: int) -> None:
         behaviour = self._behaviour
@@ -134,7 +176,7 @@ class Trainer:
                 self._write(b"x" * 65_536)
 
     def _publish(self, step: int) -> int:
-        self._say(events.Saving(time=time.time(), step=step))
+        self._say(events.Saving(time=time.time(), step=step, best_step=step))
         digest, size_bytes = "0" * 64, 0
         if not self._behaviour.lie:
             digest, size_bytes = write_artifact(self._job)
@@ -142,7 +184,14 @@ class Trainer:
             os.kill(os.getpid(), signal.SIGKILL)
         rank = self._job.hyperparameters.rank
         self._say(
-            events.Published(time=time.time(), step=step, digest=digest, size_bytes=size_bytes, rank=rank)
+            events.Published(
+                time=time.time(),
+                step=step,
+                digest=digest,
+                size_bytes=size_bytes,
+                rank=rank,
+                best_step=step,
+            )
         )
         return 0
 
@@ -204,7 +253,15 @@ def write_artifact(job: JobFile) -> tuple[str, int]:
 
 
 def _manifest(job: JobFile, files: dict[str, bytes]) -> dict[str, object]:
-    sequence = {"token_ids": [1, 2, 3], "base_logprobs": [-1.0, -2.0], "adapter_logprobs": [-0.5, -1.0]}
+    weights = files["adapter_model.safetensors"]
+    canary = [
+        {
+            "token_ids": tokens,
+            "base_logprobs": logprobs(None, tokens),
+            "adapter_logprobs": logprobs(weights, tokens),
+        }
+        for tokens in _CANARY_TOKENS
+    ]
     return {
         "format": 1,
         "job_id": job.job_id,
@@ -221,7 +278,7 @@ def _manifest(job: JobFile, files: dict[str, bytes]) -> dict[str, object]:
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
             for name, content in files.items()
         },
-        "canary": {"sequences": [sequence]},
+        "canary": {"sequences": canary},
         "metrics": {},
         "create_time": time.time(),
     }
@@ -241,12 +298,16 @@ def _safetensors(rank: int) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(offset)
 
 
+def _loss(step: int) -> float:
+    return 2.0 / step
+
+
 def _metrics(step: int, steps: int) -> events.Metrics:
     return events.Metrics(
         time=time.time(),
         step=step,
         total_steps=steps,
-        loss=1.0 / step,
+        loss=_loss(step),
         learning_rate=1e-4,
         grad_norm=1.0,
         tokens_per_second=100.0,
@@ -284,8 +345,7 @@ def _reap(children: dict[int, str]) -> None:
             return
         code = os.waitstatus_to_exitcode(status)
         signal_number = -code if code < 0 else None
-        exit_code = None if code < 0 else code
-        _say({"ended": children.pop(pid), "pid": pid, "exit_code": exit_code, "signal": signal_number})
+        _say({"ended": children.pop(pid), "pid": pid, "exit_code": code, "signal": signal_number})
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from service.engine.client import Limits
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
 from service.settings import Settings
-from tests.doubles.engine import EngineDouble, logprobs
+from tests.doubles.arithmetic import logprobs
+from tests.doubles.engine import EngineDouble
 from tests.service.registry_stage import BASE, new_job, open_registry
 from tests.service.registry_stage import until as until_reached
 from trainer.config import BaseModel, Technique

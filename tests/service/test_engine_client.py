@@ -11,7 +11,8 @@ from service.engine import EngineClient, EngineRefused, Sampling
 from service.engine.client import Limits
 from service.engine.sse import MAX_LINE_BYTES, SseError, SseParser
 from service.errors import Unavailable
-from tests.doubles.engine import WORDS, EngineDouble, logprobs
+from tests.doubles.arithmetic import logprobs
+from tests.doubles.engine import WORDS, EngineDouble
 
 PROMPT = (1, 5, 9, 2)
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ from trainer.config import JobFile
 from trainer.events import TrainerEvent, decode
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "trainer.forkserver")
 SECONDS = 100.0
 """Longest wait for a line; a trainer that keeps silent fails the test and does not hang it."""
 
@@ -52,14 +53,14 @@ class Trainer:
 
 
 class ForkServer:
-    """`python -m trainer.forkserver`, ended at the end of the `with` block."""
+    """`python -m trainer.forkserver`, or its double by `command`; ended at the end of the `with` block."""
 
-    def __init__(self, directory: Path, *, preload: Path | None) -> None:
+    def __init__(self, directory: Path, *, preload: Path | None, command: Sequence[str] = COMMAND) -> None:
         self._directory = directory
         self._trainers: list[Trainer] = []
         more = [] if preload is None else ["--preload", str(preload)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.forkserver", str(directory), "--threads", "1", *more],
+            [*command, str(directory), "--threads", "1", *more],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

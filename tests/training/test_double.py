@@ -1,0 +1,164 @@
+"""The trainer's double against the real one: the same jobs, and what each told and how it ended."""
+
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from service.artifacts import Form, Manifest, verify_files
+from tests.training.conftest import Bases, Jobs
+from tests.training.processes import ForkServer, kill
+from trainer import events
+from trainer.config import JobFile
+
+ENDLESS = {"max_steps": 1_000_000, "validation_fraction": 0.0}
+NAN_LEARNING_RATE = 1e30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Both fork servers."""
+
+    real: ForkServer
+    double: ForkServer
+    plan_path: Path
+    """What the double's trainers do."""
+
+
+@pytest.fixture(scope="module")
+def pair(base_of: Bases) -> Iterator[Pair]:
+    """One of each for all tests; the real one's imports are the expensive part."""
+    with tempfile.TemporaryDirectory(prefix="fs") as name:
+        directory = Path(name)
+        plan_path = directory / "plan.json"
+        plan_path.write_text("{}")
+        for side in ("real", "double"):
+            (directory / side).mkdir()
+        command = (sys.executable, "-m", "tests.doubles.trainer", "--plan", str(plan_path))
+        base = base_of("llama")
+        with (
+            ForkServer(directory / "real", preload=base) as real,
+            ForkServer(directory / "double", preload=base, command=command) as double,
+        ):
+            yield Pair(real=real, double=double, plan_path=plan_path)
+
+
+Course = tuple[list[str], object]
+"""Kinds of events, several metrics in a row as one, and the exit code; negative: the signal."""
+
+
+def whole(server: ForkServer, job: JobFile) -> Course:
+    """A run that nobody disturbs."""
+    told = [event.kind for event in server.start(job).events()]
+    return told, server.line()["exit_code"]
+
+
+def asked_to(wish: bytes, after: type[events.TrainerEvent]) -> Callable[[ForkServer, JobFile], Course]:
+    """A run that is told something once an event has come."""
+
+    def course(server: ForkServer, job: JobFile) -> Course:
+        trainer = server.start(job)
+        told = []
+        for event in trainer.events():
+            told.append(event.kind)
+            if isinstance(event, after):
+                trainer.connection.sendall(wish)
+        return _in_short(told), server.line()["exit_code"]
+
+    return course
+
+
+def paused_and_resumed(server: ForkServer, job: JobFile) -> Course:
+    """A run of two attempts, the first of which pauses after its second step."""
+    trainer = server.start(job)
+    told = []
+    for event in trainer.events():
+        told.append(event.kind)
+        if isinstance(event, events.FirstStep):
+            trainer.connection.sendall(b"pause\n")
+    assert server.line()["exit_code"] == 4
+    second = server.start(dataclasses.replace(job, attempt=2))
+    told += [event.kind for event in second.events()]
+    return _in_short(told), server.line()["exit_code"]
+
+
+def killed_and_resumed(server: ForkServer, job: JobFile) -> Course:
+    """A run of two attempts, the first of which is killed once it has a checkpoint."""
+    trainer = server.start(job)
+    for event in trainer.events():
+        if isinstance(event, events.CheckpointSaved):
+            kill(trainer.pid)
+    assert server.line()["signal"] == 9
+    second = server.start(dataclasses.replace(job, attempt=2))
+    told = [event.kind for event in second.events()]
+    return _in_short(told), server.line()["exit_code"]
+
+
+def beside(job: JobFile) -> JobFile:
+    """The same job in a directory of its own."""
+    return dataclasses.replace(job, work_path=job.work_path.with_name(f"{job.job_id}-of-the-double"))
+
+
+def _in_short(told: list[str]) -> list[str]:
+    return [kind for kind, _ in groupby(told)]
+
+
+SCENARIOS: dict[str, tuple[Callable[[ForkServer, JobFile], Course], dict[str, object]]] = {
+    "whole": (whole, {}),
+    "without rows set aside": (whole, {"validation_fraction": 0.0}),
+    "with its own intervals": (whole, {"eval_every_steps": 2, "checkpoint_every_steps": 3}),
+    "that logs seldom": (whole, {"log_every_steps": 4}),
+    "cancelled": (asked_to(b"cancel\n", events.FirstStep), ENDLESS),
+    "paused": (asked_to(b"pause\n", events.FirstStep), ENDLESS),
+    "paused and resumed": (paused_and_resumed, {"max_steps": 200, "eval_every_steps": 200}),
+    "killed and resumed": (killed_and_resumed, {"max_steps": 40, "checkpoint_every_steps": 20}),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_double_tells_what_a_trainer_tells_and_ends_as_it_does(
+    pair: Pair, make_job: Jobs, name: str
+) -> None:
+    course, settings = SCENARIOS[name]
+    job = make_job(job_id=name.replace(" ", "-"), **settings)
+
+    real, double = course(pair.real, job), course(pair.double, beside(job))
+
+    assert double == real
+
+
+def test_the_double_fails_as_a_trainer_does_whose_loss_is_no_number(pair: Pair, make_job: Jobs) -> None:
+    pair.plan_path.write_text(json.dumps({"tiny": {"fail_at_step": 3}}))
+    job = make_job(job_id="nan", learning_rate=NAN_LEARNING_RATE, schedule="constant", max_steps=30)
+
+    real, real_code = whole(pair.real, job)
+    double, double_code = whole(pair.double, beside(job))
+    pair.plan_path.write_text("{}")
+
+    assert double[-2:] == real[-2:] == ["fit", "failed"]
+    assert double_code == real_code
+
+
+def test_the_double_publishes_what_the_service_reads_as_it_reads_a_trainers(
+    pair: Pair, make_job: Jobs
+) -> None:
+    job = make_job(job_id="published")
+    read = []
+    for server, each in ((pair.real, job), (pair.double, beside(job))):
+        told = list(server.start(each).events())
+        assert server.line()["exit_code"] == 0
+        last = told[-1]
+        assert isinstance(last, events.Published)
+        manifest = Manifest.read(job.artifacts_path / last.digest)
+        verify_files(job.artifacts_path / last.digest, manifest)
+        assert manifest.digest == last.digest
+        read.append((manifest.form, manifest.rank, manifest.base_name, sorted(manifest.files), last.rank))
+
+    assert read[0] == read[1]
+    assert read[0][0] is Form.ADAPTER
