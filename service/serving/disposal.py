@@ -30,13 +30,16 @@ class Disposal:
         self._artifacts_dir = artifacts_dir
         self._told: dict[str, int] = {}
         self._gone: set[tuple[str, int]] = set()
+        self._stuck: set[str] = set()
+        """Digests whose files could not be deleted, which was said."""
 
     def told(self, digest: str, generation: int) -> None:
         """The engine of `generation` may know the directory of `digest` from now on."""
         self._told[digest] = generation
 
     async def collect(self, generation: int) -> None:
-        """Delete what the engine of `generation`, and so no engine at all, was told of. Raises OSError."""
+        """Delete what the engine of `generation`, and so no engine at all, was told of. What cannot be
+        deleted is said once and tried again at each call."""
         deleted = await self._registry.deleted_versions()
         doomed = [row for row in deleted if (row.adapter_id, row.number) not in self._gone]
         if not doomed:
@@ -45,7 +48,13 @@ class Disposal:
         for row in doomed:
             if row.digest in needed or self._told.get(row.digest, 0) >= generation:
                 continue
-            await asyncio.to_thread(_delete, self._artifacts_dir, row.digest)
+            try:
+                await asyncio.to_thread(_delete, self._artifacts_dir, row.digest)
+            except OSError as error:
+                if row.digest not in self._stuck:
+                    _log.warning("could not delete files", digest=row.digest, error=str(error))
+                    self._stuck.add(row.digest)
+                continue
             self._gone.add((row.adapter_id, row.number))
 
     async def _needed_digests(self, deleted: Collection[VersionRow]) -> set[str]:
@@ -56,10 +65,11 @@ class Disposal:
 
 
 def _delete(artifacts_dir: Path, digest: str) -> None:
-    """Rename, then remove: a crash between leaves nothing that looks like an artifact."""
-    for leftover in artifacts_dir.glob(f"{_DOOMED_PREFIX}*"):
-        shutil.rmtree(leftover)
+    """Rename, then remove: a crash between leaves nothing that looks like an artifact, and the next call
+    removes it. Raises OSError."""
     directory, doomed = artifacts_dir / digest, artifacts_dir / f"{_DOOMED_PREFIX}{digest}"
+    if doomed.exists():
+        shutil.rmtree(doomed)
     if directory.is_dir():
         directory.rename(doomed)
         shutil.rmtree(doomed)

@@ -100,8 +100,9 @@ class Reconciler:
                 self._wake.clear()
                 try:
                     await self._look_and_act(tasks)
-                except HotloraError as error:
-                    _log.warning("could not reconcile", reason=error.reason, message=error.message)
+                except (HotloraError, EngineRefused, OSError) as error:
+                    # A proxy before an engine, a rotated key, a disk: the next look may find it well again.
+                    _log.warning("could not reconcile", error=str(error))
                 await self._wake.wait()
 
     async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:

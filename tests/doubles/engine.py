@@ -50,6 +50,8 @@ class Faults:
     lost_answers: set[str] = field(default_factory=set)
     """Paths (such as /v1/load_lora_adapter) that do what was asked, and then drop the connection, once
     each."""
+    bad_gateways: set[str] = field(default_factory=set)
+    """Paths that a proxy before the engine answers with 502."""
     dies_at_load: set[str] = field(default_factory=set)
     stalled_loads: set[str] = field(default_factory=set)
     """Adapters whose load never answers and never happens."""
@@ -198,6 +200,8 @@ class EngineDouble:
             return web.json_response({"error": "Unauthorized"}, status=401)
         if self.faults.hanging and request.path != "/health":
             await asyncio.Event().wait()
+        if request.path in self.faults.bad_gateways:
+            return web.Response(status=502, text="Bad Gateway")
         response: web.StreamResponse = await handler(request)
         if request.path in self.faults.lost_answers:
             self.faults.lost_answers.discard(request.path)

@@ -252,3 +252,40 @@ async def test_an_engine_that_cannot_be_looked_at_changes_nothing(tmp_path: Path
 
         assert (await on.row(row)).state == VersionState.ACTIVE
         assert (await on.row(pending)).state == VersionState.PENDING
+
+
+async def test_an_engine_that_refuses_to_be_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        on.double.faults.bad_gateways = {"/v1/models"}
+        row = await on.publish("support", b"good")
+        looks = on.double.calls["/v1/models"]
+        async with asyncio.timeout(10):
+            while on.double.calls["/v1/models"] < looks + 2:
+                await on.changes.wait("polled", 0, 0.02)
+        assert (await on.row(row)).state == VersionState.PENDING
+
+        on.double.faults.bad_gateways = set()
+
+        assert (await on.outcome(row)).state == VersionState.ACTIVE
+
+
+async def test_files_that_cannot_be_deleted_keep_no_other_files_and_no_version_waiting(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as on:
+        stuck = await on.outcome(await on.publish("stuck", b"stuck"))
+        other = await on.outcome(await on.publish("other", b"other"))
+        # A leftover that is no directory cannot be removed as one, by whatever user.
+        (on.artifacts_dir / f".deleting-{stuck.digest}").touch()
+        for row in (stuck, other):
+            await on.registry.delete_adapter(row.adapter_id)
+            await on.outcome(row, {VersionState.RETIRED})
+
+        await on.engine.restart()
+
+        async with asyncio.timeout(10):
+            while (on.artifacts_dir / other.digest).exists():
+                await on.changes.wait("polled", 0, 0.02)
+        later = await on.outcome(await on.publish("later", b"later"))
+        assert later.state == VersionState.ACTIVE
+        assert (on.artifacts_dir / stuck.digest).is_dir()
