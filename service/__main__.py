@@ -42,7 +42,8 @@ _log = structlog.get_logger(__name__)
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the service until `stop` is set. Raises HotloraError when the base model cannot be had."""
     settings.make_directories()
-    base, context_length = await resolve_base_model(settings.base_model, settings.models_dir)
+    base, base_length = await resolve_base_model(settings.base_model, settings.models_dir)
+    context_length = min(base_length, settings.engine_max_model_len)
     renderer = await asyncio.to_thread(Renderer.from_directory, base.path)
     changes = Changes()
     disk = Disk(directory=settings.home, min_free_bytes=settings.min_free_disk_bytes)
@@ -80,7 +81,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             disk=disk,
         )
         await datasets.sweep()
-        served_length = min(context_length, settings.engine_max_model_len)
         probes = Probes(
             directory=settings.calibrations_dir,
             registry=registry,
@@ -90,7 +90,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         planner = Planner(
             base=base,
-            context_length=served_length,
             max_rank=lambda: engine.max_rank or settings.engine_max_rank,
             registry=registry,
             datasets=datasets,
@@ -105,7 +104,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             changes=changes,
             disk=disk,
             base_model=base.name,
-            context_length=served_length,
             engine_max_rank=settings.engine_max_rank,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
             unservable=await asyncio.to_thread(unservable, base.path, own_engines=settings.own_engines),

@@ -399,7 +399,7 @@ CASES = [
     Case(
         "a row longer than the context",
         "line 2",
-        "the row has 1,029 tokens, more than the base model's context of 512",
+        "the row has 1,029 tokens, more than the context of 512 that is served",
         "Shorten it, or split",
         make=lambda: ROW + lines("word " * 200),
     ),

@@ -72,10 +72,11 @@ class DatasetStore:
         new_id: Callable[[], str] = lambda: f"dataset-{secrets.token_hex(6)}",
         limits: UploadLimits | None = None,
     ) -> None:
+        """`context_length` is the longest row that can be trained on and served, in tokens."""
         self._directory = directory
         self._registry = registry
         self._renderer = renderer
-        self._context_length = context_length
+        self.context_length = context_length
         self._disk = disk
         self._clock = clock
         self._new_id = new_id
@@ -216,7 +217,7 @@ class DatasetStore:
             path=part,
             limits=self._parser_limits,
             renderer=self._renderer,
-            context_length=self._context_length,
+            context_length=self.context_length,
             wish=wish,
         )
 

@@ -83,16 +83,14 @@ class Planner:
         self,
         *,
         base: BaseModel,
-        context_length: int,
         max_rank: Callable[[], int],
         registry: Registry,
         datasets: DatasetStore,
         probes: Probes,
         look: Callable[[], OwnDevice] = own_device,
     ) -> None:
-        """`context_length` is the base's, in tokens. `look` may block for a second."""
+        """`look` may block for a second."""
         self._base = base
-        self._context_length = context_length
         self._max_rank = max_rank
         self._registry = registry
         self._datasets = datasets
@@ -131,7 +129,7 @@ class Planner:
                 shape,
                 data,
                 device,
-                context_length=self._context_length if is_own_base else _DESCRIBED_CONTEXT,
+                context_length=self._datasets.context_length if is_own_base else _DESCRIBED_CONTEXT,
                 max_rank=self._max_rank(),
                 calibrations={technique: kept.calibration for technique, kept in measured.items()},
                 given=question.given,

@@ -82,14 +82,14 @@ def unknown_modules(settings: Hyperparameters, known: Sequence[str]) -> list[Fie
 
 
 def no_room(settings: Hyperparameters, dataset: DatasetRow, context_length: int) -> list[FieldViolation]:
-    """Virtual tokens that do not fit into the base's context together with the longest row."""
+    """Virtual tokens that do not fit into the served context together with the longest row."""
     row = 2 if dataset.kind is Kind.TEXT else dataset.longest_row_tokens  # texts are cut to fit
     if row + settings.virtual_tokens <= context_length:
         return []
     return [
         FieldViolation(
             field="hyperparameters.virtual_tokens",
-            description=f"must be at most {max(0, context_length - row)}: the base model's context has "
+            description=f"must be at most {max(0, context_length - row)}: the context that is served has "
             f"{context_length} tokens, and the longest row {row}; got {settings.virtual_tokens}",
         )
     ]

@@ -77,7 +77,6 @@ class Server:
         changes: Changes,
         disk: Disk,
         base_model: str,
-        context_length: int,
         engine_max_rank: int,
         planner: Planner,
         parameters: int = 0,
@@ -86,10 +85,10 @@ class Server:
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
-        """`context_length` is the base model's, in tokens; `parameters` are its own, 0 where its files do not
-        tell. `engine_max_rank` counts while the engine's own highest rank is unknown. `linear_modules` are
-        the names of the base model's linear layers; without them, only the trainer checks target modules.
-        `unservable` says of techniques why what they make could not be served."""
+        """`parameters` are the base model's, 0 where its files do not tell. `engine_max_rank` counts while
+        the engine's own highest rank is unknown. `linear_modules` are the names of the base model's linear
+        layers; without them, only the trainer checks target modules. `unservable` says of techniques why
+        what they make could not be served."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -112,7 +111,7 @@ class Server:
             following=following,
             disk=disk,
             base_model=base_model,
-            context_length=context_length,
+            context_length=datasets.context_length,
             max_rank=lambda: engine.max_rank or engine_max_rank,
             linear_modules=linear_modules,
             unservable=unservable or {},

@@ -38,8 +38,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         unservable: Mapping[Technique, str],
         parameters: int,
     ) -> None:
-        """`context_length` is the base's, in tokens, `parameters` are its own; 0 where they are not known.
-        `unservable` says of techniques why what they make could not be served."""
+        """`context_length` is what is served, in tokens; `parameters` are the base's, 0 where they are not
+        known. `unservable` says of techniques why what they make could not be served."""
         self._registry = registry
         self._following = following
         self._disk = disk
@@ -219,7 +219,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             violations.append(
                 FieldViolation(
                     field="hyperparameters.max_sequence_length",
-                    description=f"must be at most {self._context_length}, the base model's context, "
+                    description=f"must be at most {self._context_length}, the context that is served, "
                     f"got {length}",
                 )
             )
@@ -227,8 +227,14 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             violations.append(
                 FieldViolation(
                     field="hyperparameters.max_sequence_length",
-                    description=f"the longest row of dataset {dataset.id!r} has {dataset.longest_row_tokens} "
-                    f"tokens, more than {length}; raise it (up to {self._context_length}) or shorten the row",
+                    description=f"the longest row of dataset {dataset.id!r}{_standing(dataset)} has "
+                    f"{dataset.longest_row_tokens} tokens, more than {length}; raise it "
+                    f"(up to {self._context_length}) or shorten the row",
                 )
             )
         return violations
+
+
+def _standing(dataset: DatasetRow) -> str:
+    """Where the longest row stands; nothing for datasets of releases that did not count it."""
+    return f", line {dataset.report.longest_row_line}," if dataset.report is not None else ""

@@ -134,6 +134,7 @@ async def running(
     server_limits: ServerLimits | None = None,
     min_free_disk_bytes: int = 0,
     max_queued_jobs: int = 100,
+    context_length: int = CONTEXT_LENGTH,
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
     unservable: Mapping[Technique, str] | None = None,
@@ -154,7 +155,7 @@ async def running(
             disk=disk,
             clock=clock,
             new_id=ids("dataset"),
-            context_length=CONTEXT_LENGTH,
+            context_length=context_length,
             limits=upload_limits,
         )
         await store.sweep()
@@ -162,7 +163,6 @@ async def running(
         base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
         planner = Planner(
             base=base,
-            context_length=CONTEXT_LENGTH,
             max_rank=lambda: motor.max_rank or ENGINE_MAX_RANK,
             registry=registry,
             datasets=store,
@@ -185,7 +185,6 @@ async def running(
             changes=changes,
             disk=disk,
             base_model=BASE,
-            context_length=CONTEXT_LENGTH,
             engine_max_rank=ENGINE_MAX_RANK,
             linear_modules=LINEAR_MODULES,
             unservable=unservable,

@@ -8,6 +8,7 @@ import pytest
 
 from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
+from hotlora.v1 import planning_service_pb2 as planning_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.disk import Disk
@@ -287,12 +288,27 @@ async def test_while_the_engines_highest_rank_is_unknown_the_setting_counts(tmp_
 
 
 async def test_a_row_longer_than_the_sequence_is_named_before_anything_is_trained(stage: Stage) -> None:
-    dataset = await stage.upload(b'{"prompt": "hello", "completion": "' + b"x" * 200 + b'"}\n')
+    long_line = b'{"prompt": "hello", "completion": "' + b"x" * 200 + b'"}\n'
+    dataset = await stage.upload(GOOD_LINE + b"\n" + long_line)
     length = dataset.longest_row_tokens
     refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(max_sequence_length=length - 1))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"has {length} tokens" in refusal.violations["hyperparameters.max_sequence_length"]
+    assert f", line 3, has {length} tokens" in refusal.violations["hyperparameters.max_sequence_length"]
     assert await stage.job(hyperparameters=pb.Hyperparameters(max_sequence_length=length))
+
+
+async def test_rows_that_an_upload_takes_are_never_too_long_for_the_default_job(tmp_path: Path) -> None:
+    row = b'{"prompt": "", "completion": "' + b"x" * 200 + b'"}\n'
+    async with running(tmp_path / "probe") as stage:
+        length = (await stage.upload(row.replace(b'""', b'"hello"', 1))).longest_row_tokens
+    async with running(tmp_path, context_length=length) as stage:
+        longer = await refused(stage.upload(row.replace(b'""', b'"hello!"', 1), "longer"))
+        assert f"more than the context of {length}" in longer.violations["line 1"]
+        await stage.upload(row.replace(b'""', b'"hello"', 1))
+        job = await stage.job()
+        assert job.hyperparameters.max_sequence_length == length
+        plan = await stage.planning.Plan(planning_pb.PlanRequest(dataset="datasets/rows"))
+        assert plan.techniques[0].hyperparameters.max_sequence_length == length
 
 
 PATIENCE = "hyperparameters.early_stopping_patience"

@@ -187,7 +187,7 @@ def test_bad_rows_are_left_out_where_that_was_asked_for(tmp_path: Path, renderer
     assert report.reasons == {
         "not JSON: expecting value at column N": 31,
         "the row is a list, not an object": 1,
-        "the row has N tokens, more than the base model's context of N": 1,
+        "the row has N tokens, more than the context of N that is served": 1,
     }
 
 

@@ -221,8 +221,8 @@ class Draft:
         if is_long and not isinstance(record, TextRecord):
             return self._problem(
                 record,
-                f"the row has {max(lengths):,} tokens, more than the base model's context "
-                f"of {self._context_length:,}",
+                f"the row has {max(lengths):,} tokens, more than the context "
+                f"of {self._context_length:,} that is served",
                 "Shorten it, or split the conversation into several rows.",
             )
         self._count(record)
