@@ -111,6 +111,11 @@ def _version_fields(version: AdapterVersion) -> Iterable[tuple[str, str | Text]]
         yield "proof", f"over {proof.tokens} tokens, in {proof.seconds:.1f} s; nats per token:"
         yield "  from the trained", f"{proof.adapter_difference:.4f} (at most {proof.tolerance:.4f})"
         yield "  from the base", f"{proof.effect:.4f} (in training {proof.trained_effect:.4f})"
+        if proof.HasField("strength"):
+            yield (
+                "  strength",
+                f"{proof.strength:.2f} ± {proof.strength_error:.2f} (1: all of what was trained)",
+            )
         yield "  noise", f"{proof.noise:.4f}"
         if proof.HasField("quantisation_difference"):
             served = (

@@ -72,7 +72,7 @@ class AdapterVersion(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., state: _Optional[_Union[AdapterVersion.State, str]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., tuning_job: _Optional[str] = ..., technique: _Optional[_Union[_tuning_service_pb2.Technique, str]] = ..., rank: _Optional[int] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Verification(_message.Message):
-    __slots__ = ("tokens", "adapter_difference", "effect", "trained_effect", "noise", "tolerance", "seconds", "verify_time", "quantisation_difference")
+    __slots__ = ("tokens", "adapter_difference", "effect", "trained_effect", "noise", "tolerance", "seconds", "verify_time", "quantisation_difference", "strength", "strength_error")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     EFFECT_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,8 @@ class Verification(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     VERIFY_TIME_FIELD_NUMBER: _ClassVar[int]
     QUANTISATION_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_ERROR_FIELD_NUMBER: _ClassVar[int]
     tokens: int
     adapter_difference: float
     effect: float
@@ -91,7 +93,9 @@ class Verification(_message.Message):
     seconds: float
     verify_time: _timestamp_pb2.Timestamp
     quantisation_difference: float
-    def __init__(self, tokens: _Optional[int] = ..., adapter_difference: _Optional[float] = ..., effect: _Optional[float] = ..., trained_effect: _Optional[float] = ..., noise: _Optional[float] = ..., tolerance: _Optional[float] = ..., seconds: _Optional[float] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., quantisation_difference: _Optional[float] = ...) -> None: ...
+    strength: float
+    strength_error: float
+    def __init__(self, tokens: _Optional[int] = ..., adapter_difference: _Optional[float] = ..., effect: _Optional[float] = ..., trained_effect: _Optional[float] = ..., noise: _Optional[float] = ..., tolerance: _Optional[float] = ..., seconds: _Optional[float] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., quantisation_difference: _Optional[float] = ..., strength: _Optional[float] = ..., strength_error: _Optional[float] = ...) -> None: ...
 
 class GetAdapterRequest(_message.Message):
     __slots__ = ("name",)

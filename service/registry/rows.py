@@ -156,6 +156,9 @@ class Verification:
     time: float
     quantisation_difference: float | None = None
     """None where the base was not quantised in training, or that was not measured."""
+    strength: float | None = None
+    strength_error: float | None = None
+    """Both None in proofs from before they were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,6 +159,8 @@ def verification(comparison: Comparison, *, seconds: float, time: float) -> Veri
         trained_effect=comparison.trained_effect,
         noise=comparison.noise,
         tolerance=comparison.tolerance,
+        strength=comparison.strength.share,
+        strength_error=comparison.strength.error,
         quantisation_difference=comparison.quantisation_difference,
         seconds=seconds,
         time=time,

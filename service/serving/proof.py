@@ -1,9 +1,10 @@
 """Whether the engine serves the adapter that was trained: log-probabilities of the canary, compared.
 
 Three comparisons, all means of absolute differences in nats per token: served adapter with recorded adapter
-(must be small), served adapter with served base (must be large), served base with recorded base (numeric
-noise between the two implementations, which sets what small and large mean). `compare` is pure; `Prover`
-asks the engine.
+(must be small), served adapter with served base (its effect), served base with recorded base (numeric noise
+between the two implementations, which sets what small means). Small is not enough, since a weak adapter and
+its base may both be that near: how much of the trained effect is there, token by token, has to be about all
+of it (`Strength`). `compare` is pure; `Prover` asks the engine.
 """
 
 import asyncio
@@ -23,6 +24,11 @@ floor leaves room for adapter operators that round more than the base's do."""
 NOISE_FACTOR: Final = 3.0
 """An adapter is rounded too, and moves what is rounded. Against a base's noise of 0.05 to 0.07 (16 bits) an
 adapter's was measured at 0.9 to 1.2 times that, and at 2.1 times where the trainer had 32 bits."""
+STRENGTH_LEEWAY: Final = 0.25
+"""How far from 1 a strength may be: rounding moves it by a few hundredths, half an adapter by 0.5."""
+MAX_STRENGTH_ERROR: Final = STRENGTH_LEEWAY / 3
+"""Standard error of a strength above which it decides nothing: an adapter in full might look like half of it,
+or the base like a part of it."""
 _MAX_CACHED: Final = 4096
 """Base measurements kept; one is some 64 numbers."""
 
@@ -38,6 +44,18 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Strength:
+    """Which share of the trained effect the engine shows: 1 is all of it, 0 the base or something unrelated.
+
+    The slope of the served effects of all tokens over the trained ones, through the origin, and its standard
+    error without the assumption that all tokens are equally noisy (White, Econometrica 48(4), 1980).
+    """
+
+    share: float
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Figures of a proof, in nats per token, and what follows from them."""
 
@@ -47,6 +65,7 @@ class Comparison:
     trained_effect: float
     noise: float
     tolerance: float
+    strength: Strength
     quantisation_difference: float | None
     """Served adapter with what it was on the quantised base of its training; None where there was none."""
     verdict: Verdict
@@ -62,8 +81,8 @@ def compare(
 ) -> Comparison:
     """Judge what the engine measured on `canary`, sequence by sequence.
 
-    Non-finite numbers of the adapter are WRONG_WEIGHTS. An adapter so weak that its trained effect does not
-    rise above the tolerance cannot be told from the base, and is NO_EFFECT even if it is served.
+    Non-finite numbers of the adapter are WRONG_WEIGHTS. An adapter so weak that the noise hides how much of
+    it is there cannot be told from the base, and is NO_EFFECT even if it is served.
     """
     recorded_base = [sequence.base_logprobs for sequence in canary]
     recorded_adapter = [sequence.adapter_logprobs for sequence in canary]
@@ -72,7 +91,8 @@ def compare(
     difference = _difference(served_adapter, recorded_adapter)
     effect = _difference(served_adapter, served_base)
     trained_effect = _difference(recorded_adapter, recorded_base)
-    verdict, message = _judge(difference, effect, trained_effect, tolerance)
+    strength = _strength(_flat(served_adapter, served_base), _flat(recorded_adapter, recorded_base))
+    verdict, message = _judge(difference, effect, trained_effect, tolerance, strength)
     return Comparison(
         tokens=sum(len(each) for each in recorded_base),
         adapter_difference=difference,
@@ -80,38 +100,52 @@ def compare(
         trained_effect=trained_effect,
         noise=noise,
         tolerance=tolerance,
+        strength=strength,
         quantisation_difference=_quantisation_difference(canary, served_adapter),
         verdict=verdict,
         message=message,
     )
 
 
-def _judge(difference: float, effect: float, trained_effect: float, tolerance: float) -> tuple[Verdict, str]:
+def _judge(
+    difference: float, effect: float, trained_effect: float, tolerance: float, strength: Strength
+) -> tuple[Verdict, str]:
     if not math.isfinite(tolerance):
         return Verdict.WRONG_WEIGHTS, "the engine's base model gave no finite log-probabilities"
     if not (math.isfinite(difference) and math.isfinite(effect)):
         return Verdict.WRONG_WEIGHTS, "the engine gave no finite log-probabilities with the adapter"
-    if trained_effect <= tolerance or max(difference, effect) <= tolerance:
+    far = difference > tolerance
+    if not far and (trained_effect <= TOLERANCE_FLOOR or strength.error > MAX_STRENGTH_ERROR):
         return Verdict.NO_EFFECT, (
             f"training moved the model by {trained_effect:.4f} nats per token, and the engine is "
             f"{difference:.4f} from the trained adapter and {effect:.4f} from the base, which cannot be told "
             f"from numeric noise (tolerance {tolerance:.4f}); train longer or with a higher learning rate"
         )
-    if effect <= tolerance:
+    if effect <= tolerance and abs(strength.share) <= STRENGTH_LEEWAY:
         return Verdict.NO_EFFECT, (
             f"the engine answers as the base does: the adapter moves it by {effect:.4f} nats per token where "
             f"training moved it by {trained_effect:.4f} (tolerance {tolerance:.4f})"
         )
-    # The second condition catches a served fraction of a weak adapter, half its scale for example.
-    if difference > tolerance or 2 * difference > trained_effect:
+    if far or abs(strength.share - 1) > STRENGTH_LEEWAY:
         return Verdict.WRONG_WEIGHTS, (
             f"the engine does not answer as the trained adapter: {difference:.4f} nats per token apart "
-            f"(tolerance {min(tolerance, trained_effect / 2):.4f})"
+            f"(tolerance {tolerance:.4f}), with {strength.share:.0%} of its effect"
         )
     return Verdict.OK, (
         f"the engine answers as the trained adapter: {difference:.4f} nats per token apart (tolerance "
-        f"{tolerance:.4f}), {effect:.4f} from the base"
+        f"{tolerance:.4f}), {effect:.4f} from the base, with {strength.share:.0%} of its effect"
     )
+
+
+def _strength(served: Sequence[float], trained: Sequence[float]) -> Strength:
+    """Of the effects of all tokens."""
+    squares = math.fsum(effect * effect for effect in trained)
+    if not squares or not all(map(math.isfinite, served)):
+        return Strength(share=math.nan, error=math.inf)
+    pairs = list(zip(served, trained, strict=True))
+    share = math.fsum(here * there for here, there in pairs) / squares
+    scatter = math.fsum((there * (here - share * there)) ** 2 for here, there in pairs)
+    return Strength(share=share, error=math.sqrt(scatter) / squares)
 
 
 def _quantisation_difference(canary: Sequence[CanarySequence], served_adapter: Logprobs) -> float | None:
@@ -121,12 +155,17 @@ def _quantisation_difference(canary: Sequence[CanarySequence], served_adapter: L
 
 def _difference(left: Logprobs, right: Logprobs) -> float:
     """Mean absolute difference over all tokens; nan where either has one."""
-    pairs = [
-        pair
+    differences = _flat(left, right)
+    return math.fsum(map(abs, differences)) / len(differences)
+
+
+def _flat(left: Logprobs, right: Logprobs) -> list[float]:
+    """Left minus right, for each token of all sequences."""
+    return [
+        a - b
         for of_left, of_right in zip(left, right, strict=True)
-        for pair in zip(of_left, of_right, strict=True)
+        for a, b in zip(of_left, of_right, strict=True)
     ]
-    return math.fsum(abs(a - b) for a, b in pairs) / len(pairs)
 
 
 class Prover:

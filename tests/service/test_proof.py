@@ -72,6 +72,22 @@ def test_an_adapter_too_weak_to_be_told_from_the_base_is_not_ok_even_if_served()
     assert "train longer" in found.message
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.03, 0.06])
+def test_an_adapter_that_moves_little_more_than_noise_is_told_from_the_base_and_from_half_of_it(
+    noise: float,
+) -> None:
+    whole = _judge(effect=0.12, noise=noise)
+
+    assert whole.verdict is Verdict.OK
+    assert whole.strength.share == pytest.approx(1, abs=3 * whole.strength.error + 1e-9)
+    for served in (-1.0, 0.0, 0.5, 1.5):
+        assert _judge(effect=0.12, noise=noise, served=served).verdict is not Verdict.OK
+
+
+def test_an_adapter_that_training_did_not_move_has_no_effect() -> None:
+    assert _judge(effect=0.0).verdict is Verdict.NO_EFFECT
+
+
 @pytest.mark.parametrize("effect", [0.2, 1.0])
 @pytest.mark.parametrize("served", [-1.0, 0.4, 2.0])
 def test_the_adapter_at_another_strength_is_wrong(effect: float, served: float) -> None:
