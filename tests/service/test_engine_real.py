@@ -31,6 +31,7 @@ from service.serving import (
     Reconciler,
     Routes,
     Served,
+    Serving,
 )
 from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
 from service.settings import Settings
@@ -39,7 +40,7 @@ from tests.service.real_adapters import TEXTS_TOKENS, Workshop
 from tests.service.registry_stage import open_registry
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import register
-from trainer.config import BaseModel
+from trainer.config import BaseModel, Technique
 from trainer.rendering import Renderer
 
 pytestmark = [
@@ -60,6 +61,7 @@ class Real:
     engine: Supervisor
     served: Served
     routes: Routes
+    own_engines: OwnEngines
     chat: Chat
     changes: Changes
     artifacts_dir: Path
@@ -91,6 +93,14 @@ class Real:
 
         await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
 
+    async def sleeps(self, row: VersionRow) -> None:
+        """Wait until a whole model's engine is gone."""
+
+        async def reached() -> bool:
+            return self.own_engines.serving(row) is Serving.ASLEEP
+
+        await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
+
     async def say(self, model: str) -> str:
         """A short answer."""
         turn = ChatTurn(
@@ -111,6 +121,8 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
         engine_max_model_len=512,
         engine_max_num_seqs=8,
         engine_start_timeout_seconds=START_SECONDS,
+        own_engine_idle_seconds=1.0,
+        own_engine_wait_seconds=START_SECONDS,
     )
     settings.make_directories()
     base = BaseModel(name="smollm2-135m-instruct", path=base_model_dir, revision="sha256:test")
@@ -163,6 +175,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
                 engine=engine,
                 served=served,
                 routes=routes,
+                own_engines=own_engines,
                 chat=chat,
                 changes=changes,
                 artifacts_dir=settings.artifacts_dir,
@@ -311,6 +324,26 @@ async def test_an_answer_is_one_of_the_choices_where_there_are_any(real: Real) -
     async with aclosing(real.chat.stream(turn)) as deltas:
         answer = "".join([delta.text async for delta in deltas])
     assert answer in turn.choices
+
+
+async def test_a_whole_model_is_proven_on_its_own_engine_sleeps_when_idle_and_is_proven_again_when_asked(
+    real: Real,
+) -> None:
+    whole = await asyncio.to_thread(real.workshop.draw_model, seed=6)
+    digest = await asyncio.to_thread(whole.publish, real.artifacts_dir)
+
+    row = await register(real.registry, digest, adapter_id="whole", rank=0, technique=Technique.FULL)
+    found = await real.outcome(row)
+
+    assert found.state == VersionState.ACTIVE, found.failure_message
+    figures = found.verification
+    assert figures is not None
+    assert figures.adapter_difference <= figures.tolerance < figures.effect
+    first = await real.say("whole")
+    assert first not in {"", await real.say("")}
+    await real.sleeps(found)
+    assert await real.say("whole") == first
+    assert real.engine.restarts == 0
 
 
 async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_of_the_old_one(
