@@ -4,7 +4,8 @@ Three comparisons, all means of absolute differences in nats per token: served a
 (must be small), served adapter with served base (its effect), served base with recorded base (numeric noise
 between the two implementations, which sets what small means). Small is not enough, since a weak adapter and
 its base may both be that near: how much of the trained effect is there, token by token, has to be about all
-of it (`Strength`). `compare` is pure; `Prover` asks the engine.
+of it (`Strength`). Then the base is asked once more, in the adapter's company, which must not change what it
+says. `compare` is pure; `Prover` asks the engine.
 """
 
 import asyncio
@@ -29,6 +30,9 @@ STRENGTH_LEEWAY: Final = 0.25
 MAX_STRENGTH_ERROR: Final = STRENGTH_LEEWAY / 3
 """Standard error of a strength above which it decides nothing: an adapter in full might look like half of it,
 or the base like a part of it."""
+_COMPANY: Final = 2
+"""Sequences of each model that are asked at once: an idle engine may begin with the first request alone, and
+batches those that come meanwhile."""
 _MAX_CACHED: Final = 4096
 """Base measurements kept; one is some 64 numbers."""
 
@@ -41,6 +45,8 @@ class Verdict(StrEnum):
     """The engine answers as the base does."""
     WRONG_WEIGHTS = "WRONG_WEIGHTS"
     """The engine answers as neither the trained adapter nor the base."""
+    MIXED_UP = "MIXED_UP"
+    """The base answers differently while an adapter is asked too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +154,18 @@ def _strength(served: Sequence[float], trained: Sequence[float]) -> Strength:
     return Strength(share=share, error=math.sqrt(scatter) / squares)
 
 
+def _judge_company(comparison: Comparison, moved: float) -> Comparison:
+    if moved <= comparison.tolerance:
+        return comparison
+    return replace(
+        comparison,
+        verdict=Verdict.MIXED_UP,
+        message=f"the engine mixes up models: while an adapter is asked too, the base moves by {moved:.4f} "
+        f"nats per token (tolerance {comparison.tolerance:.4f}). vLLM's CPU build does so without the plugin "
+        "hotlora-vllm-cpu-lora",
+    )
+
+
 def _quantisation_difference(canary: Sequence[CanarySequence], served_adapter: Logprobs) -> float | None:
     recorded = [each.quantised_logprobs for each in canary if each.quantised_logprobs is not None]
     return _difference(served_adapter, recorded) if len(recorded) == len(canary) else None
@@ -169,7 +187,7 @@ def _flat(left: Logprobs, right: Logprobs) -> list[float]:
 
 
 class Prover:
-    """Measures canaries on an engine. What the base says is asked once a generation and sequence."""
+    """Measures canaries on an engine. What the base says alone is asked once a generation and sequence."""
 
     def __init__(self) -> None:
         self._base: OrderedDict[tuple[int, tuple[int, ...]], tuple[float, ...]] = OrderedDict()
@@ -186,11 +204,31 @@ class Prover:
         )
         served_adapter = await asyncio.gather(*(served.logprobs(sequence.token_ids) for sequence in canary))
         places = [served.places(len(sequence.token_ids)) for sequence in canary]
-        return compare(
+        comparison = compare(
             [_at(sequence, where) for sequence, where in zip(canary, places, strict=True)],
             served_base=[_picked(each, where) for each, where in zip(served_base, places, strict=True)],
             served_adapter=served_adapter,
         )
+        shares_batches = served.engine is base.engine and served.prefix is None
+        if comparison.verdict is not Verdict.OK or not shares_batches:
+            return comparison
+        moved = await self._moved_by_company(base, served, generation, canary)
+        return _judge_company(comparison, moved)
+
+    async def _moved_by_company(
+        self, base: Route, served: Route, generation: int, canary: Sequence[CanarySequence]
+    ) -> float:
+        """How far the base is from itself alone while `served` is asked too, in nats per token.
+
+        Asked with every adapter, not once: stock vLLM's CPU operators give the base whatever lies in the last
+        of the engine's slots, which an engine's first adapters do not reach.
+        """
+        asked = [sequence.token_ids for sequence in (*canary, *canary)[:_COMPANY]]
+        alone = [await self._base_logprobs(base, generation, token_ids) for token_ids in asked]
+        together = await asyncio.gather(
+            *(route.logprobs(token_ids) for token_ids in asked for route in (served, base))
+        )
+        return _difference(together[1::2], alone)
 
     async def _base_logprobs(
         self, base: Route, generation: int, token_ids: tuple[int, ...]

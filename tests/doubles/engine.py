@@ -33,6 +33,8 @@ from aiohttp.typedefs import Handler
 
 from tests.doubles.arithmetic import logprobs
 
+BATCH_SECONDS = 0.02
+"""Where batches count, requests that come within it share one."""
 WORDS = ("all ", "is ", "well ", "with ", "this ", "engine ", "today ", "and ")
 EMPTY_MOVE = b""
 """Weights that move nothing: what a name that matches no module amounts to."""
@@ -59,6 +61,9 @@ class Faults:
     """Whether it was started without --enable-prompt-embeds."""
     deaf_to_virtual_tokens: bool = False
     """Whether rows that are no token's are served as if they were not there."""
+    mixing_slots: int | None = None
+    """Slots for adapters of an engine with the stock CPU operators: a request for the base that shares a
+    batch with an adapter's is answered with what lies in the last slot. None: the base stays itself."""
     broken_weights: set[str] = field(default_factory=set)
     """Adapters that every computation fails with."""
     cut_stream_at: int | None = None
@@ -139,6 +144,10 @@ class EngineDouble:
         self._answer_tokens = answer_tokens
         self._token_seconds = token_seconds
         self._exits = exits
+        self._batch: list[str] = []
+        """Models of the requests that are computed together, where that counts."""
+        self._slots: list[bytes] = []
+        """Weights of every adapter since the start: unloading one does not empty its slot."""
         self._runner: web.AppRunner | None = None
         self._listening: socket.socket | None = None
         self.port = 0
@@ -173,6 +182,7 @@ class EngineDouble:
     async def stop(self) -> None:
         """Drop every connection and forget every adapter, as a killed engine does."""
         self.adapters.clear()
+        self._slots.clear()
         if self._runner is not None and self._listening is not None:
             # A connection that is accepted while its server closes is never closed by asyncio (3.11). So
             # first accept no more, then let those just accepted become connections that the cleanup knows.
@@ -237,6 +247,7 @@ class EngineDouble:
         if name in self.faults.refused_loads:
             return _error(500, "InternalServerError", "Call to add_lora method failed: unexpected modules")
         self.adapters[name] = Loaded(path=path, weights=weights.read_bytes())
+        self._slots.append(self.adapters[name].weights)
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
     async def _unload(self, request: web.Request) -> web.Response:
@@ -277,7 +288,18 @@ class EngineDouble:
             return _error(500, "InternalServerError", "Out of range float values are not JSON compliant")
         if fields.get("stream"):
             return await self._stream(request, fields, asked)
-        return web.json_response(self._whole(fields, asked))
+        return web.json_response(self._whole(fields, asked, await self._company(model)))
+
+    async def _company(self, model: str) -> Sequence[str]:
+        """The models that share a batch with `model`, itself included."""
+        if self.faults.mixing_slots is None:
+            return (model,)
+        batch = self._batch
+        batch.append(model)
+        await asyncio.sleep(BATCH_SECONDS)
+        if self._batch is batch:
+            self._batch = []
+        return batch
 
     def _read_prompt(self, fields: Mapping[str, object]) -> Asked:
         """Raises ValueError as vLLM refuses."""
@@ -293,9 +315,14 @@ class EngineDouble:
         virtual = b"".join(row for row in rows if row not in self._tokens)
         return Asked(token_ids=token_ids, virtual=virtual, length=len(rows))
 
-    def _whole(self, fields: Mapping[str, object], asked: Asked) -> Mapping[str, object]:
+    def _whole(
+        self, fields: Mapping[str, object], asked: Asked, company: Sequence[str]
+    ) -> Mapping[str, object]:
         model = str(fields["model"])
         weights = self._weights(model, asked)
+        slots = self.faults.mixing_slots
+        if slots is not None and model == self.base_name and {*company} != {model}:
+            weights = self._slots[slots - 1] if slots <= len(self._slots) else weights
         entries: list[object] | None = None
         if fields.get("prompt_logprobs") is not None:
             measured = logprobs(weights, asked.token_ids, self._noise)

@@ -185,6 +185,23 @@ async def test_an_active_adapter_that_is_swapped_by_a_later_load_is_found_out(tm
         assert not on.served.holds(first.model)
 
 
+@pytest.mark.parametrize("supervised", [True, False])
+async def test_adapters_are_not_served_by_an_engine_that_gives_the_base_their_answers(
+    tmp_path: Path, *, supervised: bool
+) -> None:
+    async with stage(tmp_path, supervised=supervised) as on:
+        on.double.faults.mixing_slots = 2
+        first = await on.outcome(await on.publish("first", b"first"))
+        assert first.state == VersionState.ACTIVE  # the last slot is empty, so the base is still itself
+
+        second = await on.outcome(await on.publish("second", b"second"))
+
+        first = await on.outcome(first, {VersionState.FAILED})
+        assert [first.failure_reason, second.failure_reason] == ["MIXED_UP", "MIXED_UP"]
+        assert "hotlora-vllm-cpu-lora" in str(second.failure_message)
+        assert on.served.proven() == {}
+
+
 async def test_an_unloaded_version_takes_no_new_answers_and_goes_when_the_running_ones_end(
     tmp_path: Path,
 ) -> None:
