@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Coroutine
@@ -182,6 +183,12 @@ def _log_as_json() -> None:
     )
 
 
+def _allow_open_files() -> None:
+    """As many as may be had: the usual 1,024 are soon used up by watchers, answers and the database."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def _main(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -193,6 +200,7 @@ async def _main(settings: Settings) -> None:
 def main() -> int:
     """0 after a wished end, 1 when something is missing, 2 for a setting that is wrong."""
     _log_as_json()
+    _allow_open_files()
     try:
         settings = Settings()
     except ValidationError as error:

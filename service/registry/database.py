@@ -12,6 +12,7 @@ from functools import partial
 from sqlalchemy import Connection, event, func, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -19,7 +20,8 @@ from service.errors import DataLoss, Exhausted, Unavailable
 from service.registry.schema import upgrade
 
 BUSY_TIMEOUT_SECONDS = 10.0
-"""How long a statement waits for another process's write; transactions here take milliseconds."""
+"""How long a statement waits for another process's write, and a transaction for a connection; transactions
+here take milliseconds."""
 
 _WRITERS_LOCK = 0x40714C0A
 """Number of the advisory lock that writers take on PostgreSQL; any that nobody else uses there."""
@@ -38,7 +40,7 @@ class Database:
     @asynccontextmanager
     async def open(cls, url: str, busy_timeout_seconds: float) -> AsyncIterator["Database"]:
         """Connect, migrate, and disconnect at the end."""
-        engine = create_async_engine(url)
+        engine = create_async_engine(url, pool_timeout=busy_timeout_seconds)
         if engine.dialect.name == "sqlite":
             prepare = partial(_prepare_sqlite, busy_timeout_seconds)
             event.listen(engine.sync_engine, "connect", prepare)
@@ -96,6 +98,10 @@ def _translated() -> Iterator[None]:
     """Give driver errors that a caller can do something about our own types."""
     try:
         yield
+    except PoolTimeoutError as error:
+        raise Unavailable(
+            "DATABASE_BUSY", "the registry has too many readers; try again", retry_seconds=1.0
+        ) from error
     except DBAPIError as error:
         code = error.orig.sqlite_errorcode & 0xFF if isinstance(error.orig, sqlite3.Error) else None
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -105,6 +111,12 @@ def _translated() -> Iterator[None]:
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise Exhausted(
                 "DISK_FULL", "the registry cannot be written: free space on its disk, then try again"
+            ) from error
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise Unavailable(
+                "DATABASE_AWAY",
+                "the registry's database file cannot be opened or written now; try again",
+                retry_seconds=2.0,
             ) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise DataLoss("REGISTRY_DAMAGED", "the registry's database file is damaged") from error

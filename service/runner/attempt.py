@@ -238,8 +238,9 @@ class Attempt:
                 job = await self._registry.get_job(self._job.id)
             except (Conflict, NotFound) as error:
                 return self._give_up(error)
-            except HotloraError as error:
-                _LOG.warning("job %s: %s", self._job.id, error.message)
+            except Exception as error:
+                # Whoever stopped watching here would leave the job deaf to every later wish.
+                _LOG.warning("job %s cannot be looked at: %s", self._job.id, error)
                 await asyncio.sleep(self._limits.retry_seconds)
                 continue
             if job.epoch != self._job.epoch or job.state not in JOB_OWNED:

@@ -11,8 +11,8 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from service.changes import Changes
@@ -34,6 +34,8 @@ COMMAND = (sys.executable, "-m", "trainer.forkserver")
 _LOG = logging.getLogger(__name__)
 _MAX_SOCKET_DIR = 60
 """A Unix socket's path has about 100 bytes; a job's socket takes up to 40 of them."""
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""What the machine lacks for a while; no job is to blame."""
 
 
 class Runner:
@@ -100,18 +102,21 @@ class Runner:
 
     async def _work(self) -> None:
         while True:
-            try:
-                await self._server.ready()
-                seen = self._changes.seen("jobs")
-                self._disk.refuse_if_full()
-                async with self._claimed() as job:
-                    if job is not None:
-                        await self._run_job(job)
-                if job is None:
-                    await self._changes.wait("jobs", seen, self._limits.poll_seconds)
-            except HotloraError as error:
-                _LOG.warning("the job runner waits: %s", error.message)
-                await asyncio.sleep(self._limits.retry_seconds)
+            with _contained("the job runner waits"):
+                await self._run_next_job()
+                continue
+            await asyncio.sleep(self._limits.retry_seconds)
+
+    async def _run_next_job(self) -> None:
+        """Run the oldest queued job; where there is none, return once there may be one."""
+        await self._server.ready()
+        seen = self._changes.seen("jobs")
+        self._disk.refuse_if_full()
+        async with self._claimed() as job:
+            if job is not None:
+                await self._run_job(job)
+        if job is None:
+            await self._changes.wait("jobs", seen, self._limits.poll_seconds)
 
     @asynccontextmanager
     async def _claimed(self) -> AsyncIterator[JobRow | None]:
@@ -138,14 +143,21 @@ class Runner:
             # The registry is busy or full. The job is ours without a trainer: the next rescue finds it.
             raise
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            await self._endings.fail(job, "DISK_FULL", "The service's disk is full; free some space.")
+            if error.errno in _SHORTAGES:
+                raise  # as above
+            if error.errno == errno.ENOSPC:
+                await self._endings.fail(job, "DISK_FULL", "The service's disk is full; free some space.")
+            else:
+                await self._met_a_fault(job)
         except Exception:
-            _LOG.exception("job %s met a fault of the runner", job.id)
-            await self._endings.stopped(
-                job, Crash(reason="INTERNAL", message="The job runner had a fault; its log has the rest.")
-            )
+            await self._met_a_fault(job)
+
+    async def _met_a_fault(self, job: JobRow) -> None:
+        """Of ours, or of the disk's: with the same job it may come again, so it counts as a crash."""
+        _LOG.exception("job %s met a fault of the runner", job.id)
+        await self._endings.stopped(
+            job, Crash(reason="INTERNAL", message="The job runner had a fault; its log has the rest.")
+        )
 
     async def _attempt(self, job: JobRow) -> None:
         if job.base_model != self._base_model.name:
@@ -239,18 +251,16 @@ class Runner:
                 await self._rescue()
                 await self._sweep()
                 return
-            except (Unavailable, Exhausted) as error:
-                _LOG.warning("the job runner cannot begin yet: %s", error.message)
+            except (Unavailable, Exhausted, OSError) as error:
+                _LOG.warning("the job runner cannot begin yet: %s", error)
                 await asyncio.sleep(self._limits.retry_seconds)
 
     async def _rescue_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(self._limits.rescue_seconds)
-            try:
+            with _contained("no rescue this time"):
                 await self._rescue()
                 await self._sweep_work()
-            except HotloraError as error:
-                _LOG.warning("no rescue this time: %s", error.message)
 
     async def _rescue(self) -> None:
         """Take jobs from owners that are gone, ourselves included where an attempt broke off."""
@@ -294,6 +304,17 @@ class Runner:
         for path in removed:
             _LOG.info("swept %s", path)
         self._owners.forget({self._owner_name, *(job.owner for job in owned if job.owner)})
+
+
+@contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """One round of a loop that goes on whatever the round meets; the log says that, after `what`."""
+    try:
+        yield
+    except (HotloraError, OSError) as error:
+        _LOG.warning("%s: %s", what, error)
+    except Exception:
+        _LOG.exception("%s: a fault of ours", what)
 
 
 def _private_directory() -> Path:

@@ -4,6 +4,8 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,25 @@ async def test_a_database_that_another_process_locks_is_unavailable_and_then_wor
         other.rollback()
         other.close()
         await registry.create_dataset(dataset("one"))
+
+
+async def test_a_database_that_cannot_be_opened_is_away_and_not_a_fault(tmp_path: Path) -> None:
+    threads = set(threading.enumerate())
+    with pytest.raises(Unavailable) as refused:
+        async with open_registry(tmp_path / "not mounted"):
+            pass
+    assert refused.value.reason == "DATABASE_AWAY"
+    # The driver's thread ends a moment after its connection failed, and still wants this loop.
+    for thread in set(threading.enumerate()) - threads:
+        thread.join()
+
+
+async def test_more_readers_than_there_are_connections_are_told_to_come_again(tmp_path: Path) -> None:
+    async with Database.open(url(tmp_path), 0.05) as database, AsyncExitStack() as readers:
+        with pytest.raises(Unavailable) as refused:
+            for _ in range(100):
+                await readers.enter_async_context(database.read())
+        assert refused.value.reason == "DATABASE_BUSY"
 
 
 async def test_a_file_that_is_no_database_is_data_loss(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from service.errors import WrongState
 from service.registry import JobRow, JobState, StateChanged, VersionState
 from service.runner.processes import ProcessMark
-from tests.service.registry_stage import new_job
+from tests.service.registry_stage import new_job, until
 from tests.service.runner_stage import LIMITS, Stage, staged
 from trainer.config import JobFile, StartVersion
 
@@ -438,3 +440,25 @@ async def test_a_trainer_is_told_where_the_version_lies_that_its_job_starts_from
         assert (await stage.ended(job)).state == JobState.SUCCEEDED
     expected = StartVersion(name="support@1", path=stage.settings.artifacts_dir / version.digest)
     assert start == expected
+
+
+async def test_a_registry_that_breaks_for_a_while_ends_no_loop_and_later_wishes_are_heard(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.plan(gate=str(stage.gate))
+    async with stage.running():
+        job = await stage.submit()
+        # Its checkpoint is the last that a trainer says before the gate.
+        await stage.until(job, lambda row: row.last_sequence >= 7)
+
+        async def is_noticed() -> bool:
+            return "no rescue this time" in caplog.text and "cannot be looked at" in caplog.text
+
+        with closing(sqlite3.connect(stage.home / "registry.db")) as database:
+            database.execute("ALTER TABLE jobs RENAME TO gone")
+            await until(stage.changes, "polled", is_noticed)
+            database.execute("ALTER TABLE gone RENAME TO jobs")
+        await stage.registry.request_cancel(job.id)
+        job = await stage.ended(job)
+        assert (await stage.run("other")).state == JobState.SUCCEEDED
+    await stage.check_ended_once(job, JobState.CANCELLED)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sqlite3
 import sys
@@ -262,6 +263,21 @@ async def test_two_services_in_one_home_run_each_job_once(stage: Stage) -> None:
         await stage.check_ended_once(job, JobState.SUCCEEDED)
     numbers = [row.number for row in (await stage.registry.list_versions("support")).rows]
     assert numbers == list(range(12, 0, -1))
+
+
+async def test_a_service_that_may_open_no_file_for_a_while_lives_on_and_blames_no_job(stage: Stage) -> None:
+    async with service(stage.home) as process:
+        await stage.run("first")
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        job = await stage.submit()
+        # Claimed without a trainer, found so by a rescue, and claimed again: every loop went on.
+        await stage.until(job, lambda row: row.attempt >= 2)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        job = await stage.ended(job)
+        await stage.check_gone()
+    assert job.crashes == 0
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
 
 
 async def test_an_owner_without_a_lock_here_is_gone_when_its_heartbeat_stands_still(stage: Stage) -> None:
