@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hotlora.client import Client
@@ -48,7 +49,7 @@ def environment(home: Path, models_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def running_stack(home: Path, models_dir: Path, *options: str) -> Iterator[Stack]:
-    """`hotlora up` until the block ends; that it ends cleanly is checked."""
+    """`hotlora up` until the block ends; that it ends cleanly, and everything with it, is checked."""
     command = [sys.executable, "-m", "hotlora.command", "up", "--json", *options]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(home, models_dir), stdout=subprocess.PIPE, text=True
@@ -61,10 +62,13 @@ def running_stack(home: Path, models_dir: Path, *options: str) -> Iterator[Stack
             pytest.fail(f"hotlora up ended with {process.wait()} before it was ready:\n{logs}")
         yield Stack(home=home, urls=urls, process=process)
     finally:
+        started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
         process.stdout.close()
     assert code == 0
+    _, left = psutil.wait_procs(started, timeout=5)
+    assert not left, "hotlora up ended and left processes behind"
 
 
 @pytest.fixture(scope="session")
