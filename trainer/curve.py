@@ -24,7 +24,7 @@ class CurvePoint:
     eval_loss: float | None = None
     """None where no rows were set aside."""
     task_score: float | None = None
-    """The task's own figure, 0 to 1; None where it was not asked for."""
+    """The task's own figure, 0 to 1; None where the evaluation was not scored."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ class Evaluation:
     eval_loss: float
     rows: int
     task_score: float | None = None
-    """The task's own figure on generated answers, 0 to 1; None where it was not asked for."""
+    """The task's own figure on generated answers, 0 to 1; None where the evaluation was not scored."""
     best_step: int = 0
     """The step with the best evaluation so far; 0 in what earlier releases recorded."""
     reward_margin: float | None = None

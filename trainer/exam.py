@@ -1,26 +1,35 @@
 """The exam: what the model in training answers to rows set aside, scored as the dataset's task asks.
 
 A bounded sample of the rows, chosen by the seed once for the whole run, so that scores of one run compare.
-It does not know how answers are made, nor when they are asked for.
+Where the score decides what is better, every evaluation has one. Else it is there to be looked at and has
+to be cheap: few questions, after as many evaluations, the last one among them, as take `SHARE` of the
+training's work together. Work is reckoned in tokens and not timed, so that the same run is scored at the
+same steps everywhere. It does not know how answers are made.
 """
 
+import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from trainer import scoring
+from trainer import pacing, scoring
 from trainer.channel import Channel
 from trainer.config import JobFile, Metric, Task
 from trainer.events import FailureReason
 from trainer.failures import TrainingError
-from trainer.generation import answer
+from trainer.generation import BATCH_ROWS, answer, work
 from trainer.rendering import Renderer
 from trainer.rows import Example, Row
 from trainer.steps import Trainee
 
 MAX_QUESTIONS = 48
 """More would cost more time than the steps between two evaluations on a CPU."""
+SHARE = 0.1
+"""Of the training's work that scores may take which decide nothing."""
+_TRAINING_PASSES = 2
+"""Training with a token takes as long as so many forward passes, or longer."""
 MAX_TOKENS = 128
 """Of an answer; longer references are compared with what fits."""
 _ROOM = 8
@@ -40,6 +49,8 @@ class Exam:
     """Of a classification, those of all rows; else empty."""
     stops: frozenset[int]
     max_tokens: int
+    steps: tuple[int, ...]
+    """After which it is held: those of some evaluations, or of all."""
 
     @classmethod
     def for_job(
@@ -48,43 +59,82 @@ class Exam:
         aside: Sequence[Example],
         others: Sequence[Example],
         renderer: Renderer,
+        trainee: Trainee,
         *,
         context: int,
     ) -> Self | None:
-        """The exam of a job, on a sample of the rows set `aside`; None where the job asks for no score.
+        """The exam of a job, on a sample of the rows set `aside`; None where there is no task, and where a
+        score that decides nothing cannot be had or would cost too much.
 
-        `context` is what question and answer may have together, in tokens. `others` only tell what labels
-        there are besides. Raises TrainingError(DATA_ERROR).
+        `context` is what question and answer may have together, in tokens. `others` are trained on. Raises
+        TrainingError(DATA_ERROR) where the score decides and cannot be had.
         """
-        if job.hyperparameters.early_stopping_metric is not Metric.TASK_SCORE:
+        settings = job.hyperparameters
+        decides = settings.early_stopping_metric is Metric.TASK_SCORE
+        try:
+            exam = cls._of(job, aside, others, renderer, MAX_QUESTIONS if decides else BATCH_ROWS, context)
+        except _UnfitError as error:
+            if not decides:
+                return None
+            raise TrainingError(FailureReason.DATA_ERROR, f"{error}; use the evaluation loss.") from error
+        if decides:
+            return exam
+        tokens = sum(len(row.token_ids) for example in others for row in example.rows)
+        a_step = settings.batch_size * tokens / len(others)
+        total_steps = pacing.total_steps(settings, len(others))
+        return exam._within(trainee, SHARE * total_steps * a_step * _TRAINING_PASSES)
+
+    def _within(self, trainee: Trainee, budget: float) -> Self | None:
+        """Held after as many evaluations as `budget` pays for, in tokens that go forward; None for none."""
+        times = math.floor(budget / work(trainee, self.prompts, self.max_tokens))
+        if not times:
             return None
+        every = math.ceil(len(self.steps) / times)
+        return dataclasses.replace(self, steps=self.steps[::-1][::every])
+
+    @classmethod
+    def _of(
+        cls,
+        job: JobFile,
+        aside: Sequence[Example],
+        others: Sequence[Example],
+        renderer: Renderer,
+        questions: int,
+        context: int,
+    ) -> Self:
         if job.task is None:
-            raise TrainingError(
-                FailureReason.DATA_ERROR, "The dataset names no task to score; use the evaluation loss."
-            )
-        task, seed = job.task, job.hyperparameters.seed
+            raise _UnfitError("The dataset names no task to score")
+        task, stops = job.task, renderer.eos_token_ids
         rows = [row for row in aside if isinstance(row, Row)]  # pairs have no one right answer
-        stops = renderer.eos_token_ids
-        chosen = random.Random(f"exam {seed}").sample(range(len(rows)), min(MAX_QUESTIONS, len(rows)))
+        draw = random.Random(f"exam {job.hyperparameters.seed}")
+        chosen = draw.sample(range(len(rows)), min(questions, len(rows)))
         cut = [_cut(rows[index], stops) for index in sorted(chosen)]
         limit = min(MAX_TOKENS, max((len(reference) for _, reference in cut), default=0) + _ROOM)
         asked = [(prompt, reference) for prompt, reference in cut if len(prompt) + limit <= context]
         if not asked:
-            raise TrainingError(
-                FailureReason.DATA_ERROR,
+            raise _UnfitError(
                 f"No row set aside leaves {limit} tokens of the base's context for an answer, so the task "
-                "cannot be scored; use the evaluation loss.",
+                "cannot be scored"
             )
+        references = tuple(renderer.decode(reference).strip() for _, reference in asked)
         every = [row for row in (*aside, *others) if isinstance(row, Row)]
+        labels = (
+            scoring.labels_of([renderer.decode(_cut(row, stops)[1]) for row in every])
+            if task is Task.CLASSIFICATION
+            else ()
+        )
+        try:
+            scoring.score(task, references, references, labels)
+        except ValueError as error:
+            raise _UnfitError(f"The rows do not fit the dataset's task: {error}") from error
         return cls(
             task=task,
             prompts=tuple(prompt for prompt, _ in asked),
-            references=tuple(renderer.decode(reference).strip() for _, reference in asked),
-            labels=scoring.labels_of([renderer.decode(_cut(row, stops)[1]) for row in every])
-            if task is Task.CLASSIFICATION
-            else (),
+            references=references,
+            labels=labels,
             stops=stops,
             max_tokens=limit,
+            steps=_evaluated(job, len(others)),
         )
 
     def score(self, trainee: Trainee, renderer: Renderer, channel: Channel) -> float:
@@ -93,13 +143,19 @@ class Exam:
             trainee, self.prompts, stops=self.stops, max_tokens=self.max_tokens, between=channel.check
         )
         answers = [renderer.decode(each).strip() for each in tokens]
-        try:
-            result = scoring.score(self.task, answers, self.references, self.labels)
-        except ValueError as error:
-            raise TrainingError(
-                FailureReason.DATA_ERROR, f"The rows do not fit the dataset's task: {error}."
-            ) from error
+        result = scoring.score(self.task, answers, self.references, self.labels)
         return result.figures.get(_SCORES.get(self.task, ""), result.headline)
+
+
+class _UnfitError(Exception):
+    """Why the rows cannot be scored."""
+
+
+def _evaluated(job: JobFile, training_rows: int) -> tuple[int, ...]:
+    """Steps after which the run evaluates."""
+    steps = pacing.total_steps(job.hyperparameters, training_rows)
+    interval = pacing.evaluation_interval(job.hyperparameters, steps)
+    return (*range(interval, steps, interval), steps)
 
 
 def _cut(row: Row, stops: frozenset[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -5,7 +5,7 @@ values. Models that cannot keep rows apart answer one prompt at a time and witho
 right. It does not know texts or scores.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from peft import PeftModel
@@ -17,7 +17,11 @@ from trainer.attention import plain_attention
 from trainer.steps import Trainee
 
 BATCH_ROWS = 16
-"""Prompts at a time; the cache of keys and values grows with it."""
+"""Prompts at a time, at most; the cache of keys and values grows with it."""
+_CACHED_PASSES = 4
+"""Tokens at a time, in training passes: the cache of more could need memory that training has not needed."""
+_TOKENS_OF_A_PASS: Mapping[str, int] = {"cpu": 64, "cuda": 1024}
+"""Decoding reads every weight for one token a row; that takes as long as a forward pass of so many tokens."""
 
 
 @torch.no_grad()
@@ -35,15 +39,38 @@ def answer(
     """
     trainee.adapted.take_over()
     trainee.model.eval()
-    longest_first = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
-    rows_at_once = BATCH_ROWS if trainee.packs else 1
     answers: dict[int, list[int]] = {}
     with plain_attention(_base_of(trainee)):
-        for begin in range(0, len(longest_first), rows_at_once):
-            chosen = longest_first[begin : begin + rows_at_once]
+        for chosen in _batches(trainee, prompts, max_tokens):
             batch = _answer_batch(trainee, [prompts[index] for index in chosen], stops, max_tokens, between)
             answers.update(zip(chosen, batch, strict=True))
     return [answers[index] for index in range(len(prompts))]
+
+
+def work(trainee: Trainee, prompts: Sequence[Sequence[int]], max_tokens: int) -> int:
+    """What `answer` takes at most, as the number of tokens whose forward pass takes as long."""
+    front = trainee.adapted.virtual_tokens
+    total = 0
+    for chosen in _batches(trainee, prompts, max_tokens):
+        tokens = len(chosen) * (front + len(prompts[chosen[0]]))
+        if trainee.packs:
+            total += tokens + max_tokens * max(len(chosen), _TOKENS_OF_A_PASS[trainee.device.type])
+        else:  # every pass computes the whole sequence again
+            total += max_tokens * tokens + max_tokens * max_tokens // 2
+    return total
+
+
+def _batches(trainee: Trainee, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """Indices of the prompts that are answered together, the longest first."""
+    left = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    batches = []
+    while left:
+        longest = trainee.adapted.virtual_tokens + len(prompts[left[0]]) + max_tokens
+        fitting = min(BATCH_ROWS, _CACHED_PASSES * trainee.tokens_per_pass // longest)
+        rows = max(1, fitting) if trainee.packs else 1
+        batches.append(left[:rows])
+        left = left[rows:]
+    return batches
 
 
 def _answer_batch(

@@ -217,21 +217,24 @@ def _measuring(
     channel: Channel,
     *,
     context: int,
-) -> Callable[[], Measured] | None:
+) -> Callable[[int], Measured] | None:
     """How to evaluate on the rows set aside, None where there are none. Raises TrainingError.
 
     What it gives raises CancellationError, TrainingError.
     """
     if not validation:
         return None
-    exam = Exam.for_job(job, validation, training, renderer, context=context)
+    exam = Exam.for_job(job, validation, training, renderer, trainee, context=context)
 
-    def measure() -> Measured:
+    def measure(step: int) -> Measured:
         eval_loss = evaluate(trainee, validation, channel)
+        score = None
+        if exam is not None and step in exam.steps:
+            score = exam.score(trainee, renderer, channel)
         return Measured(
             eval_loss=eval_loss,
             rows=len(validation),
-            task_score=None if exam is None else exam.score(trainee, renderer, channel),
+            task_score=score,
             **_rewards(trainee, training=False),
         )
 

@@ -29,6 +29,7 @@ class Measured:
     eval_loss: float
     rows: int
     task_score: float | None = None
+    """None where the evaluation is not scored."""
     reward_margin: float | None = None
     reward_accuracy: float | None = None
     """Of preferences alone."""
@@ -44,12 +45,12 @@ class Watch:
         start: Progress,
         total_steps: int,
         *,
-        measure: Callable[[], Measured] | None,
+        measure: Callable[[int], Measured] | None,
         keep_best: Callable[[int], None],
         restore_best: Callable[[int], None],
     ) -> None:
-        """`measure` evaluates, None where no rows are set aside; the others keep the state of a step, and
-        bring it back."""
+        """`measure` evaluates after a step, None where no rows are set aside; the others keep the state of a
+        step, and bring it back."""
         self._settings = settings
         self._channel = channel
         self._total_steps = total_steps
@@ -68,7 +69,7 @@ class Watch:
 
         Raises CancellationError, TrainingError(NAN_LOSS), OSError.
         """
-        measured = self._measure() if self._measure is not None else None
+        measured = self._measure(step) if self._measure is not None else None
         if measured is None:
             self.curve = self.curve.evaluated(step, None, None)
         else:

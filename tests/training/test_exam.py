@@ -123,3 +123,45 @@ def test_rows_that_are_not_what_the_task_asks_for_fail_with_a_reason(make_job: J
     failed = recorder.events[-1]
     assert isinstance(failed, events.Failed)
     assert "do not fit the dataset's task" in failed.message
+
+
+def test_patience_on_the_score_waits_for_the_score_and_ends_the_run(make_job: Jobs) -> None:
+    recorder = Recorder()
+    unsteady = {"seed": 1, "rank": 8, "warmup_ratio": 0.0, "max_steps": 100, "early_stopping_patience": 2}
+    job = replace(make_job(**LEARNING | unsteady), task=Task.CLASSIFICATION)
+    assert run(job, recorder.channel, dtype=torch.float32) == 0, recorder.events
+    told = recorder.of(events.Evaluation)
+    best = max(told, key=lambda event: (event.task_score or 0.0, -event.eval_loss))
+    assert best.step > min(told, key=lambda event: event.eval_loss).step, (
+        "the loss would have ended it sooner"
+    )
+    assert told[-1].step == best.step + 2 * 10 < 100
+    fit = recorder.of(events.Fit)[-1]
+    assert fit.stopped_early
+    assert (fit.step, fit.best_step) == (told[-1].step, best.step)
+
+
+@pytest.mark.parametrize(("batch_size", "scored"), [(4, [60]), (12, [20, 40, 60]), (1, [])])
+def test_a_score_that_decides_nothing_is_told_as_often_as_a_tenth_of_the_work_pays_for(
+    make_job: Jobs, batch_size: int, scored: list[int]
+) -> None:
+    settings = {**LEARNING, "early_stopping_metric": Metric.EVAL_LOSS, "batch_size": batch_size}
+    recorder, unscored = Recorder(), Recorder()
+    job = replace(make_job(**settings), task=Task.CLASSIFICATION)
+    assert run(job, recorder.channel, dtype=torch.float32) == 0, recorder.events
+    assert run(make_job(job_id="no-task", **settings), unscored.channel, dtype=torch.float32) == 0
+    told = recorder.of(events.Evaluation)
+    assert [event.step for event in told if event.task_score is not None] == scored
+    without = unscored.of(events.Evaluation)
+    assert [event.eval_loss for event in told] == [event.eval_loss for event in without]
+    assert told[-1].best_step == without[-1].best_step
+
+
+def test_rows_that_are_not_what_the_task_asks_for_are_trained_on_where_the_loss_decides(
+    make_job: Jobs,
+) -> None:
+    recorder = Recorder()
+    settings = {**LEARNING, "early_stopping_metric": Metric.EVAL_LOSS, "batch_size": 12, "max_steps": 20}
+    job = replace(make_job(**settings), task=Task.ENTITIES)
+    assert run(job, recorder.channel, dtype=torch.float32) == 0, recorder.events
+    assert [event.task_score for event in recorder.of(events.Evaluation)] == [None, None]
