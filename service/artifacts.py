@@ -4,6 +4,7 @@ An artifact is a directory named by the SHA-256 of its MANIFEST.json; the traine
 reads. Nothing in it is executed or unpickled. Knows nothing of engines or states.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from service.errors import DataLoss
+from service.errors import DataLoss, HotloraError, Unavailable
 from service.jsonshape import Json, array, count, mapping, number, text
 
 MANIFEST_NAME = "MANIFEST.json"
@@ -27,12 +28,24 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_CANARY_TOKENS = 4096
 """All sequences together; each token is a forward pass in the engine's batch."""
 
+NOT_AS_PUBLISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""What the kernel says where nothing is, or a file for a directory, a link or a socket for a file. Everything
+else (no free descriptor, a disk or a network that fails) says nothing of the artifact."""
+_RETRY_SECONDS = 5.0
+
 
 class ArtifactCorrupt(DataLoss):
     """The directory is not what the trainer published; the message names the file and the difference."""
 
     def __init__(self, message: str) -> None:
         super().__init__("CORRUPT", message)
+
+
+class ArtifactUnreadable(Unavailable):
+    """The machine could not look; what the directory is remains unknown."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ARTIFACT_UNREADABLE", message, retry_seconds=_RETRY_SECONDS)
 
 
 class Form(StrEnum):
@@ -95,7 +108,8 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """Read and check the shape of a manifest; blocks on disk. Raises ArtifactCorrupt."""
+        """Read and check the shape of a manifest; blocks on disk. Raises ArtifactCorrupt,
+        ArtifactUnreadable."""
         content = _read_bounded(directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
         fields = _object(content, MANIFEST_NAME)
         try:
@@ -125,7 +139,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
     """Check that exactly the named files are there, plain, unlinked, with their sizes and digests; blocks
     on disk.
 
-    Raises ArtifactCorrupt naming the first difference.
+    Raises ArtifactCorrupt naming the first difference, ArtifactUnreadable.
     """
     try:
         present = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(directory)}
@@ -144,7 +158,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
             if _sha256(directory / name) != entry.sha256:
                 raise ArtifactCorrupt(f"{name} is not what was published: its SHA-256 differs")
     except OSError as error:
-        raise ArtifactCorrupt(f"{directory.name} cannot be read: {error.strerror}") from error
+        raise _not_read(directory.name, error) from error
 
 
 def _sha256(path: Path) -> str:
@@ -161,10 +175,16 @@ def _read_bounded(path: Path, max_bytes: int) -> bytes:
                 raise ArtifactCorrupt(f"{path.name} is not a plain file")
             content = file.read(max_bytes + 1)
     except OSError as error:
-        raise ArtifactCorrupt(f"{path.name} cannot be read: {error.strerror}") from error
+        raise _not_read(path.name, error) from error
     if len(content) > max_bytes:
         raise ArtifactCorrupt(f"{path.name} is larger than {max_bytes} bytes")
     return content
+
+
+def _not_read(name: str, error: OSError) -> HotloraError:
+    if error.errno in NOT_AS_PUBLISHED:
+        return ArtifactCorrupt(f"{name} cannot be read: {error.strerror}")
+    return ArtifactUnreadable(f"{name} cannot be read now: {error.strerror}")
 
 
 def _object(content: bytes, name: str) -> Json:

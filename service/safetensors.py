@@ -34,17 +34,19 @@ class TensorEntry:
 def tensors_of(path: Path) -> Mapping[str, TensorEntry]:
     """The 16- and 32-bit floating-point tensors of a file, by name; blocks on disk.
 
-    Raises UnreadableTensorError.
+    Raises UnreadableTensorError, and OSError where the machine could not look.
     """
     try:
         headers = read_headers(path)
         return {name: _entry(path, header) for name, header in headers.items() if header.dtype in _SIZES}
     except (TensorHeaderError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
         raise UnreadableTensorError(str(error)) from error
 
 
 def read(entry: TensorEntry) -> bytes:
-    """All numbers of a tensor, little-endian; blocks on disk. Raises UnreadableTensorError."""
+    """All numbers of a tensor, little-endian; blocks on disk. Raises UnreadableTensorError, OSError."""
     with Rows(entry) as rows:
         return rows.all()
 
@@ -53,7 +55,7 @@ class Rows:
     """A two-dimensional tensor, mapped: rows are read when they are asked for. Close it when done."""
 
     def __init__(self, entry: TensorEntry) -> None:
-        """Raises UnreadableTensorError unless it has two dimensions, and rows."""
+        """Raises UnreadableTensorError unless it has two dimensions, and rows; OSError."""
         if len(entry.shape) != 2 or not entry.size_bytes:
             raise UnreadableTensorError(f"a tensor of {entry.path.name} has shape {entry.shape}, not rows")
         self.count, self.width = entry.shape
@@ -62,7 +64,7 @@ class Rows:
         try:
             with entry.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise UnreadableTensorError(f"{entry.path.name} cannot be mapped: {error}") from error
 
     def __enter__(self) -> "Rows":

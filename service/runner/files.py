@@ -13,7 +13,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.artifacts import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, verify_files
+from service.artifacts import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    NOT_AS_PUBLISHED,
+    Manifest,
+    verify_files,
+)
 from service.errors import DataLoss
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -53,16 +59,18 @@ class JobFiles:
         _remove(self.work_path(job_id))
 
     def is_published(self, digest: str, job_id: str) -> bool:
-        """Whether that job made an artifact of that name, with the manifest that gives it the name."""
+        """Whether that job made an artifact of that name, with the manifest that gives it the name. Raises
+        OSError."""
         if not _DIGEST.fullmatch(digest):
             return False
         content = _manifest_bytes(self.artifacts_dir / digest)
         return hashlib.sha256(content).hexdigest() == digest and _job_id(content) == job_id
 
     def find_published(self, job_id: str, registered: Collection[str]) -> Artifact | None:
-        """A whole artifact that the job left before anyone heard of it: the service died in between."""
+        """A whole artifact that the job left before anyone heard of it: the service died in between. Raises
+        OSError, Unavailable."""
         for path in self._unregistered(registered):
-            if _job_id(_manifest_bytes(path)) != job_id:
+            if not _is_by(path, job_id):
                 continue
             try:
                 manifest = Manifest.read(path)
@@ -77,7 +85,7 @@ class JobFiles:
     def remove_artifacts_of(self, job_id: str, registered: Collection[str]) -> None:
         """Remove what the job published in a race, and nobody registered."""
         for path in self._unregistered(registered):
-            if _job_id(_manifest_bytes(path)) == job_id:
+            if _is_by(path, job_id):
                 _remove(path)
 
     def present(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -112,7 +120,10 @@ class JobFiles:
         for path in artifacts:
             if path.name in registered:
                 continue
-            job_id = _job_id(_manifest_bytes(path))
+            try:
+                job_id = _job_id(_manifest_bytes(path))
+            except OSError:
+                continue  # whose it is cannot be told now; the next start looks again
             if (not anyone_trains) if job_id is None else (job_id not in unfinished):
                 doomed.append(path)
         for path in doomed:
@@ -128,13 +139,23 @@ class JobFiles:
 
 
 def _manifest_bytes(directory: Path) -> bytes:
-    """The manifest, or nothing where there is none that a trainer could have written."""
+    """The manifest, or nothing where there is none that a trainer could have written. Raises OSError."""
     try:
         descriptor = os.open(directory / MANIFEST_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(MAX_MANIFEST_BYTES)
+    except OSError as error:
+        if error.errno in NOT_AS_PUBLISHED:
+            return b""
+        raise
+
+
+def _is_by(directory: Path, job_id: str) -> bool:
+    """Whether that job published it, as far as can be told now."""
+    try:
+        return _job_id(_manifest_bytes(directory)) == job_id
     except OSError:
-        return b""
+        return False
 
 
 def _job_id(manifest: bytes) -> str | None:

@@ -56,7 +56,10 @@ class Candidate:
 
 
 async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_rank: int) -> Candidate:
-    """Check everything that can be checked before the engine hears of it. Raises RejectedError."""
+    """Check everything that can be checked before the engine hears of it.
+
+    Raises RejectedError, and ArtifactUnreadable where the machine could not look.
+    """
     directory = artifacts_dir / row.digest
     try:
         manifest = await asyncio.to_thread(_read_whole, directory)

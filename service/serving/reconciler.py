@@ -13,7 +13,7 @@ from time import monotonic
 
 import structlog
 
-from service.artifacts import Form
+from service.artifacts import ArtifactUnreadable, Form
 from service.changes import Changes
 from service.engine.client import EngineClient
 from service.engine.face import Engine, EngineState
@@ -212,6 +212,8 @@ class Reconciler:
             except RejectedError as error:
                 await self._reject(row, error, monotonic() - started)
                 return
+            except ArtifactUnreadable:
+                raise  # the engine was not asked
             except Unavailable:
                 self._without_outcome[row.model] += 1
                 raise

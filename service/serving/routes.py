@@ -129,7 +129,7 @@ class Routes:
     async def hold(self, model: str, *, directory: Path, virtual_tokens: int) -> None:
         """Read the soft prompt at `directory` and put it before every prompt to `model` from now on.
 
-        Raises NoPlainEmbeddingsError, MalformedPromptError.
+        Raises NoPlainEmbeddingsError, MalformedPromptError, OSError.
         """
         if self._table is None:
             self._table = await asyncio.to_thread(EmbeddingTable, self._base.path)

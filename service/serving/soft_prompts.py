@@ -47,7 +47,7 @@ class EmbeddingTable:
     map."""
 
     def __init__(self, base_path: Path) -> None:
-        """Blocks on disk. Raises NoPlainEmbeddingsError."""
+        """Blocks on disk. Raises NoPlainEmbeddingsError, OSError."""
         try:
             entry = _find_table(base_path)
             self._rows = Rows(entry)
@@ -67,7 +67,8 @@ class EmbeddingTable:
         return PromptEmbeddings(rows=rows, width=self.width, dtype=self.dtype)
 
     def read_prompt(self, directory: Path, virtual_tokens: int) -> SoftPrompt:
-        """The virtual tokens published in `directory`; blocks on disk. Raises MalformedPromptError."""
+        """The virtual tokens published in `directory`; blocks on disk. Raises MalformedPromptError,
+        OSError."""
         try:
             entries = tensors_of(directory / WEIGHTS_NAME)
             entry = entries.get(TENSOR_NAME)
@@ -89,7 +90,7 @@ class EmbeddingTable:
 def _find_table(base_path: Path) -> TensorEntry:
     try:
         config = mapping(json.loads((base_path / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise NoPlainEmbeddingsError(f"the base model's config.json cannot be read: {error}") from error
     family = str(config.get("model_type", ""))
     if any(part in family for part in _CHANGES_AFTER_LOOKUP):

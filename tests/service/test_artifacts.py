@@ -2,13 +2,21 @@
 
 import json
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.artifacts import MAX_MANIFEST_BYTES, ArtifactCorrupt, Manifest, verify_files
+from service.artifacts import (
+    MAX_MANIFEST_BYTES,
+    ArtifactCorrupt,
+    ArtifactUnreadable,
+    Manifest,
+    verify_files,
+)
 from service.errors import DataLoss
 from tests.service.serving_stage import MODEL, write_artifact
 
@@ -147,3 +155,23 @@ def test_a_manifest_that_is_no_small_json_object_is_corrupt(artifact: Path, cont
 
     with pytest.raises(ArtifactCorrupt):
         Manifest.read(artifact)
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """As if everything that this process may open were open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_cannot_be_looked_at_now_is_unreadable_and_not_corrupt(artifact: Path) -> None:
+    manifest = Manifest.read(artifact)
+
+    with no_descriptor_left(), pytest.raises(ArtifactUnreadable):
+        Manifest.read(artifact)
+    with no_descriptor_left(), pytest.raises(ArtifactUnreadable):
+        verify_files(artifact, manifest)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.registry import VersionState
+from service.serving.reconciler import MAX_ATTEMPTS_WITHOUT_OUTCOME
 from tests.service.serving_stage import MODEL, register, stage, write_artifact
 from trainer.config import BaseModel
 
@@ -306,3 +307,27 @@ async def test_files_that_cannot_be_deleted_keep_no_other_files_and_no_version_w
         later = await on.outcome(await on.publish("later", b"later"))
         assert later.state == VersionState.ACTIVE
         assert (on.artifacts_dir / stuck.digest).is_dir()
+
+
+async def test_an_active_version_whose_files_cannot_be_looked_at_for_a_while_is_served_again_after_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with stage(tmp_path) as on:
+        row = await on.outcome(await on.publish("support", b"good"))
+        aside = on.artifacts_dir.rename(tmp_path / "aside")
+        # A name that no file system takes: as with a disk that is away, the kernel gives no answer.
+        on.artifacts_dir.symlink_to("n" * 300)
+        await on.engine.restart()
+        capsys.readouterr()
+        attempts = 0
+        async with asyncio.timeout(10):
+            while attempts <= MAX_ATTEMPTS_WITHOUT_OUTCOME:
+                await on.changes.wait("polled", 0, 0.02)
+                attempts += capsys.readouterr().out.count("cannot be read now")
+        assert (await on.row(row)).state == VersionState.ACTIVE
+        assert not on.served.holds(row.model)
+
+        on.artifacts_dir.unlink()
+        aside.rename(on.artifacts_dir)
+
+        await on.is_served(row)
