@@ -3,7 +3,7 @@
 One adapter, four, and one beside the base, as the page asks them, each against the base alone. One engine
 with the corrected CPU operators and one with vLLM's own run in turn, on the same four adapters of random
 weights; ratios to the base are taken within an engine, the gain of the plugin between the two. Where vLLM is
-not built for the CPU there is no plugin, and only the first engine is measured.
+not built for the CPU there is no plugin, and one engine is measured.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from benchmarks.rounds import interleaved, median_ratio
 from benchmarks.stack import running_engine, settings_for
 from service.base_model import resolve_base_model
 from service.engine.client import EngineClient
+from service.engine.command import Packages
 
 ROUNDS = 3
 CONCURRENCIES = (1, 2, 8, 32)
@@ -40,7 +41,8 @@ async def main() -> None:
         base, _ = await resolve_base_model(settings.base_model, settings.models_dir)
         paths = await asyncio.to_thread(_random_adapters, base.path, home)
         measured = {}
-        for arm, environment in (("with plugin", {}), ("without plugin", WITHOUT_PLUGIN)):
+        arms: dict[str, dict[str, str]] = {"with plugin": {}, "without plugin": WITHOUT_PLUGIN}
+        for arm, environment in (arms if Packages.installed().is_cpu_build else {"vLLM": {}}).items():
             async with running_engine(home, **environment) as (url, key):
                 measured[arm] = await _measure(url, key, base.name, paths)
         for concurrency in CONCURRENCIES:
@@ -106,10 +108,11 @@ def _compared(arms: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, fl
         }
         for arm, rates in arms.items()
     }
-    with_plugin, without = arms["with plugin"], arms["without plugin"]
-    figures["with plugin against without"] = {
-        name: median(with_plugin[name]) / median(without[name]) for name in with_plugin
-    }
+    if "without plugin" in arms:
+        with_plugin, without = arms["with plugin"], arms["without plugin"]
+        figures["with plugin against without"] = {
+            name: median(with_plugin[name]) / median(without[name]) for name in with_plugin
+        }
     return figures
 
 
