@@ -168,6 +168,23 @@ class AsyncClient:
             # Ends the call too, where this one is cancelled.
             blocking.close()
 
+    async def import_dataset(
+        self,
+        source: str | datasets.HubSplit,
+        *,
+        dataset_id: str = "",
+        display_name: str = "",
+        wishes: datasets.UploadHeader | None = None,
+    ) -> datasets.Dataset:
+        """Has the service read a path on its own machine, or a split of the Hugging Face hub.
+
+        `wishes` as for an upload. InvalidArgument names the first 20 bad rows, or why the source is refused.
+        """
+        request = requests.import_request(
+            source=source, dataset_id=dataset_id, display_name=display_name, wishes=wishes
+        )
+        return await self._unary(calls.IMPORT_DATASET, request)
+
     async def get_dataset(self, name: str) -> datasets.Dataset:
         return await self._unary(calls.GET_DATASET, datasets.GetDatasetRequest(name=name))
 

@@ -123,9 +123,13 @@ WATCH_TUNING_JOB: Final = _call(
     None, repeatable=True,
 )  # fmt: skip
 
-# Not repeatable: the first try may have taken the id, the second would be told that it is taken.
+# These two are not repeatable: the first try may have taken the id, the second would be told that it is.
 UPLOAD_DATASET: Final = _call(
     "DatasetService", "UploadDataset", datasets.UploadDatasetRequest, datasets.Dataset,
+    UPLOAD_TIMEOUT_SECONDS, repeatable=False,
+)  # fmt: skip
+IMPORT_DATASET: Final = _call(
+    "DatasetService", "ImportDataset", datasets.ImportDatasetRequest, datasets.Dataset,
     UPLOAD_TIMEOUT_SECONDS, repeatable=False,
 )  # fmt: skip
 GET_DATASET: Final = _call(

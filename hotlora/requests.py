@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from hotlora import errors
 from hotlora.calls import UPLOAD_LIMIT_BYTES
 from hotlora.v1.chat_service_pb2 import ChatRequest
-from hotlora.v1.dataset_service_pb2 import UploadDatasetRequest, UploadHeader
+from hotlora.v1.dataset_service_pb2 import (
+    HubSplit,
+    ImportDatasetRequest,
+    UploadDatasetRequest,
+    UploadHeader,
+)
 from hotlora.v1.resources_pb2 import Message
 
 
@@ -43,10 +48,24 @@ def upload_header(
             f"The file has {size_bytes:,} bytes; a dataset may have {UPLOAD_LIMIT_BYTES:,} at most.",
             reason="FILE_TOO_LARGE",
         )
+    return UploadDatasetRequest(header=_header(dataset_id, display_name, wishes))
+
+
+def import_request(
+    *, source: str | HubSplit, dataset_id: str, display_name: str, wishes: UploadHeader | None
+) -> ImportDatasetRequest:
+    """An import of a path on the service's machine, or of a split of the hub."""
+    header = _header(dataset_id, display_name, wishes)
+    if isinstance(source, str):
+        return ImportDatasetRequest(header=header, local_path=source)
+    return ImportDatasetRequest(header=header, hub=source)
+
+
+def _header(dataset_id: str, display_name: str, wishes: UploadHeader | None) -> UploadHeader:
     header = UploadHeader(dataset_id=dataset_id, display_name=display_name)
     if wishes is not None:
         header.MergeFrom(wishes)
-    return UploadDatasetRequest(header=header)
+    return header
 
 
 def user(content: str) -> Message:

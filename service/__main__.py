@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from hotlora import lifeline
 from service.base_model import resolve_base_model
 from service.changes import Changes
-from service.datasets import DatasetStore
+from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
 from service.engine import AttachedEngine, Supervisor
 from service.errors import HotloraError
@@ -109,6 +109,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
             unservable=await asyncio.to_thread(unservable, base.path, own_engines=settings.own_engines),
             planner=planner,
+            local_files=LocalFiles(settings.dataset_roots),
+            hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,
             parameters=await planner.parameters(),
         )
         gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)

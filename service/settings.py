@@ -4,15 +4,21 @@ Knows nothing of what the settings are used for beyond their meaning. Secrets ne
 """
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().resolve()
+
+
+def _directories(paths: object) -> object:
+    """The directories of a list as PATH has it."""
+    return [path for path in paths.split(os.pathsep) if path] if isinstance(paths, str) else paths
 
 
 def _loopback_address(address: str) -> str:
@@ -69,6 +75,11 @@ class Settings(BaseSettings):
     grpc_address: LoopbackAddress = "127.0.0.1:50051"
     gateway_address: LoopbackAddress = "127.0.0.1:8080"
 
+    dataset_roots: Annotated[tuple[Directory, ...], NoDecode, BeforeValidator(_directories)] = ()
+    """Directories, separated as in PATH, below which callers may name files to import; none: no file."""
+    hub_datasets: bool = True
+    """Whether callers may have dataset repositories of the Hugging Face hub imported."""
+
     engine_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
     """A running engine to attach to; None means that the service starts and supervises its own."""
     engine_api_key: SecretStr | None = None
@@ -113,6 +124,11 @@ class Settings(BaseSettings):
         return self.home / "datasets"
 
     @property
+    def hub_dir(self) -> Path:
+        """Dataset repositories that were downloaded before, `OWNER/NAME`; looked for here before the hub."""
+        return self.home / "hub"
+
+    @property
     def work_dir(self) -> Path:
         """One directory a running job; same file system as `artifacts_dir`."""
         return self.home / "work"
@@ -134,7 +150,7 @@ class Settings(BaseSettings):
 
     def make_directories(self) -> None:
         """Create what is missing below `home`, readable by this user alone."""
-        directories = (self.datasets_dir, self.work_dir, self.artifacts_dir, self.logs_dir)
+        directories = (self.datasets_dir, self.hub_dir, self.work_dir, self.artifacts_dir, self.logs_dir)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.models_dir.mkdir(parents=True, exist_ok=True)
         for directory in directories:

@@ -54,6 +54,52 @@ def datasets_upload(
     )
 
 
+@datasets_app.command("import")
+def datasets_import(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="hf:OWNER/NAME of the Hugging Face hub, or an absolute path on the service's machine.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[str, typer.Option(help="Of hf:. Default: its own.", show_default=False)] = "",
+    split: Annotated[str, typer.Option(help="Of hf:. Default: train.", show_default=False)] = "",
+    max_rows: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of hf:, only the first so many; 0: all.")
+    ] = 0,
+    dataset_id: Annotated[str, typer.Option("--id", help="Default: one is made.", show_default=False)] = "",
+    display_name: Annotated[
+        str, typer.Option("--name", help="Default: the source.", show_default=False)
+    ] = "",
+    row_format: options.RowFormat = None,
+    mapping: options.Mapping = None,
+    task: options.RowTask = None,
+    drop_bad_rows: Annotated[
+        bool, typer.Option("--drop-bad-rows", help="Leave them out instead of refusing the file.")
+    ] = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Has the service itself read a split of the Hugging Face hub, or a file that its operator allows."""
+    from hotlora.command import datasets, names
+    from hotlora.command.report_display import Reading
+
+    hub = names.hub_split(source, config=config, split=split, max_rows=max_rows)
+    if hub is None and (config or split or max_rows):
+        raise typer.BadParameter("--config, --split and --max-rows belong to hf:OWNER/NAME.")
+    datasets.bring_in(
+        address,
+        hub or source,
+        dataset_id=dataset_id,
+        display_name=display_name or source[:200],
+        reading=Reading(format=row_format, mapping=mapping or (), task=task),
+        drop_bad_rows=drop_bad_rows,
+        as_json=as_json,
+    )
+
+
 @datasets_app.command("show")
 def datasets_show(
     dataset: Annotated[str, typer.Argument(show_default=False)],

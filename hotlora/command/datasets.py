@@ -1,11 +1,11 @@
-"""`datasets list | upload | show | preview | delete`."""
+"""`datasets list | upload | import | show | preview | delete`."""
 
 from pathlib import Path
 
 from hotlora.client import Client
 from hotlora.command import names, output, report_display, training
 from hotlora.command.report_display import Reading
-from hotlora.v1.dataset_service_pb2 import BAD_ROWS_DROP, Dataset, ListDatasetsResponse
+from hotlora.v1.dataset_service_pb2 import BAD_ROWS_DROP, Dataset, HubSplit, ListDatasetsResponse
 
 
 def list_datasets(address: str | None, *, limit: int, as_json: bool) -> None:
@@ -57,6 +57,31 @@ def upload(
         output.print_json(dataset)
     else:
         report_display.show(dataset)
+
+
+def bring_in(
+    address: str | None,
+    source: str | HubSplit,
+    *,
+    dataset_id: str,
+    display_name: str,
+    reading: Reading,
+    drop_bad_rows: bool,
+    as_json: bool,
+) -> None:
+    """Has the service read a path of its own or a split of the hub, and prints what was found there."""
+    wishes = reading.header()
+    if drop_bad_rows:
+        wishes.bad_rows = BAD_ROWS_DROP
+    with Client(address) as client:
+        dataset = client.import_dataset(
+            source, dataset_id=dataset_id, display_name=display_name, wishes=wishes
+        )
+    if as_json:
+        output.print_json(dataset)
+        return
+    output.console().print(f"{dataset.name}: {dataset.rows:,} rows, {dataset.tokens:,} tokens")
+    report_display.show(dataset)
 
 
 def show(address: str | None, name: str, *, as_json: bool) -> None:

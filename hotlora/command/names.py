@@ -4,7 +4,9 @@ import re
 from typing import Final
 
 from hotlora.errors import InvalidArgument
+from hotlora.v1.dataset_service_pb2 import HubSplit
 
+_HUB: Final = "hf:"
 _VERSION: Final = re.compile(r"(?P<adapter>[^@/]+)@(?P<number>[0-9]+)")
 
 
@@ -16,6 +18,13 @@ def job(text: str) -> str:
 def dataset(text: str) -> str:
     """datasets/{id} of an id or a whole name."""
     return text if text.startswith("datasets/") else f"datasets/{text}"
+
+
+def hub_split(text: str, *, config: str = "", split: str = "", max_rows: int = 0) -> HubSplit | None:
+    """The rows that `hf:OWNER/NAME` names; None for a text that begins otherwise."""
+    if not text.startswith(_HUB):
+        return None
+    return HubSplit(repository=text.removeprefix(_HUB), config=config, split=split, max_rows=max_rows)
 
 
 def adapter(text: str) -> str:

@@ -109,6 +109,28 @@ class UploadHeader(_message.Message):
     validate_only: bool
     def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ..., format: _Optional[_Union[Format, str]] = ..., mapping: _Optional[_Mapping[str, str]] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
+class ImportDatasetRequest(_message.Message):
+    __slots__ = ("header", "local_path", "hub")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_PATH_FIELD_NUMBER: _ClassVar[int]
+    HUB_FIELD_NUMBER: _ClassVar[int]
+    header: UploadHeader
+    local_path: str
+    hub: HubSplit
+    def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., local_path: _Optional[str] = ..., hub: _Optional[_Union[HubSplit, _Mapping]] = ...) -> None: ...
+
+class HubSplit(_message.Message):
+    __slots__ = ("repository", "config", "split", "max_rows")
+    REPOSITORY_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    repository: str
+    config: str
+    split: str
+    max_rows: int
+    def __init__(self, repository: _Optional[str] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., max_rows: _Optional[int] = ...) -> None: ...
+
 class DatasetReport(_message.Message):
     __slots__ = ("rows_kept", "rows_dropped", "rows_cut", "problems", "reasons", "duplicates", "duplicate_rows", "leaks", "leaked_rows", "tokens", "trained_tokens", "token_percentiles", "longest_row_tokens", "longest_row_line", "labels", "preview")
     ROWS_KEPT_FIELD_NUMBER: _ClassVar[int]

@@ -46,6 +46,11 @@ class DatasetServiceStub:
                 request_serializer=hotlora_dot_v1_dot_dataset__service__pb2.UploadDatasetRequest.SerializeToString,
                 response_deserializer=hotlora_dot_v1_dot_dataset__service__pb2.Dataset.FromString,
                 _registered_method=True)
+        self.ImportDataset = channel.unary_unary(
+                '/hotlora.v1.DatasetService/ImportDataset',
+                request_serializer=hotlora_dot_v1_dot_dataset__service__pb2.ImportDatasetRequest.SerializeToString,
+                response_deserializer=hotlora_dot_v1_dot_dataset__service__pb2.Dataset.FromString,
+                _registered_method=True)
         self.GetDataset = channel.unary_unary(
                 '/hotlora.v1.DatasetService/GetDataset',
                 request_serializer=hotlora_dot_v1_dot_dataset__service__pb2.GetDatasetRequest.SerializeToString,
@@ -90,6 +95,19 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportDataset(self, request, context):
+        """Has the service read rows by itself: a file on its own machine, or a split of a dataset repository of the Hugging
+        Face hub. All else is as with UploadDataset: the same shapes, bounds, report and ids.
+        Errors: those of UploadDataset; INVALID_ARGUMENT (local_path: not below a directory that the service's operator allows
+        by HOTLORA_DATASET_ROOTS, a link that leads out of it, no regular file; hub: switched off by HOTLORA_HUB_DATASETS=false,
+        a repository without data files or with others than JSON, CSV, Parquet, Arrow and text, no config named where there
+        are several), NOT_FOUND (no such file, repository, config or split; told with the configs or splits there are),
+        UNAVAILABLE (the hub cannot be reached, or sends nothing for two minutes).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDataset(self, request, context):
         """Returns a dataset. Errors: NOT_FOUND.
         """
@@ -125,6 +143,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
             'UploadDataset': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadDataset,
                     request_deserializer=hotlora_dot_v1_dot_dataset__service__pb2.UploadDatasetRequest.FromString,
+                    response_serializer=hotlora_dot_v1_dot_dataset__service__pb2.Dataset.SerializeToString,
+            ),
+            'ImportDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportDataset,
+                    request_deserializer=hotlora_dot_v1_dot_dataset__service__pb2.ImportDatasetRequest.FromString,
                     response_serializer=hotlora_dot_v1_dot_dataset__service__pb2.Dataset.SerializeToString,
             ),
             'GetDataset': grpc.unary_unary_rpc_method_handler(
@@ -181,6 +204,33 @@ class DatasetService:
             target,
             '/hotlora.v1.DatasetService/UploadDataset',
             hotlora_dot_v1_dot_dataset__service__pb2.UploadDatasetRequest.SerializeToString,
+            hotlora_dot_v1_dot_dataset__service__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hotlora.v1.DatasetService/ImportDataset',
+            hotlora_dot_v1_dot_dataset__service__pb2.ImportDatasetRequest.SerializeToString,
             hotlora_dot_v1_dot_dataset__service__pb2.Dataset.FromString,
             options,
             channel_credentials,

@@ -105,9 +105,18 @@ class DatasetStore:
         self._workers.shutdown()
 
     async def upload(
-        self, *, dataset_id: str, display_name: str, wish: Wish, chunks: AsyncIterator[bytes]
+        self,
+        *,
+        dataset_id: str,
+        display_name: str,
+        wish: Wish,
+        chunks: AsyncIterator[bytes],
+        idle_seconds: float | None = None,
     ) -> DatasetRow:
         """Receive, check and publish a file. An empty id means that one is made.
+
+        `idle_seconds` is the longest wait for a chunk; None means that of the limits, infinity that whoever
+        gives the chunks has one.
 
         Raises AlreadyExists (before the first chunk is asked for), InvalidRequest (one violation a bad line,
         the first 20), Exhausted (too large, too slow, too many uploads, disk nearly full).
@@ -121,7 +130,7 @@ class DatasetStore:
             draft = self._draft(part, wish)
             try:
                 with _disk_errors():
-                    await self._receive(draft, chunks)
+                    await self._receive(draft, chunks, idle_seconds)
                     if draft.is_refused:
                         raise _refusal(draft.problems)
                     report = await self._in_thread(draft.report)
@@ -132,7 +141,7 @@ class DatasetStore:
         return row
 
     async def look_at(
-        self, *, wish: Wish, chunks: AsyncIterator[bytes]
+        self, *, wish: Wish, chunks: AsyncIterator[bytes], idle_seconds: float | None = None
     ) -> tuple[Report, Kind | None, list[PreviewRow]]:
         """What an upload would find: the report, what the rows are, and the first of them. Keeps nothing.
 
@@ -144,10 +153,15 @@ class DatasetStore:
             draft = self._draft(self._directory / f"{name}.part", replace(wish, bad_rows=BadRows.DROP))
             try:
                 with _disk_errors():
-                    await self._receive(draft, chunks)
+                    await self._receive(draft, chunks, idle_seconds)
                     return await self._in_thread(draft.report), draft.kind, draft.preview
             finally:
                 await _unbroken(self._in_thread(draft.discard))
+
+    def refuse_if_larger(self, size_bytes: int) -> None:
+        """Raise Exhausted for a file of a size that `upload` would refuse in the end."""
+        if size_bytes > self.limits.records.max_file_bytes:
+            raise self._too_large()
 
     async def delete(self, dataset_id: str) -> None:
         """Forget a dataset, then its file. Raises NotFound, WrongState (DATASET_IN_USE)."""
@@ -173,11 +187,12 @@ class DatasetStore:
                 f"the file of dataset {dataset_id!r} is missing or damaged; upload it again under another id",
             ) from error
 
-    async def _receive(self, draft: Draft, chunks: AsyncIterator[bytes]) -> None:
+    async def _receive(self, draft: Draft, chunks: AsyncIterator[bytes], idle_seconds: float | None) -> None:
         """Take the file in until it ends, or until its verdict can be told."""
+        idle_seconds = idle_seconds or self.limits.idle_seconds
         now = asyncio.get_running_loop().time
         ends_at, checked_bytes = now() + self.limits.total_seconds, 0
-        while (chunk := await self._next(chunks, ends_at - now(), draft)) is not None:
+        while (chunk := await self._next(chunks, ends_at - now(), idle_seconds, draft)) is not None:
             if draft.size_bytes + len(chunk) > self.limits.records.max_file_bytes:
                 raise self._too_large()
             for begin in range(0, len(chunk), _PIECE_BYTES):
@@ -193,15 +208,17 @@ class DatasetStore:
         while not await self._in_thread(draft.work, seconds=_SLICE_SECONDS):
             pass
 
-    async def _next(self, chunks: AsyncIterator[bytes], left_seconds: float, draft: Draft) -> bytes | None:
+    async def _next(
+        self, chunks: AsyncIterator[bytes], left_seconds: float, idle_seconds: float, draft: Draft
+    ) -> bytes | None:
         """The next bytes; None at the file's end."""
         try:
-            async with asyncio.timeout(min(self.limits.idle_seconds, left_seconds)):
+            async with asyncio.timeout(min(idle_seconds, left_seconds)):
                 return await anext(chunks, None)
         except TimeoutError:
             if draft.is_refused:
                 return None
-            raise self._too_slow(left_seconds < self.limits.idle_seconds) from None
+            raise self._too_slow(left_seconds < idle_seconds) from None
 
     async def _publish(self, part: Path, row: DatasetRow) -> None:
         path = self.path(row.id)

@@ -1,39 +1,50 @@
-"""DatasetService: takes a stream of parts apart, and shows datasets. Files are the store's."""
+"""DatasetService: takes a stream of parts apart, says what else to read, and shows datasets. Files are the
+store's."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from hotlora import inspection
 from hotlora.v1 import dataset_service_pb2 as pb
 from hotlora.v1 import dataset_service_pb2_grpc as pb_grpc
-from service.datasets import DatasetStore
+from service.datasets import DatasetStore, Hub, HubSplit, LocalFiles, chunks_of
 from service.errors import Exhausted, FieldViolation, InvalidRequest
 from service.registry import Registry
 from service.rpc import conversion, dataset_conversion
 from service.rpc.boundary import Context
 
 DEFAULT_PREVIEW_ROWS = 5
+DEFAULT_SPLIT = "train"
 
 
 class DatasetServicer(pb_grpc.DatasetServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, registry: Registry, store: DatasetStore) -> None:
+    def __init__(
+        self, *, registry: Registry, store: DatasetStore, local_files: LocalFiles, hub: Hub | None
+    ) -> None:
+        """Without a `hub`, none is read."""
         self._registry = registry
         self._store = store
+        self._local_files = local_files
+        self._hub = hub
 
     async def UploadDataset(
         self, requests: AsyncIterator[pb.UploadDatasetRequest], context: Context
     ) -> pb.Dataset:
-        header = await self._header(requests)
-        wish, chunks = inspection.wish_of(header), _chunks(requests)
-        if header.validate_only:
-            report, kind, preview = await self._store.look_at(wish=wish, chunks=chunks)
-            return inspection.looked_at_message(header, report, kind, preview)
-        row = await self._store.upload(
-            dataset_id=header.dataset_id, display_name=header.display_name, wish=wish, chunks=chunks
-        )
-        return dataset_conversion.dataset_message(row)
+        return await self._taken_in(await self._header(requests), _chunks(requests))
+
+    async def ImportDataset(self, request: pb.ImportDatasetRequest, context: Context) -> pb.Dataset:
+        if request.HasField("hub"):
+            async with aclosing(self._of_hub(request)) as rows:
+                return await self._taken_in(request.header, rows, idle_seconds=math.inf)
+        with await asyncio.to_thread(self._local_files.open, request.local_path) as file:
+            self._store.refuse_if_larger(os.fstat(file.fileno()).st_size)
+            async with aclosing(chunks_of(file)) as chunks:
+                return await self._taken_in(request.header, chunks)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.Dataset:
         return dataset_conversion.dataset_message(
@@ -63,6 +74,38 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             conversion.id_of(request.name), max_rows=request.max_rows or DEFAULT_PREVIEW_ROWS
         )
         return pb.PreviewDatasetResponse(rows=map(inspection.preview_row_message, rows))
+
+    async def _taken_in(
+        self, header: pb.UploadHeader, chunks: AsyncIterator[bytes], idle_seconds: float | None = None
+    ) -> pb.Dataset:
+        wish = inspection.wish_of(header)
+        if header.validate_only:
+            report, kind, preview = await self._store.look_at(
+                wish=wish, chunks=chunks, idle_seconds=idle_seconds
+            )
+            return inspection.looked_at_message(header, report, kind, preview)
+        row = await self._store.upload(
+            dataset_id=header.dataset_id,
+            display_name=header.display_name,
+            wish=wish,
+            chunks=chunks,
+            idle_seconds=idle_seconds,
+        )
+        return dataset_conversion.dataset_message(row)
+
+    def _of_hub(self, request: pb.ImportDatasetRequest) -> AsyncGenerator[bytes, None]:
+        if self._hub is None:
+            rule = "this service reads no repositories of the hub; HOTLORA_HUB_DATASETS allows it"
+            raise InvalidRequest([FieldViolation(field="hub", description=rule)])
+        return self._hub.chunks(
+            HubSplit(
+                repository=request.hub.repository,
+                config=request.hub.config,
+                split=request.hub.split or DEFAULT_SPLIT,
+                max_rows=request.hub.max_rows,
+                columns=tuple(sorted(set(request.header.mapping.values()))),
+            )
+        )
 
     async def _header(self, requests: AsyncIterator[pb.UploadDatasetRequest]) -> pb.UploadHeader:
         seconds = self._store.limits.idle_seconds

@@ -30,7 +30,7 @@ from hotlora.v1 import (
     tuning_service_pb2_grpc,
 )
 from service.changes import Changes
-from service.datasets import DatasetStore
+from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
 from service.engine import Engine
 from service.planning import Planner
@@ -81,6 +81,8 @@ class Server:
         planner: Planner,
         parameters: int = 0,
         linear_modules: Sequence[str] = (),
+        local_files: LocalFiles | None = None,
+        hub: Hub | None = None,
         unservable: Mapping[Technique, str] | None = None,
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
@@ -88,7 +90,7 @@ class Server:
         """`parameters` are the base model's, 0 where its files do not tell. `engine_max_rank` counts while
         the engine's own highest rank is unknown. `linear_modules` are the names of the base model's linear
         layers; without them, only the trainer checks target modules. `unservable` says of techniques why
-        what they make could not be served."""
+        what they make could not be served. Without `local_files` and `hub`, datasets come by upload alone."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -122,7 +124,9 @@ class Server:
         self._add(tuning_service_pb2_grpc.add_TuningServiceServicer_to_server, tuning, tuning_service_pb2)
         self._add(
             dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,
-            DatasetServicer(registry=registry, store=datasets),
+            DatasetServicer(
+                registry=registry, store=datasets, local_files=local_files or LocalFiles(()), hub=hub
+            ),
             dataset_service_pb2,
         )
         self._add(

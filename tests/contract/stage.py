@@ -25,7 +25,7 @@ from hotlora.v1 import planning_service_pb2_grpc as planning_grpc
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from service.changes import Changes
-from service.datasets import DatasetStore, UploadLimits
+from service.datasets import DatasetStore, Hub, LocalFiles, UploadLimits
 from service.disk import Disk
 from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
@@ -135,6 +135,8 @@ async def running(
     min_free_disk_bytes: int = 0,
     max_queued_jobs: int = 100,
     context_length: int = CONTEXT_LENGTH,
+    local_files: LocalFiles | None = None,
+    hub: Hub | None = None,
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
     unservable: Mapping[Technique, str] | None = None,
@@ -190,6 +192,8 @@ async def running(
             unservable=unservable,
             planner=planner,
             parameters=await planner.parameters(),
+            local_files=local_files,
+            hub=hub,
             limits=server_limits or ServerLimits(drain_seconds=5),
             new_error_id=ids("error"),
         )

@@ -46,3 +46,12 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         Settings(home=tmp_path).trainer_threads = 3
+
+
+def test_directories_for_imports_are_listed_as_in_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOTLORA_DATASET_ROOTS", f"{tmp_path}/a:{tmp_path}/b/../c:")
+    assert Settings().dataset_roots == (tmp_path / "a", tmp_path / "c")
+    monkeypatch.delenv("HOTLORA_DATASET_ROOTS")
+    assert Settings().dataset_roots == ()

@@ -68,7 +68,7 @@ def _write_rows(
             if batch.nbytes > _MAX_BATCH_BYTES:
                 raise _RefusedError(f"{_BATCH_ROWS} rows unpack to more than {_MAX_BATCH_BYTES:,} bytes")
             for row in batch.to_pylist():
-                line = json.dumps(_present(row), default=str).encode() + b"\n"
+                line = json.dumps(present(row), default=str).encode() + b"\n"
                 written += len(line)
                 if written > max_bytes:
                     raise _RefusedError(f"the file unpacks to more than {max_bytes:,} bytes")
@@ -94,12 +94,12 @@ def _check(metadata: object, max_rows: int, max_bytes: int, max_keys: int) -> No
         raise _RefusedError(f"the file unpacks to {total:,} bytes; {max_bytes:,} are accepted")
 
 
-def _present(value: object) -> object:
+def present(value: object) -> object:
     """A value without the keys that hold nothing: Parquet knows no absent ones."""
     if isinstance(value, dict):
-        return {key: _present(item) for key, item in value.items() if item is not None}
+        return {key: present(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_present(item) for item in value]
+        return [present(item) for item in value]
     return value
 
 
