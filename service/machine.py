@@ -1,8 +1,13 @@
-"""What this machine has: main memory within its control group, and what its processor multiplies natively.
+"""What this machine has: main memory within its control group, what its processor multiplies natively, and a
+GPU.
 
-Reads a few small files of the kernel, without loading torch. Knows neither models nor what they need.
+Reads a few small files of the kernel and asks the GPU driver's own tool, without loading torch. Knows neither
+models nor what they need.
 """
 
+import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -11,6 +16,32 @@ _GROUP = Path("/sys/fs/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of x86 (the first two) and Arm CPUs."""
+_TOOL_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """The first one."""
+
+    name: str
+    memory_bytes: int
+    free_bytes: int
+
+
+def gpu() -> Gpu | None:
+    """What the driver's tool tells, if there is one. Blocks for up to a second."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    question = ["--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(
+            [tool, *question], capture_output=True, text=True, check=True, timeout=_TOOL_TIMEOUT_SECONDS
+        )
+        name, total, free = answer.stdout.splitlines()[0].rsplit(",", 2)
+        return Gpu(name=name.strip(), memory_bytes=int(total) << 20, free_bytes=int(free) << 20)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None  # a tool without a GPU behind it
 
 
 def main_memory() -> tuple[int, int]:

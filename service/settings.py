@@ -98,9 +98,10 @@ class Settings(BaseSettings):
     """Answers generated at the same time."""
     engine_start_timeout_seconds: float = Field(default=300.0, gt=0)
     """How long an engine may take from start to its first token."""
-    engine_gpu_memory_fraction: float = Field(default=0.9, gt=0, lt=1)
-    """Share of a GPU that the engine takes; on CPUs without effect. Lower it where fully fine-tuned models
-    shall be served beside the base."""
+    engine_gpu_memory_fraction: float = Field(default=0.45, gt=0, lt=1)
+    """Share of a GPU that the engine takes; on CPUs without effect. What this and the engines of fully
+    fine-tuned models leave is a training's: 0.3 as set here. Raise it to 0.9 where nothing is trained on the
+    GPU and no such model is served."""
 
     own_engines: int = Field(default=1, ge=0, le=16)
     """Fully fine-tuned models served at the same time, each by an engine of its own; 0 means that none
@@ -110,8 +111,9 @@ class Settings(BaseSettings):
     own_engine_wait_seconds: float = Field(default=120.0, ge=0)
     """How long a request waits for such an engine to start before it is told to come again; 0 means not at
     all."""
-    own_engine_gpu_memory_fraction: float = Field(default=0.4, gt=0, lt=1)
-    """Share of a GPU that such an engine takes; on CPUs without effect."""
+    own_engine_gpu_memory_fraction: float = Field(default=0.25, gt=0, lt=1)
+    """Share of a GPU that each such engine takes, and that must be free when it starts; on CPUs without
+    effect. Together with engine_gpu_memory_fraction, and times own_engines, it should leave room to train."""
 
     evaluation_rows: int = Field(default=200, ge=0, le=10_000)
     """Held-out rows that a report asks at most; 0: finished jobs are not evaluated by themselves."""

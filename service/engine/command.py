@@ -6,13 +6,13 @@ Facts about vLLM 0.32 stand here and nowhere else. The process itself is `servic
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from service.jsonshape import mapping
-from service.machine import has_native_bfloat16
+from service.machine import Gpu, gpu, has_native_bfloat16, main_memory
 from service.settings import Settings
 from trainer.config import BaseModel
 
@@ -148,6 +148,35 @@ def _common(settings: Settings, model: BaseModel, port: int, packages: Packages)
 
 def _gpu_share(packages: Packages, fraction: float) -> tuple[str, ...]:
     return () if packages.is_cpu_build else ("--gpu-memory-utilization", str(fraction))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Memory that one more engine takes, and what there is."""
+
+    kind: str
+    """`memory` or `GPU memory`."""
+    needed_bytes: int
+    available_bytes: int
+
+
+def room_for_own_engine(
+    settings: Settings,
+    model: BaseModel,
+    *,
+    packages: Packages | None = None,
+    look: Callable[[], Gpu | None] = gpu,
+) -> Room:
+    """Whether an engine for a whole model fits. Blocks for up to a second. Raises EngineCannotStartError.
+
+    vLLM takes its share of a GPU at once, whatever the model, and does not start where less is free.
+    """
+    packages = packages or Packages.installed()
+    found = None if packages.is_cpu_build else look()
+    if found is None:
+        return Room(kind="memory", needed_bytes=memory_needed(model), available_bytes=main_memory()[1])
+    share = int(settings.own_engine_gpu_memory_fraction * found.memory_bytes)
+    return Room(kind="GPU memory", needed_bytes=share, available_bytes=found.free_bytes)
 
 
 def memory_needed(model: BaseModel) -> int:

@@ -4,15 +4,11 @@ A GPU is what its driver's own tool tells; else memory is the machine's, or what
 Blocks for milliseconds (a GPU's tool: up to a second); callers hand it to a thread.
 """
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 
 import psutil
 
-from service.machine import cpu_name, has_native_bfloat16, main_memory
-
-_TOOL_TIMEOUT_SECONDS = 10
+from service.machine import cpu_name, gpu, has_native_bfloat16, main_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +42,13 @@ def _cpu() -> OwnDevice:
 
 
 def _gpu() -> OwnDevice | None:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    found = gpu()
+    if found is None:
         return None
-    question = ["--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(
-            [tool, *question], capture_output=True, text=True, check=True, timeout=_TOOL_TIMEOUT_SECONDS
-        )
-        name, total, free = answer.stdout.splitlines()[0].rsplit(",", 2)
-        return OwnDevice(
-            kind="cuda",
-            name=name.strip(),
-            memory_bytes=int(total) << 20,
-            available_bytes=int(free) << 20,
-            number_bytes=2,
-        )
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None  # a tool without a GPU behind it
+    return OwnDevice(
+        kind="cuda",
+        name=found.name,
+        memory_bytes=found.memory_bytes,
+        available_bytes=found.free_bytes,
+        number_bytes=2,
+    )

@@ -13,12 +13,16 @@ from time import monotonic
 import structlog
 
 from service.changes import Changes
-from service.engine.command import memory_needed, own_engine_command
+from service.engine.command import (
+    EngineCannotStartError,
+    Room,
+    own_engine_command,
+    room_for_own_engine,
+)
 from service.engine.face import Engine, EngineState
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable
-from service.machine import main_memory
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
 from service.serving.onboarding import Candidate, RejectedError, Rejection
@@ -63,10 +67,8 @@ class Means:
     prover: Prover
     new_engine: Callable[[BaseModel], Engine] | None = None
     """None: a supervised vLLM on a free port of loopback."""
-    needed_memory: Callable[[BaseModel], int] = memory_needed
-    """In bytes; may look on disk."""
-    available_memory: Callable[[], int] = lambda: main_memory()[1]
-    """In bytes."""
+    room: Callable[[Settings, BaseModel], Room] = room_for_own_engine
+    """May block, and raise EngineCannotStartError."""
     timing: Timing = Timing()
     clock: Callable[[], float] = monotonic
     wall_clock: Callable[[], float] = time.time
@@ -112,17 +114,22 @@ class OwnEngine:
         """Raises Unavailable where its engine would not fit. A proof waits a while first: what is trained
         gives its memory back soon; then it raises RejectedError."""
         deadline = self._means.clock() + self._means.timing.memory
-        needed = await asyncio.to_thread(self._means.needed_memory, model)
-        while needed > (available := self._means.available_memory()):
+        while (room := await self._room(model)).needed_bytes > room.available_bytes:
             message = (
-                f"an engine of its own needs {needed / (1 << 30):.1f} GiB of memory, and "
-                f"{available / (1 << 30):.1f} GiB are available"
+                f"an engine of its own needs {room.needed_bytes / (1 << 30):.1f} GiB of {room.kind}, and "
+                f"{room.available_bytes / (1 << 30):.1f} GiB are available"
             )
             if self.row.state == VersionState.ACTIVE:
                 raise Unavailable("NOT_ENOUGH_MEMORY", message, retry_seconds=RETRY_SECONDS)
             if self._means.clock() >= deadline:
                 raise RejectedError(Rejection.LOAD_REFUSED, f"{message}; free some and load it again")
             await asyncio.sleep(self._means.timing.rest)
+
+    async def _room(self, model: BaseModel) -> Room:
+        try:
+            return await asyncio.to_thread(self._means.room, self._means.settings, model)
+        except EngineCannotStartError as error:
+            raise self._without_engine(str(error)) from error
 
     @asynccontextmanager
     async def _running(self, model: BaseModel) -> AsyncIterator[Engine]:
@@ -143,13 +150,14 @@ class OwnEngine:
         last = engine.generation + _STARTS
         while engine.state is not EngineState.READY:
             if engine.state is EngineState.DOWN and engine.generation >= last:
-                if self.row.state != VersionState.ACTIVE:
-                    raise RejectedError(
-                        Rejection.LOAD_REFUSED, f"its engine does not start: {engine.message}"
-                    )
-                raise Unavailable("ENGINE_UNAVAILABLE", engine.message, retry_seconds=RETRY_SECONDS)
+                raise self._without_engine(engine.message)
             seen = self._means.changes.seen("engine")
             await self._means.changes.wait("engine", seen, timeout_seconds=self._means.timing.period)
+
+    def _without_engine(self, message: str) -> RejectedError | Unavailable:
+        if self.row.state == VersionState.ACTIVE:
+            return Unavailable("ENGINE_UNAVAILABLE", message, retry_seconds=RETRY_SECONDS)
+        return RejectedError(Rejection.LOAD_REFUSED, f"its engine does not start: {message}")
 
     async def _prove(self, candidate: Candidate, engine: Engine, started: float) -> None:
         """Raises RejectedError, and Unavailable where an engine was away meanwhile."""

@@ -18,13 +18,16 @@ from service.engine.command import (
     EngineCannotStartError,
     EngineCommand,
     Packages,
+    Room,
     allowed_rank,
     memory_needed,
     own_engine_command,
+    room_for_own_engine,
     vllm_command,
 )
 from service.engine.supervisor import CommandBuilder, Health
 from service.errors import Unavailable
+from service.machine import Gpu
 from service.settings import Settings
 from trainer.config import BaseModel
 
@@ -293,6 +296,26 @@ def test_two_engines_share_a_gpu_as_the_settings_say_and_a_cpu_without_a_word(tm
         assert arguments[arguments.index("--gpu-memory-utilization") + 1] == fraction
         without = build(settings, BASE, port=1, api_key="k", packages=cpu).arguments
         assert "--gpu-memory-utilization" not in without
+
+
+def test_an_own_engine_on_a_gpu_needs_its_share_of_it_to_be_free(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, own_engine_gpu_memory_fraction=0.25)
+    card = Gpu(name="a card", memory_bytes=80 << 30, free_bytes=12 << 30)
+    cuda, cpu = [Packages(is_cpu_build=is_cpu, cpu_plugin="p") for is_cpu in (False, True)]
+
+    on_gpu, on_cpu = [
+        room_for_own_engine(settings, BASE, packages=each, look=lambda: card) for each in (cuda, cpu)
+    ]
+
+    assert on_gpu == Room(kind="GPU memory", needed_bytes=20 << 30, available_bytes=12 << 30)
+    assert (on_cpu.kind, on_cpu.needed_bytes) == ("memory", memory_needed(BASE))
+
+
+def test_the_default_shares_of_a_gpu_leave_room_to_train(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+
+    engines = settings.own_engines * settings.own_engine_gpu_memory_fraction
+    assert settings.engine_gpu_memory_fraction + engines <= 0.7
 
 
 def test_the_memory_of_an_own_engine_is_told_from_its_weights(tmp_path: Path) -> None:

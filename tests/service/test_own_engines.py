@@ -10,6 +10,7 @@ import pytest
 
 from service.changes import Changes
 from service.engine import EngineClient, EngineState
+from service.engine.command import Room
 from service.errors import Unavailable, WrongState
 from service.registry import VersionRow, VersionState
 from service.serving import ChatDelta, ChatMessage, ChatTurn, Means, Serving
@@ -112,8 +113,7 @@ async def _stage(tmp_path: Path, **settings: float) -> AsyncIterator[tuple[Stage
             given,
             settings=Settings.model_validate({"home": tmp_path, **settings}),
             new_engine=row.make,
-            needed_memory=lambda _: 3 * GIB,
-            available_memory=lambda: row.available,
+            room=lambda *_: Room(kind="memory", needed_bytes=3 * GIB, available_bytes=row.available),
             timing=QUICK,
             clock=lambda: row.now,
         )
