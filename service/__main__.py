@@ -91,9 +91,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         planner = Planner(
             base=base,
+            context_length=context_length,
             max_rank=lambda: engine.max_rank or settings.engine_max_rank,
             registry=registry,
-            datasets=datasets,
             probes=probes,
         )
         server = Server(

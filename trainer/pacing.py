@@ -6,7 +6,7 @@ Standard library only: whoever accepts a job or plans one counts with this as th
 import math
 from collections.abc import Mapping
 
-from trainer.config import Hyperparameters
+from trainer.config import Hyperparameters, Technique
 
 EVALUATIONS = 4
 """In a run that does not say how often."""
@@ -20,6 +20,12 @@ LOGITS_AT_ONCE = 4_194_304
 def validation_count(rows: int, fraction: float) -> int:
     """How many of `rows` rows are set aside: one at least where `fraction` is above 0; one always trains."""
     return 0 if fraction == 0 or rows < 2 else max(1, min(round(rows * fraction), rows - 1))
+
+
+def row_limit(settings: Hyperparameters, technique: Technique, context_length: int) -> int:
+    """Tokens that a row of the run may have, at least 2; virtual tokens take theirs from the context."""
+    virtual_tokens = settings.virtual_tokens if technique is Technique.PROMPT_TUNING else 0
+    return max(2, min(settings.max_sequence_length, context_length - virtual_tokens))
 
 
 def total_steps(settings: Hyperparameters, training_rows: int) -> int:

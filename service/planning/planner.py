@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from service.datasets import DatasetStore
 from service.errors import WrongState
+from service.planning.counting import UNKNOWN_SHARE, data_of
 from service.planning.devices import OwnDevice, own_device
 from service.planning.probes import Kept, Probes
 from service.registry import Registry
-from trainer.config import BaseModel, Objective, Technique
+from trainer.config import BaseModel, Technique
 from trainer.planning import (
     RUNTIME_BYTES,
     Data,
@@ -27,11 +27,8 @@ from trainer.planning import (
     shape_of_directory,
     textbook,
 )
-from trainer.records import Kind
 
-_SAMPLED_ROWS = 100
-"""Rows of a dataset that are rendered to see which part of them carries loss."""
-DEFAULT_DATA = Data(rows=1_000, tokens=128_000, longest_row=256, trained_share=0.5)
+DEFAULT_DATA = Data(rows=1_000, tokens=128_000, longest_row=256, trained_share=UNKNOWN_SHARE)
 _DESCRIBED_NUMBER_BYTES = {"cpu": 4, "cuda": 2}
 _DESCRIBED_CONTEXT = 131_072
 """Tokens of context of a model that is only described: it sets no bound of its own."""
@@ -83,17 +80,17 @@ class Planner:
         self,
         *,
         base: BaseModel,
+        context_length: int,
         max_rank: Callable[[], int],
         registry: Registry,
-        datasets: DatasetStore,
         probes: Probes,
         look: Callable[[], OwnDevice] = own_device,
     ) -> None:
-        """`look` may block for a second."""
+        """`context_length` is what is served, in tokens. `look` may block for a second."""
         self._base = base
+        self._context_length = context_length
         self._max_rank = max_rank
         self._registry = registry
-        self._datasets = datasets
         self._probes = probes
         self._look = look
 
@@ -129,7 +126,7 @@ class Planner:
                 shape,
                 data,
                 device,
-                context_length=self._datasets.context_length if is_own_base else _DESCRIBED_CONTEXT,
+                context_length=self._context_length if is_own_base else _DESCRIBED_CONTEXT,
                 max_rank=self._max_rank(),
                 calibrations={technique: kept.calibration for technique, kept in measured.items()},
                 given=question.given,
@@ -155,17 +152,7 @@ class Planner:
     async def _data(self, question: Question) -> Data:
         if question.dataset_id is None:
             return question.data or DEFAULT_DATA
-        row = await self._registry.get_dataset(question.dataset_id)
-        sample = await self._datasets.preview(question.dataset_id, max_rows=_SAMPLED_ROWS)
-        tokens = sum(one.tokens for one in sample)
-        trained = sum(one.trained_tokens for one in sample)
-        return Data(
-            rows=row.rows,
-            tokens=row.tokens,
-            longest_row=row.longest_row_tokens,
-            trained_share=trained / tokens if tokens else DEFAULT_DATA.trained_share,
-            objective=Objective.PREFERENCE if row.kind is Kind.PREFERENCES else Objective.SUPERVISED,
-        )
+        return data_of(await self._registry.get_dataset(question.dataset_id))
 
 
 def _as_it_is(own: OwnDevice, measured: Mapping[Technique, Kept]) -> Device:

@@ -11,9 +11,10 @@ from trainer.config import Hyperparameters
 from trainer.planning.duration import Data, course
 
 
-def between(given: pb.Hyperparameters, settings: Hyperparameters, *, rows: int) -> list[FieldViolation]:
-    """What contradicts what. `given` is what was asked for, `settings` the same with defaults filled in."""
-    return [*_evaluations_of_nothing(given, settings), *_nothing_but_warmup(given, settings, rows)]
+def between(given: pb.Hyperparameters, settings: Hyperparameters, *, data: Data) -> list[FieldViolation]:
+    """What contradicts what. `given` is what was asked for, `settings` the same with defaults filled in.
+    `data` is in the pieces that the run takes."""
+    return [*_evaluations_of_nothing(given, settings), *_nothing_but_warmup(given, settings, data)]
 
 
 def _evaluations_of_nothing(given: pb.Hyperparameters, settings: Hyperparameters) -> list[FieldViolation]:
@@ -29,11 +30,11 @@ def _evaluations_of_nothing(given: pb.Hyperparameters, settings: Hyperparameters
 
 
 def _nothing_but_warmup(
-    given: pb.Hyperparameters, settings: Hyperparameters, rows: int
+    given: pb.Hyperparameters, settings: Hyperparameters, data: Data
 ) -> list[FieldViolation]:
     if not given.HasField("warmup_ratio") or not given.warmup_ratio:
         return []
-    steps = course(Data(rows=rows, tokens=rows, longest_row=1, trained_share=1.0), settings).steps
+    steps = course(data, settings).steps
     if math.ceil(given.warmup_ratio * steps) < steps:
         return []
     name = "max_steps" if settings.max_steps else "epochs"

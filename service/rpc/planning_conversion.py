@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from hotlora.v1 import planning_service_pb2 as pb
+from service.planning import UNKNOWN_SHARE
 from service.planning.planner import Answer, DescribedDevice, Question
 from service.rpc import conversion, settings_conversion
 from trainer.config import Objective
@@ -18,7 +19,6 @@ from trainer.planning import (
 )
 
 _DEFAULT_ROW_TOKENS = 128
-_DEFAULT_TRAINED_SHARE = 0.5
 _KINDS: Mapping[int, str] = {
     pb.DeviceDescription.KIND_UNSPECIFIED: "cuda",
     pb.DeviceDescription.KIND_CPU: "cpu",
@@ -84,7 +84,7 @@ def _data_of(message: pb.DataDescription) -> Data:
         rows=message.rows,
         tokens=tokens,
         longest_row=message.longest_row_tokens or 2 * -(-tokens // message.rows),
-        trained_share=message.trained_share or _DEFAULT_TRAINED_SHARE,
+        trained_share=message.trained_share or UNKNOWN_SHARE,
     )
 
 

@@ -12,7 +12,8 @@ METRIC = "hyperparameters.early_stopping_metric"
 
 
 def contradictions(settings: Hyperparameters, *, rows: int, scored: bool) -> list[FieldViolation]:
-    """Problems of patience and metric in a run on `rows` rows; `scored`: the dataset has a task."""
+    """Problems of patience and metric in a run on `rows` rows, or pieces of texts; `scored`: the dataset has
+    a task."""
     patience = settings.early_stopping_patience
     found = []
     if settings.early_stopping_metric is Metric.TASK_SCORE and not scored:

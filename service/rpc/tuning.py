@@ -5,17 +5,20 @@ Which moves a job may make is the registry's, who makes them is the runner's.
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2_grpc as pb_grpc
 from service.disk import Disk
 from service.errors import AlreadyExists, FieldViolation, InvalidRequest, WrongState
+from service.planning import data_of
 from service.registry import DatasetRow, JobRow, NewJob, Registry, VersionState
 from service.registry.states import JOB_ENDED
 from service.rpc import contradictions, conversion, job_checks, settings_conversion, starting, stopping
 from service.rpc.boundary import Context
 from service.rpc.following import Following
 from trainer.config import SETTINGS_OF, Technique
+from trainer.pacing import row_limit
 from trainer.planning import choose, complete
 from trainer.records import Kind
 
@@ -137,8 +140,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         objective = job_checks.objective_for(settings_conversion.objective_of(request.objective), dataset)
         choices = choose(
             technique,
-            objective,
-            rows=dataset.rows,
+            replace(data_of(dataset), objective=objective),
             parameters=self._parameters,
             context_length=self._context_length,
             max_rank=self._max_rank(),
@@ -163,6 +165,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
     ) -> None:
         """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name."""
         given = [field.name for field, _ in request.hyperparameters.ListFields()]
+        limit = row_limit(new.hyperparameters, new.technique, self._context_length)
+        data = data_of(dataset).in_pieces(limit)
         violations = []
         if new.base_model != self._base_model:
             violations.append(
@@ -190,11 +194,9 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
             violations.extend(job_checks.no_room(new.hyperparameters, dataset, self._context_length))
         violations.extend(self._beyond_limits(new, dataset))
         violations.extend(
-            stopping.contradictions(new.hyperparameters, rows=dataset.rows, scored=dataset.task is not None)
+            stopping.contradictions(new.hyperparameters, rows=data.rows, scored=dataset.task is not None)
         )
-        violations.extend(
-            contradictions.between(request.hyperparameters, new.hyperparameters, rows=dataset.rows)
-        )
+        violations.extend(contradictions.between(request.hyperparameters, new.hyperparameters, data=data))
         if violations:
             raise InvalidRequest(violations)
         if new.adapter_id == self._base_model:

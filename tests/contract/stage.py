@@ -165,9 +165,9 @@ async def running(
         base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
         planner = Planner(
             base=base,
+            context_length=context_length,
             max_rank=lambda: motor.max_rank or ENGINE_MAX_RANK,
             registry=registry,
-            datasets=store,
             probes=Probes(
                 directory=home / "calibrations",
                 registry=registry,

@@ -56,6 +56,15 @@ async def test_a_job_without_settings_gets_those_of_the_plan(stage: Stage) -> No
             assert getattr(job.hyperparameters, reason.field) == reason.value
 
 
+async def test_a_long_text_is_planned_in_the_pieces_that_a_run_makes_of_it(stage: Stage) -> None:
+    await stage.upload(b'{"text": "' + b"word " * 2_000 + b'"}\n', "book")
+    await stage.upload(b'{"text": "' + b"word " * 90 + b'"}\n', "page")
+    book = of(await plan(stage, dataset="datasets/book"), tuning_pb.TECHNIQUE_LORA)
+    page = of(await plan(stage, dataset="datasets/page"), tuning_pb.TECHNIQUE_LORA)
+    assert book.total_bytes < 2 * page.total_bytes
+    assert book.steps > page.steps
+
+
 async def test_settings_that_are_chosen_stay_and_the_rest_is_the_plans(stage: Stage) -> None:
     chosen = tuning_pb.Hyperparameters(rank=4, batch_size=2)
     lora = of(await plan(stage, hyperparameters=chosen), tuning_pb.TECHNIQUE_LORA)

@@ -287,6 +287,13 @@ async def test_while_the_engines_highest_rank_is_unknown_the_setting_counts(tmp_
         assert "64" in refusal.violations["hyperparameters.rank"]
 
 
+async def test_a_row_above_the_usual_length_is_planned_for_and_its_job_accepted(tmp_path: Path) -> None:
+    async with running(tmp_path, context_length=4_096) as stage:
+        dataset = await stage.upload(b'{"prompt": "hello", "completion": "' + b"x" * 3_000 + b'"}\n')
+        job = await stage.job()
+        assert job.hyperparameters.max_sequence_length == dataset.longest_row_tokens > 2_048
+
+
 async def test_a_row_longer_than_the_sequence_is_named_before_anything_is_trained(stage: Stage) -> None:
     long_line = b'{"prompt": "hello", "completion": "' + b"x" * 200 + b'"}\n'
     dataset = await stage.upload(GOOD_LINE + b"\n" + long_line)
@@ -348,6 +355,17 @@ async def test_a_task_score_is_accepted_where_the_dataset_has_a_task(stage: Stag
     settings = pb.Hyperparameters(early_stopping_metric=pb.METRIC_TASK_SCORE, early_stopping_patience=2)
     job = await stage.job(hyperparameters=settings)
     assert job.hyperparameters.early_stopping_metric == pb.METRIC_TASK_SCORE
+
+
+async def test_a_long_text_is_as_many_rows_as_the_pieces_it_is_trained_in(stage: Stage) -> None:
+    await stage.upload(b'{"text": "' + b"word " * 2_000 + b'"}\n')
+    settings = pb.Hyperparameters(early_stopping_patience=3, batch_size=1, epochs=1)
+    job = await stage.job(hyperparameters=settings)
+    assert job.hyperparameters.max_sequence_length == CONTEXT_LENGTH
+    refusal = await create_refused(
+        stage, hyperparameters=pb.Hyperparameters(early_stopping_patience=30, eval_every_steps=1, epochs=1)
+    )
+    assert "the run of 3 steps has 3" in refusal.violations[PATIENCE]
 
 
 async def test_patience_that_can_come_to_pass_is_accepted(stage: Stage) -> None:

@@ -1,6 +1,7 @@
 """The plan's numbers: shapes, the formula, the textbook's examples, settings, advice and time."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trainer.planning import (
     Part,
     ShapeError,
     Source,
+    TechniquePlan,
     choose,
     complete,
     plan,
@@ -35,6 +37,7 @@ GPU = Footing(device="cuda", number_bytes=2, runtime_bytes=0)
 CPU = Footing(device="cpu", number_bytes=4, runtime_bytes=500_000_000)
 LOAD = Load(tokens=1024, trained_tokens=512, rows=8, longest_row=128)
 DATA = Data(rows=2_000, tokens=256_000, longest_row=256, trained_share=0.5)
+FEW = replace(DATA, rows=200, tokens=25_600)
 
 
 def planned_on(memory_bytes: int, data: Data = DATA, kind: str = "cuda") -> tuple[Technique, list[str]]:
@@ -166,7 +169,7 @@ def test_where_nothing_fits_a_smaller_model_is_named() -> None:
 
 
 def test_few_rows_are_said_to_risk_overfitting_and_many_to_let_full_fine_tuning_shine() -> None:
-    few = planned_on(40 * GB, replace(DATA, rows=200, tokens=25_600))
+    few = planned_on(40 * GB, FEW)
     assert "risk of overfitting" in few[1][-1] and "regularisation" in few[1][-1]
     assert "most techniques work" in planned_on(40 * GB)[1][-1]
     many = planned_on(160 * GB, replace(DATA, rows=20_000, tokens=2_560_000))
@@ -189,7 +192,11 @@ def test_a_4_bit_base_that_saves_nothing_gives_way_to_lora() -> None:
 def test_settings_follow_the_amount_of_rows() -> None:
     def settings(rows: int) -> Hyperparameters:
         choices = choose(
-            Technique.LORA, Objective.SUPERVISED, rows=rows, parameters=10**8, context_length=512, max_rank=64
+            Technique.LORA,
+            Data(rows=rows, tokens=100 * rows, longest_row=200, trained_share=0.5),
+            parameters=10**8,
+            context_length=512,
+            max_rank=64,
         )
         return complete(choices, {})
 
@@ -215,8 +222,7 @@ def test_learning_rates_are_the_usual_ones_and_halved_for_large_bases(
     def rate(parameters: int) -> float:
         choices = choose(
             technique,
-            Objective.SUPERVISED,
-            rows=2_000,
+            DATA,
             parameters=parameters,
             context_length=512,
             max_rank=64,
@@ -229,19 +235,60 @@ def test_learning_rates_are_the_usual_ones_and_halved_for_large_bases(
 
 def test_preferences_get_a_fraction_of_the_learning_rate_with_its_reason() -> None:
     (rate, *_) = choose(
-        Technique.LORA, Objective.PREFERENCE, rows=200, parameters=10**8, context_length=512, max_rank=4
+        Technique.LORA,
+        replace(FEW, objective=Objective.PREFERENCE),
+        parameters=10**8,
+        context_length=512,
+        max_rank=4,
     )
     assert rate.field == "learning_rate" and rate.value < 2e-4 and "preferences" in rate.reason
 
 
 def test_every_choice_has_a_reason_and_given_settings_stay() -> None:
-    choices = choose(
-        Technique.LORA, Objective.SUPERVISED, rows=200, parameters=10**8, context_length=512, max_rank=4
-    )
+    choices = choose(Technique.LORA, FEW, parameters=10**8, context_length=512, max_rank=4)
     assert all(choice.reason for choice in choices)
     settings = complete(choices, {"rank": 2, "epochs": 9})
     assert (settings.rank, settings.alpha, settings.epochs) == (2, 4, 9)
     assert complete(choices, {}).rank == 4, "the engine's limit holds"
+
+
+def test_the_longest_row_decides_how_long_rows_may_be_unless_rows_are_cut() -> None:
+    def length(data: Data, context_length: int = 8192) -> int:
+        choices = choose(Technique.LORA, data, parameters=10**8, context_length=context_length, max_rank=64)
+        return complete(choices, {}).max_sequence_length
+
+    long = replace(DATA, longest_row=3_000)
+    assert (length(DATA), length(long), length(replace(long, is_cut=True))) == (2_048, 3_000, 2_048)
+    assert length(DATA, 512) == 512
+
+
+@pytest.mark.parametrize(
+    ("lengths", "pieces"),
+    [([250_001], 123), ([2_048], 1), ([2_049], 2), ([65_536] * 10, 330), ([10_000, *[300] * 40], 45)],
+)
+def test_texts_are_counted_in_the_pieces_that_the_loop_makes_of_them(lengths: list[int], pieces: int) -> None:
+    data = Data(
+        rows=len(lengths), tokens=sum(lengths), longest_row=max(lengths), trained_share=1.0, is_cut=True
+    )
+    cut = data.in_pieces(2_048)
+    # Every piece but the first of a text has one token more, which the piece before ended with.
+    assert (cut.rows, cut.tokens) == (pieces, sum(lengths) + pieces - len(lengths))
+    assert cut.longest_row == min(2_048, max(lengths))
+    assert replace(data, is_cut=False).in_pieces(2_048).rows == len(lengths)
+
+
+def test_a_long_text_needs_the_memory_of_its_pieces_and_as_many_steps_as_they_make() -> None:
+    device = Device(footing=CPU, memory_bytes=64 * GB, available_bytes=64 * GB)
+
+    def planned(data: Data) -> TechniquePlan:
+        found = plan(GPT2, data, device, context_length=1024, max_rank=64, calibrations={})
+        return next(one for one in found.techniques if one.technique is Technique.LORA)
+
+    book = Data(rows=1, tokens=250_000, longest_row=250_000, trained_share=1.0, is_cut=True)
+    pages = Data(rows=245, tokens=250_244, longest_row=1_024, trained_share=1.0)
+    assert planned(book).total_bytes == planned(pages).total_bytes
+    assert planned(book).course == planned(pages).course
+    assert planned(book).course.steps == 3 * math.ceil((245 - 24) / 8)
 
 
 def test_steps_and_tokens_are_those_of_the_loop() -> None:

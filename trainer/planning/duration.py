@@ -5,7 +5,7 @@ multiplies a second; without any of them there is no answer. Standard library on
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from trainer.config import Hyperparameters, Objective, Technique
@@ -46,11 +46,25 @@ class Data:
     """Part of the tokens that carry loss."""
     objective: Objective = Objective.SUPERVISED
     """What such rows are trained for; preferences take a smaller rate."""
+    is_cut: bool = False
+    """Texts: what is longer than a run takes is trained on in pieces. All other rows stay whole."""
 
     @property
     def mean_row(self) -> float:
         """Tokens."""
         return self.tokens / max(1, self.rows)
+
+    def in_pieces(self, max_length: int) -> "Data":
+        """The same as a run with that many tokens a row takes it. Pieces are counted exactly where one text
+        is long or all are alike, else nearly: the lengths of single texts are not known here.
+        """
+        if not self.is_cut or self.longest_row <= max_length:
+            return self
+        others = self.rows - 1
+        mean = (self.tokens - self.longest_row) / max(1, others)
+        pieces = _pieces(self.longest_row, max_length) + others * _pieces(mean, max_length)
+        # Each piece but a text's first begins with the last token of the one before.
+        return replace(self, rows=pieces, tokens=self.tokens + pieces - self.rows, longest_row=max_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +105,11 @@ def course(data: Data, settings: Hyperparameters) -> Course:
         tokens=round(steps / steps_per_epoch * training * data.mean_row),
         evaluated_tokens=round(evaluations(settings, steps) * aside * data.mean_row),
     )
+
+
+def _pieces(tokens: float, max_length: int) -> int:
+    """Of a text of so many tokens."""
+    return max(1, math.ceil((tokens - 1) / (max_length - 1)))
 
 
 def seconds(way: Course, technique: Technique, speed: Speed) -> float:

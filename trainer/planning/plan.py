@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.config import Hyperparameters, Technique
-from trainer.pacing import TOKENS_PER_PASS
+from trainer.pacing import TOKENS_PER_PASS, row_limit
 from trainer.planning.advice import Recommendation, recommend
 from trainer.planning.calibration import Calibration, calibrated
 from trainer.planning.duration import (
@@ -28,7 +28,7 @@ from trainer.planning.memory import (
     total,
     trained_parameters,
 )
-from trainer.planning.settings import Choice, choose, complete
+from trainer.planning.settings import MAX_SEQUENCE_LENGTH, Choice, choose, complete
 from trainer.planning.shape import ModelShape
 
 
@@ -100,7 +100,7 @@ def plan(
         techniques=techniques,
         recommendation=recommend(
             memory_bytes=device.memory_bytes,
-            rows=data.rows,
+            rows=data.in_pieces(min(MAX_SEQUENCE_LENGTH, context_length)).rows,
             needed={one.technique: one.total_bytes for one in techniques},
             available_bytes=device.available_bytes,
         ),
@@ -120,13 +120,13 @@ def _technique(
 ) -> TechniquePlan:
     choices = choose(
         technique,
-        data.objective,
-        rows=data.rows,
+        data,
         parameters=shape.parameters,
         context_length=context_length,
         max_rank=max_rank,
     )
     settings = complete(choices, given)
+    data = data.in_pieces(row_limit(settings, technique, context_length))
     load = _load(data, settings, device)
     calibration = calibrations.get(technique)
     lines = memory(shape, technique, load, device.footing)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from trainer.config import LEARNING_RATES, PREFERENCE_RATE, SETTINGS_OF, Hyperparameters, Objective, Technique
+from trainer.planning.duration import Data
 
 FEW_ROWS = 1_000
 """Below this a model learns its rows by heart sooner than what they have in common."""
@@ -18,6 +19,7 @@ MANY_ROWS = 10_000
 LARGE_BASE = 20_000_000_000
 """Parameters from which half the learning rate is usual (Dettmers et al. 2023, table 9)."""
 MAX_SEQUENCE_LENGTH = 2048
+"""Tokens, where no row asks for more."""
 ALPHA_PER_RANK = 2.0
 
 _RATE_REASONS: Mapping[Technique, str] = {
@@ -55,28 +57,23 @@ class Choice:
 
 def choose(
     technique: Technique,
-    objective: Objective,
+    data: Data,
     *,
-    rows: int,
     parameters: int,
     context_length: int,
     max_rank: int,
 ) -> tuple[Choice, ...]:
-    """What to train with. `parameters` are the base's, `max_rank` the engine's limit.
+    """What to train on `data` with. `parameters` are the base's, `max_rank` the engine's limit.
 
     Settings of low-rank matrices are left out for techniques without any.
     """
+    length = _max_sequence_length(data, context_length)
+    rows = data.in_pieces(int(length.value)).rows
     amount = Amount.of(rows)
-    chosen = [_learning_rate(technique, objective, parameters), *_by_amount(amount, rows)]
+    chosen = [_learning_rate(technique, data.objective, parameters), *_by_amount(amount, rows)]
     if technique in SETTINGS_OF["rank"]:
         chosen.extend(_low_rank(amount, rows, max_rank))
-    chosen.append(
-        Choice(
-            field="max_sequence_length",
-            value=min(MAX_SEQUENCE_LENGTH, context_length),
-            reason=f"rows may be this long; the base's context is {context_length:,} tokens",
-        )
-    )
+    chosen.append(length)
     chosen.append(
         Choice(
             field="warmup_ratio",
@@ -112,6 +109,21 @@ def _learning_rate(technique: Technique, objective: Objective, parameters: int) 
             (f"{PREFERENCE_RATE:g} of {rate:g}: preferences move a model that can already answer"),
         )
     return Choice(field="learning_rate", value=rate, reason=reason)
+
+
+def _max_sequence_length(data: Data, context_length: int) -> Choice:
+    length = min(MAX_SEQUENCE_LENGTH, context_length)
+    if length < data.longest_row <= context_length and not data.is_cut:
+        return Choice(
+            field="max_sequence_length",
+            value=data.longest_row,
+            reason=f"the longest row, which would be refused by the usual {length:,}",
+        )
+    return Choice(
+        field="max_sequence_length",
+        value=length,
+        reason=f"rows may be this long; the base's context is {context_length:,} tokens",
+    )
 
 
 def _by_amount(amount: Amount, rows: int) -> tuple[Choice, ...]:
