@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 
 import structlog
@@ -30,6 +30,7 @@ from service.gateway import Gateway
 from service.planning import Planner, Probes
 from service.registry import Registry
 from service.rpc import Server
+from service.runner import COMMAND as TRAINER_COMMAND
 from service.runner import Runner
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
 from service.serving.servable import unservable
@@ -40,8 +41,13 @@ from trainer.rendering import Renderer
 _log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run the service until `stop` is set. Raises HotloraError when the base model cannot be had."""
+async def serve(
+    settings: Settings, stop: asyncio.Event, *, trainer_command: Sequence[str] = TRAINER_COMMAND
+) -> None:
+    """Run the service until `stop` is set; `trainer_command` starts a fork server, and gets its arguments.
+
+    Raises HotloraError when the base model cannot be had.
+    """
     settings.make_directories()
     base, base_length = await resolve_base_model(settings.base_model, settings.models_dir)
     context_length = min(base_length, settings.engine_max_model_len)
@@ -114,7 +120,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             parameters=await planner.parameters(),
         )
         gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)
-        runner = Runner(registry=registry, changes=changes, settings=settings, base_model=base)
+        runner = Runner(
+            registry=registry, changes=changes, settings=settings, base_model=base, command=trainer_command
+        )
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
@@ -191,15 +199,15 @@ def _allow_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _main(settings: Settings) -> None:
+async def _main(settings: Settings, trainer_command: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     lifeline.hold(partial(os.kill, os.getpid(), signal.SIGTERM))
-    await serve(settings, stop)
+    await serve(settings, stop, trainer_command=trainer_command)
 
 
-def main() -> int:
+def main(trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
     """0 after a wished end, 1 when something is missing, 2 for a setting that is wrong."""
     _log_as_json()
     _allow_open_files()
@@ -213,7 +221,7 @@ def main() -> int:
     _log.info("settings", **settings.model_dump(mode="json", exclude={"database_url", "engine_api_key"}))
     exit_code = 0
     try:
-        asyncio.run(_main(settings))
+        asyncio.run(_main(settings, trainer_command))
     except* (HotloraError, OSError) as group:
         for missing in group.exceptions:
             print(f"error: {missing}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Runs tuning jobs in trainer processes. `Runner` is the way in."""
 
 from service.runner.limits import Limits
-from service.runner.runner import Runner
+from service.runner.runner import COMMAND, Runner
 
-__all__ = ["Limits", "Runner"]
+__all__ = ["COMMAND", "Limits", "Runner"]

@@ -1,4 +1,4 @@
-"""Fixtures of the command's tests: a service in memory, and the command run against it."""
+"""Fixtures of the command's tests: the real service, and the command run against it."""
 
 import json
 import os
@@ -6,23 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from hotlora.client import Client
 from hotlora.command.app import app
-from hotlora.v1.adapter_service_pb2 import Adapter, AdapterVersion, Verification
-from hotlora.v1.tuning_service_pb2 import (
-    TECHNIQUE_LORA,
-    Evaluation,
-    Metrics,
-    Milestone,
-    StateChange,
-    TuningEvent,
-    TuningJob,
-)
-from tests.command.service import BASE_MODEL, State, serving
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
+from hotlora.v1.tuning_service_pb2 import TuningJob
+from tests.stage.service import Stage, staged
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD_ROW = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
@@ -44,74 +38,65 @@ class Outcome:
 Hotlora = Callable[..., Outcome]
 
 
-@pytest.fixture
-def state() -> State:
-    """What the service knows: a job that runs well, an adapter with one version."""
-    state = State()
-    job = TuningJob(
-        name="tuningJobs/j0",
-        state=TuningJob.STATE_RUNNING,
-        adapter="adapters/triage",
-        adapter_version="adapters/triage/versions/1",
-        dataset="datasets/d0",
-        base_model=BASE_MODEL,
-        attempt=1,
-    )
-    state.jobs[job.name] = job
-    state.events = job_events()
-    version = AdapterVersion(
-        name="adapters/triage/versions/1",
-        model="triage@1",
-        state=AdapterVersion.STATE_ACTIVE,
-        technique=TECHNIQUE_LORA,
-        rank=16,
-        size_bytes=5_000_000,
-        tuning_job=job.name,
-        verification=Verification(
-            tokens=128, adapter_difference=0.01, effect=0.9, trained_effect=0.91, noise=0.008, tolerance=0.05,
-            seconds=2.5,
-        ),
-    )  # fmt: skip
-    state.versions[version.name] = version
-    state.version_course = [version]
-    state.adapters["adapters/triage"] = Adapter(
-        name="adapters/triage", base_model=BASE_MODEL, latest_version=1, active_version=1
-    )
-    return state
+@pytest.fixture(scope="session")
+def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One service for all tests; each trains adapters of its own."""
+    with staged(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
 
 
-def job_events() -> list[TuningEvent]:
-    """A run of four steps that ends well, sequences 1 to 9."""
-    told = [
-        TuningEvent(milestone=Milestone(kind=Milestone.KIND_LOADING)),
-        TuningEvent(milestone=Milestone(kind=Milestone.KIND_FIRST_FORWARD)),
-        *(
-            TuningEvent(
-                metrics=Metrics(
-                    step=step, total_steps=4, loss=2.0 / step, tokens_per_second=800, eta_seconds=4 - step
-                )
-            )
-            for step in range(1, 5)
-        ),
-        TuningEvent(evaluation=Evaluation(step=4, eval_loss=0.75, rows=3)),
-        TuningEvent(milestone=Milestone(kind=Milestone.KIND_PUBLISHED, step=4)),
-        TuningEvent(state_change=StateChange(state=TuningJob.STATE_SUCCEEDED, attempt=1)),
-    ]
-    for sequence, event in enumerate(told, start=1):
-        event.sequence = sequence
-    return told
+@pytest.fixture(scope="session")
+def support(_stage: Stage) -> TuningJob:
+    """The job that made support@1, which is ACTIVE; for tests that only look and ask."""
+    return train(_stage, "support")
 
 
 @pytest.fixture
-def address(state: State) -> Iterator[str]:
+def stage(_stage: Stage) -> Iterator[Stage]:
+    """The service, whose doubles behave until the test says otherwise."""
+    yield _stage
+    _stage.forget()
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return count(1)
+
+
+@pytest.fixture
+def adapter(_numbers: Iterator[int]) -> str:
+    """An adapter that nobody trained yet."""
+    return f"a{next(_numbers)}"
+
+
+@pytest.fixture
+def address(stage: Stage) -> str:
     """Where the service is."""
-    with serving(state) as address:
-        yield address
+    return stage.address
 
 
-@pytest.fixture
-def hotlora(address: str) -> Hotlora:
-    """Runs the command in this process against the service."""
+def train(stage: Stage, adapter: str) -> TuningJob:
+    """Train a version, and wait until it is ACTIVE."""
+    with Client(stage.address) as client:
+        dataset = client.upload_dataset(GOOD_ROW * 3)
+        job = client.create_tuning_job(dataset=dataset.name, adapter_id=adapter)
+        for _ in client.watch_tuning_job(job.name):
+            pass
+        job = client.get_tuning_job(job.name)
+        *_, version = client.watch_adapter_version(job.adapter_version)
+        assert version.state == AdapterVersion.STATE_ACTIVE, version
+        return job
+
+
+def until(client: Client, job: str, state: TuningJob.State) -> None:
+    """Wait until a job is in a state."""
+    for update in client.watch_tuning_job(job):
+        if state in {update.tuning_job.state, update.event.state_change.state}:
+            return
+
+
+def in_process(address: str) -> Hotlora:
+    """How to run the command in this process against a service."""
 
     def run(*arguments: str, stdin: str | None = None) -> Outcome:
         result = CliRunner().invoke(app, [*arguments], input=stdin, env={"HOTLORA_ADDRESS": address})
@@ -120,6 +105,12 @@ def hotlora(address: str) -> Hotlora:
         return Outcome(code=result.exit_code, out=result.stdout, err=result.stderr)
 
     return run
+
+
+@pytest.fixture
+def hotlora(address: str) -> Hotlora:
+    """Runs the command in this process against the service."""
+    return in_process(address)
 
 
 @pytest.fixture
@@ -139,6 +130,19 @@ def hotlora_process(address: str) -> Hotlora:
         return Outcome(code=result.returncode, out=result.stdout, err=result.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _without_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("without-engine"), with_engine=False) as stage:
+        yield stage
+
+
+@pytest.fixture
+def without_engine(_without_engine: Stage) -> Iterator[Stage]:
+    """A service whose engine is not there."""
+    yield _without_engine
+    _without_engine.run(_without_engine.engine.stop())
 
 
 @pytest.fixture

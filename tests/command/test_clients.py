@@ -1,9 +1,9 @@
 """Both clients: typed errors, safe retries, watches that survive, streams that end when they are closed."""
 
 import asyncio
+import json
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,21 @@ from hotlora.aio import AsyncClient
 from hotlora.calls import UPLOAD_CHUNK_BYTES, UPLOAD_LIMIT_BYTES
 from hotlora.client import Client
 from hotlora.following import FIRST_TRIES, PATIENCE_SECONDS, STEADY_SECONDS, JobCursor, Patience
-from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse
-from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningEvent, WatchTuningJobResponse
+from hotlora.v1.tuning_service_pb2 import (
+    Hyperparameters,
+    TuningEvent,
+    TuningJob,
+    WatchTuningJobResponse,
+)
 from tests.command.conftest import GOOD_ROW
-from tests.command.service import State, serving
+from tests.stage.service import Stage
 
 
-def _endless(request: ChatRequest) -> Iterator[ChatResponse]:
-    while True:
-        yield ChatResponse(delta="on and ")
+@pytest.fixture
+def rows_id(address: str, adapter: str) -> str:
+    """A dataset."""
+    with Client(address) as client:
+        return client.upload_dataset(GOOD_ROW * 3, dataset_id=f"rows-of-{adapter}").name
 
 
 def test_every_violation_of_a_refused_request_reaches_the_caller(address: str) -> None:
@@ -38,49 +44,52 @@ def test_every_violation_of_a_refused_request_reaches_the_caller(address: str) -
 
 
 def test_a_missing_thing_is_not_found_with_the_services_sentence(address: str) -> None:
-    with Client(address) as client, pytest.raises(errors.NotFound, match=r"There is no tuningJobs/nope\."):
+    with Client(address) as client, pytest.raises(errors.NotFound, match="there is no tuning job 'nope'"):
         client.get_tuning_job("tuningJobs/nope")
 
 
-async def test_the_asynchronous_client_raises_the_same_errors(address: str) -> None:
-    async with AsyncClient(address) as client:
+async def test_the_asynchronous_client_raises_the_same_errors(without_engine: Stage) -> None:
+    async with AsyncClient(without_engine.address) as client:
         with pytest.raises(errors.NotFound):
             await client.get_tuning_job("tuningJobs/nope")
         with pytest.raises(errors.Unavailable) as caught:
-            await anext(client.chat([requests.user("hi")], model="loading"))
+            await anext(client.chat([requests.user("hi")]))
 
-    assert caught.value.retry_delay_seconds == 8
-    assert caught.value.reason == "ENGINE_STARTING"
-
-
-def test_a_read_that_nobody_answered_is_asked_again(state: State, address: str) -> None:
-    state.unavailable_times = 2
-
-    with Client(address) as client:
-        job = client.get_tuning_job("tuningJobs/j0")
-
-    assert job.name == "tuningJobs/j0"
-    assert state.reads == 3
+    assert caught.value.retry_delay_seconds == 5
+    assert caught.value.reason == "ENGINE_UNAVAILABLE"
 
 
-def test_a_read_is_not_asked_again_for_ever(state: State, address: str) -> None:
-    state.unavailable_times = 1000
+def test_a_read_that_nobody_answered_is_asked_again(stage: Stage, support: TuningJob) -> None:
+    with stage.proxy() as proxy, Client(proxy.address) as client:
+        proxy.turned_away = 1
 
-    with Client(address) as client, pytest.raises(errors.Unavailable, match="draining"):
-        client.get_tuning_job("tuningJobs/j0")
+        job = client.get_tuning_job(support.name)
 
-    assert state.reads == 4
+        assert job == support
+        assert proxy.connections == 2
 
 
-def test_each_creation_carries_an_id_that_makes_its_repetition_harmless(state: State, address: str) -> None:
-    ids = iter(["first", "second"])
+def test_a_read_is_not_asked_again_for_ever(stage: Stage, support: TuningJob) -> None:
+    with stage.proxy() as proxy, Client(proxy.address) as client:
+        proxy.turned_away = 1_000
+
+        with pytest.raises(errors.Unavailable):
+            client.get_tuning_job(support.name)
+
+        assert proxy.connections > 1
+
+
+def test_each_creation_carries_an_id_that_makes_its_repetition_harmless(
+    address: str, rows_id: str, adapter: str
+) -> None:
+    ids = iter([f"first-{adapter}", f"second-{adapter}"])
     with Client(address, new_id=lambda: next(ids)) as client:
-        client.create_tuning_job(dataset="datasets/d", adapter_id="a")
-        client.create_tuning_job(dataset="datasets/d", adapter_id="a")
-        again = client.create_tuning_job(dataset="datasets/d", adapter_id="a", request_id="first")
+        first = client.create_tuning_job(dataset=rows_id, adapter_id=adapter)
+        second = client.create_tuning_job(dataset=rows_id, adapter_id=adapter)
+        again = client.create_tuning_job(dataset=rows_id, adapter_id=adapter, request_id=first.request_id)
 
-    assert [request.request_id for request in state.created] == ["first", "second", "first"]
-    assert again.name == "tuningJobs/j2"
+    assert [first.request_id, second.request_id] == [f"first-{adapter}", f"second-{adapter}"]
+    assert again.name == first.name != second.name
 
 
 def test_a_closed_port_is_unavailable_in_words_for_a_person() -> None:
@@ -91,35 +100,65 @@ def test_a_closed_port_is_unavailable_in_words_for_a_person() -> None:
             client.list_models()
 
 
-def test_a_watch_that_is_cut_twice_misses_nothing_and_repeats_nothing(state: State, address: str) -> None:
-    state.cuts_after = [2, 5]
+def test_a_watch_that_is_cut_twice_misses_nothing_and_repeats_nothing(
+    stage: Stage, rows_id: str, adapter: str
+) -> None:
+    gate = stage.gate(adapter)
+    with stage.proxy() as proxy, Client(proxy.address) as client:
+        job = client.create_tuning_job(dataset=rows_id, adapter_id=adapter)
+        told: list[WatchTuningJobResponse] = []
+        gated = threading.Event()
 
-    with Client(address) as client:
-        updates = list(client.watch_tuning_job("tuningJobs/j0"))
+        def watch() -> None:
+            for update in client.watch_tuning_job(job.name):
+                told.append(update)
+                if update.event.metrics.step == 1:
+                    gated.set()
 
-    assert [update.WhichOneof("update") for update in updates] == ["tuning_job", *["event"] * 9]
-    assert [update.event.sequence for update in updates[1:]] == list(range(1, 10))
-    assert state.watched_from == [0, 2, 5]
+        watching = threading.Thread(target=watch)
+        watching.start()
+        gated.wait()
+        for _ in range(2):
+            stage.run(proxy.cut_until_back())
+        gate.touch()
+        watching.join()
 
-
-async def test_an_asynchronous_watch_goes_on_when_the_service_comes_back(state: State) -> None:
-    with serving(state) as address:
-        client = AsyncClient(address)
-        state.cuts_after = [4]
-        watch = client.watch_tuning_job("tuningJobs/j0")
-        seen = [(await anext(watch)).event.sequence for _ in range(5)]
-    with serving(state, address):
-        seen += [update.event.sequence async for update in watch]
-    await client.close()
-
-    assert seen == list(range(10))
+    assert [update.WhichOneof("update") for update in told] == ["tuning_job", *["event"] * (len(told) - 1)]
+    assert [update.event.sequence for update in told] == list(range(len(told)))
+    assert told[-1].event.state_change.state == TuningJob.STATE_SUCCEEDED
 
 
-async def test_a_watch_begins_after_the_cursor_it_is_given(state: State, address: str) -> None:
+async def test_an_asynchronous_watch_goes_on_when_the_service_comes_back(
+    stage: Stage, rows_id: str, adapter: str
+) -> None:
+    gate = stage.gate(adapter)
+    async with AsyncClient(stage.address) as client:
+        job = await client.create_tuning_job(dataset=rows_id, adapter_id=adapter)
+        sequences, states = [], []
+        async for update in client.watch_tuning_job(job.name):
+            sequences.append(update.event.sequence)
+            states.append(update.event.state_change.state)
+            if update.event.metrics.step == 1 and not gate.exists():
+                await asyncio.to_thread(stage.stop)
+                gate.touch()
+                await asyncio.to_thread(stage.start)
+
+    assert sequences == list(range(len(sequences)))
+    assert [state for state in states if state] == [
+        TuningJob.STATE_QUEUED,
+        TuningJob.STATE_RUNNING,
+        TuningJob.STATE_QUEUED,
+        TuningJob.STATE_RUNNING,
+        TuningJob.STATE_SUCCEEDED,
+    ]
+
+
+async def test_a_watch_begins_after_the_cursor_it_is_given(address: str, support: TuningJob) -> None:
     async with AsyncClient(address) as client:
-        seen = [update.event.sequence async for update in client.watch_tuning_job("tuningJobs/j0", 6)]
+        whole = [update.event.sequence async for update in client.watch_tuning_job(support.name)]
+        rest = [update.event.sequence async for update in client.watch_tuning_job(support.name, 6)]
 
-    assert seen == [0, 7, 8, 9]
+    assert rest == [0, *whole[7:]]
 
 
 def test_an_event_that_comes_again_is_not_passed_on_again() -> None:
@@ -134,73 +173,71 @@ def test_an_event_that_comes_again_is_not_passed_on_again() -> None:
     assert cursor.request().after_sequence == 5
 
 
-def test_a_watch_of_something_missing_fails_at_once(state: State, address: str) -> None:
-    with Client(address) as client, pytest.raises(errors.NotFound):
+def test_a_watch_of_something_missing_fails_at_once(stage: Stage) -> None:
+    with (
+        stage.proxy() as proxy,
+        Client(proxy.address) as client,
+        pytest.raises(errors.NotFound, match="there is no tuning job 'nope'"),
+    ):
         next(client.watch_tuning_job("tuningJobs/nope"))
 
-    assert state.watched_from == [0]
 
-
-def test_closing_an_answer_ends_it_at_the_service(state: State, address: str) -> None:
-    state.answer = _endless
-    with Client(address) as client:
+def test_closing_an_answer_ends_it_at_the_engine(stage: Stage) -> None:
+    stage.hold()
+    with Client(stage.address) as client:
         answer = client.chat([requests.user("talk")])
-        assert next(answer).delta == "on and "
+        assert next(answer).delta == "It "
         answer.close()
 
-        assert state.chat_ended.wait(timeout=10)
+        stage.run(stage.answers_ended())
 
 
-async def test_cancelling_the_task_that_reads_an_answer_ends_it_at_the_service(
-    state: State, address: str
-) -> None:
-    state.answer = _endless
+async def test_cancelling_the_task_that_reads_an_answer_ends_it_at_the_engine(stage: Stage) -> None:
+    stage.hold()
     begun = asyncio.Event()
 
     async def read() -> None:
         async for _ in client.chat([requests.user("talk")]):
             begun.set()
 
-    async with AsyncClient(address) as client:
+    async with AsyncClient(stage.address) as client:
         task = asyncio.create_task(read())
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-        assert await asyncio.to_thread(state.chat_ended.wait, 10)
+        await asyncio.to_thread(stage.run, stage.answers_ended())
 
 
-def test_an_upload_arrives_whole_in_chunks_and_tells_its_progress(
-    state: State, address: str, tmp_path: Path
-) -> None:
+def test_an_upload_arrives_whole_in_chunks_and_tells_its_progress(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD_ROW * 12_000)
     told: list[int] = []
 
-    with Client(address) as client:
-        dataset = client.upload_dataset(path, dataset_id="big", sent=told.append)
+    with Client(stage.address) as client:
+        client.upload_dataset(path, dataset_id="in-chunks", sent=told.append)
 
-    assert state.uploaded[dataset.name] == GOOD_ROW * 12_000
+    assert stage.uploaded("in-chunks") == [json.loads(GOOD_ROW)] * 12_000
     assert told[0] == UPLOAD_CHUNK_BYTES
     assert told[-1] == len(GOOD_ROW) * 12_000
 
 
-async def test_an_asynchronous_upload_of_bytes_arrives_whole(state: State, address: str) -> None:
-    async with AsyncClient(address) as client:
-        dataset = await client.upload_dataset(GOOD_ROW * 12_000, dataset_id="big")
+async def test_an_asynchronous_upload_of_bytes_arrives_whole(stage: Stage) -> None:
+    async with AsyncClient(stage.address) as client:
+        await client.upload_dataset(GOOD_ROW * 12_000, dataset_id="of-bytes")
 
-    assert state.uploaded[dataset.name] == GOOD_ROW * 12_000
+    assert stage.uploaded("of-bytes") == [json.loads(GOOD_ROW)] * 12_000
 
 
-async def test_an_upload_that_is_refused_before_its_last_byte_raises_the_refusal(
-    state: State, address: str
-) -> None:
-    state.deleted_datasets.add("datasets/gone")
+async def test_an_upload_that_is_refused_before_its_last_byte_raises_the_refusal(address: str) -> None:
     content = GOOD_ROW * 200_000
 
-    with Client(address) as client, pytest.raises(errors.AlreadyExists):
-        client.upload_dataset(content, dataset_id="gone")
+    with Client(address) as client:
+        client.upload_dataset(GOOD_ROW, dataset_id="gone")
+        client.delete_dataset("datasets/gone")
+        with pytest.raises(errors.AlreadyExists):
+            client.upload_dataset(content, dataset_id="gone")
     async with AsyncClient(address) as asynchronous:
         with pytest.raises(errors.AlreadyExists):
             await asynchronous.upload_dataset(content, dataset_id="gone")
@@ -215,11 +252,11 @@ def test_a_file_far_too_large_is_refused_without_sending_it(tmp_path: Path) -> N
         client.upload_dataset(path)
 
 
-def test_one_client_serves_several_threads(address: str) -> None:
+def test_one_client_serves_several_threads(address: str, support: TuningJob) -> None:
     found: list[str] = []
     with Client(address) as client:
         threads = [
-            threading.Thread(target=lambda: found.append(client.get_tuning_job("tuningJobs/j0").name))
+            threading.Thread(target=lambda: found.append(client.get_tuning_job(support.name).name))
             for _ in range(8)
         ]
         for thread in threads:
@@ -227,7 +264,7 @@ def test_one_client_serves_several_threads(address: str) -> None:
         for thread in threads:
             thread.join()
 
-    assert found == ["tuningJobs/j0"] * 8
+    assert found == [support.name] * 8
 
 
 class _Clock:

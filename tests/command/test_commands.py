@@ -1,145 +1,151 @@
 """Each command against a service: what a person reads, what a program gets, how it ends."""
 
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 
-from hotlora.v1.adapter_service_pb2 import AdapterVersion
-from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse
-from hotlora.v1.resources_pb2 import Failure
-from hotlora.v1.tuning_service_pb2 import (
-    OBJECTIVE_PREFERENCE,
-    OBJECTIVE_UNSPECIFIED,
-    SCHEDULE_LINEAR,
-    TECHNIQUE_PROMPT_TUNING,
-    TECHNIQUE_QLORA,
-    Fit,
-    StateChange,
-    TuningEvent,
-    TuningJob,
-)
-from tests.command.conftest import GOOD_ROW, Hotlora
-from tests.command.service import State, course
+from hotlora.client import Client
+from hotlora.v1.tuning_service_pb2 import TuningJob
+from tests.command.conftest import GOOD_ROW, ROOT, Hotlora, in_process, until
+from tests.command.conftest import train as trained
+from tests.stage.service import Question, Stage
+
+PAIR = b'{"prompt": "Open?", "chosen": "Yes.", "rejected": "No."}\n'
 
 
-def test_training_ends_when_the_new_version_is_active(state: State, hotlora: Hotlora, rows: Path) -> None:
-    version = state.versions["adapters/triage/versions/1"]
-    state.version_course = course(
-        version, AdapterVersion.STATE_PENDING, AdapterVersion.STATE_VERIFYING, AdapterVersion.STATE_ACTIVE
-    )
+def created(run: Hotlora, *arguments: str) -> dict[str, object]:
+    """The job that a training makes, which nobody follows."""
+    (job,) = run("train", *arguments, "--no-watch", "--json").documents()
+    return job
 
-    followed = hotlora("train", str(rows), "--adapter", "triage")
+
+def short(job: dict[str, object]) -> str:
+    """Its id."""
+    return str(job["name"]).removeprefix("tuningJobs/")
+
+
+def test_training_ends_when_the_new_version_is_active(hotlora: Hotlora, rows: Path, adapter: str) -> None:
+    followed = hotlora("train", str(rows), "--adapter", adapter)
 
     assert followed.code == 0
-    assert "loss 0.5000" in followed.out
+    assert "loss 0.4000" in followed.out
     assert "SUCCEEDED" in followed.out
-    assert "triage@1 is VERIFYING" in followed.out
-    assert "0.0100 nats from the trained adapter (at most 0.0500)" in followed.out
+    assert f"{adapter}@1 is ACTIVE" in followed.out
+    assert "0.0030 nats from the trained adapter (at most 0.0090)" in followed.out
 
 
 def test_training_passes_every_setting_on_and_leaves_the_rest_to_the_service(
-    state: State, hotlora: Hotlora, rows: Path
+    hotlora: Hotlora, rows: Path, adapter: str
 ) -> None:
-    hotlora(
-        *("train", str(rows), "--adapter", "a", "--no-watch", "--technique", "qlora", "--rank", "8"),
-        *("--learning-rate", "nan", "--schedule", "linear", "--target-module", "q_proj"),
+    job = created(
+        hotlora,
+        *(str(rows), "--adapter", adapter, "--technique", "qlora", "--rank", "8"),
+        *("--learning-rate", "0.001", "--schedule", "linear", "--target-module", "q_proj"),
         *("--target-module", "v_proj", "--max-grad-norm", "0"),
     )
 
-    (request,) = state.created
-    settings = request.hyperparameters
-    assert request.technique == TECHNIQUE_QLORA
-    assert (settings.rank, settings.schedule, list(settings.target_modules)) == (
-        8,
-        SCHEDULE_LINEAR,
-        ["q_proj", "v_proj"],
-    )
-    assert settings.learning_rate != settings.learning_rate
-    assert settings.HasField("max_grad_norm")
-    assert not settings.HasField("epochs")
-    assert request.request_id
+    assert job["technique"] == "TECHNIQUE_QLORA"
+    assert job["requestId"]
+    chosen = {
+        "rank": 8,
+        "learningRate": 0.001,
+        "schedule": "SCHEDULE_LINEAR",
+        "targetModules": ["q_proj", "v_proj"],
+        "maxGradNorm": 0.0,
+    }
+    settings = job["hyperparameters"]
+    assert isinstance(settings, dict)
+    assert {name: settings[name] for name in chosen} == chosen
+    assert settings["epochs"] == 3, "what the plan says for few rows"
 
 
 def test_training_passes_the_settings_of_techniques_and_objectives_on(
-    state: State, hotlora: Hotlora, rows: Path
+    stage: Stage, hotlora: Hotlora, rows: Path, tmp_path: Path, adapter: str
 ) -> None:
-    train = ("train", str(rows), "--adapter", "a", "--no-watch")
-    hotlora(
-        *train,
-        *("--technique", "prompt-tuning", "--virtual-tokens", "8"),
-        *("--initial-prompt", "Sort it"),
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_bytes(PAIR * 3)
+    # A trainer's double makes low-rank adapters alone: the others are cancelled before they make one.
+    gate = stage.gate(adapter, step=1)
+    prompt = created(
+        hotlora,
+        *(str(rows), "--adapter", adapter, "--technique", "prompt-tuning"),
+        *("--virtual-tokens", "8", "--initial-prompt", "Sort it"),
     )
-    hotlora(*train, "--rslora", "--target-module", "all-linear")
-    hotlora(*train, "--objective", "preference", "--dpo-beta", "0.3")
+    low_rank = created(hotlora, str(rows), "--adapter", adapter, "--rslora", "--target-module", "all-linear")
+    preference = created(
+        hotlora, str(pairs), "--adapter", adapter, "--objective", "preference", "--dpo-beta", "0.3"
+    )
+    hotlora("cancel", short(prompt))
+    gate.touch()
 
-    prompt, low_rank, preference = state.created
-    assert (preference.objective, preference.hyperparameters.dpo_beta) == (OBJECTIVE_PREFERENCE, 0.3)
-    assert prompt.objective == OBJECTIVE_UNSPECIFIED
-    assert prompt.technique == TECHNIQUE_PROMPT_TUNING
-    assert (prompt.hyperparameters.virtual_tokens, prompt.hyperparameters.initial_prompt) == (8, "Sort it")
-    assert not prompt.hyperparameters.HasField("use_rslora")
-    assert low_rank.hyperparameters.use_rslora
-    assert list(low_rank.hyperparameters.target_modules) == ["all-linear"]
+    assert (preference["objective"], prompt["objective"]) == ("OBJECTIVE_PREFERENCE", "OBJECTIVE_SUPERVISED")
+    assert preference["hyperparameters"]["dpoBeta"] == 0.3  # type: ignore[index]
+    assert prompt["technique"] == "TECHNIQUE_PROMPT_TUNING"
+    assert prompt["hyperparameters"]["virtualTokens"] == 8  # type: ignore[index]
+    assert prompt["hyperparameters"]["initialPrompt"] == "Sort it"  # type: ignore[index]
+    assert low_rank["hyperparameters"]["useRslora"] is True  # type: ignore[index]
+    assert low_rank["hyperparameters"]["targetModules"] == ["all-linear"]  # type: ignore[index]
 
 
 def test_the_same_file_is_uploaded_once_and_another_file_is_another_dataset(
-    state: State, hotlora: Hotlora, rows: Path
+    hotlora: Hotlora, rows: Path, adapter: str
 ) -> None:
-    for _ in range(2):
-        assert hotlora("train", str(rows), "--adapter", "a", "--no-watch").code == 0
-    rows.write_bytes(GOOD_ROW)
-    assert hotlora("train", str(rows), "--adapter", "a", "--no-watch").code == 0
+    first, again = (created(hotlora, str(rows), "--adapter", adapter)["dataset"] for _ in range(2))
+    rows.write_bytes(GOOD_ROW * 2)
+    other = created(hotlora, str(rows), "--adapter", adapter)["dataset"]
 
-    first, again, other = (request.dataset for request in state.created)
     assert first == again != other
-    assert first.startswith("datasets/my-rows-")
+    assert str(first).startswith("datasets/my-rows-")
 
 
-def test_a_file_whose_dataset_was_deleted_gets_a_new_id(state: State, hotlora: Hotlora, rows: Path) -> None:
-    hotlora("train", str(rows), "--adapter", "a", "--no-watch")
-    hotlora("datasets", "delete", state.created[0].dataset)
+def test_a_file_whose_dataset_was_deleted_gets_a_new_id(hotlora: Hotlora, rows: Path, adapter: str) -> None:
+    rows.write_bytes(GOOD_ROW * 4)
+    (uploaded,) = hotlora("datasets", "upload", str(rows), "--json").documents()
+    hotlora("datasets", "delete", str(uploaded["name"]))
 
-    assert hotlora("train", str(rows), "--adapter", "a", "--no-watch").code == 0
-    assert state.created[1].dataset == "datasets/made-up"
+    job = created(hotlora, str(rows), "--adapter", adapter)
+
+    assert str(uploaded["name"]).startswith("datasets/my-rows-")
+    assert job["dataset"] != uploaded["name"]
 
 
 def test_training_on_a_dataset_that_is_there_uploads_nothing(
-    state: State, hotlora: Hotlora, rows: Path
+    hotlora: Hotlora, rows: Path, adapter: str
 ) -> None:
     hotlora("datasets", "upload", str(rows), "--id", "mine")
+    before = hotlora("datasets", "list", "--json").out
 
-    assert hotlora("train", "datasets/mine", "--adapter", "a", "--no-watch").code == 0
-    assert state.created[0].dataset == "datasets/mine"
-    assert list(state.datasets) == ["datasets/mine"]
+    assert created(hotlora, "datasets/mine", "--adapter", adapter)["dataset"] == "datasets/mine"
+    assert hotlora("datasets", "list", "--json").out == before
 
 
 def test_training_that_ends_badly_says_why_and_ends_with_1(
-    state: State, hotlora: Hotlora, rows: Path
+    stage: Stage, hotlora: Hotlora, rows: Path, adapter: str
 ) -> None:
-    failure = Failure(reason="NAN_LOSS", message="The loss is not a number; lower the learning rate.")
-    change = StateChange(state=TuningJob.STATE_FAILED, attempt=1, failure=failure)
-    state.events = [TuningEvent(sequence=1, state_change=change)]
+    stage.plan(adapter, fail_at_step=2)
 
-    run = hotlora("train", str(rows), "--adapter", "a")
+    run = hotlora("train", str(rows), "--adapter", adapter)
 
     assert run.code == 1
-    assert "NAN_LOSS: The loss is not a number; lower the learning rate." in run.out
+    assert "NAN_LOSS: The loss is not a number." in run.out
 
 
-def test_a_version_that_cannot_be_proven_ends_with_1_and_its_reason(state: State, hotlora: Hotlora) -> None:
-    failure = Failure(reason="NO_EFFECT", message="The engine answers as the base does.")
-    version = state.versions["adapters/triage/versions/1"]
-    state.version_course = course(
-        version, AdapterVersion.STATE_PENDING, AdapterVersion.STATE_FAILED, failure=failure
-    )
+def test_a_version_that_cannot_be_proven_ends_with_1_and_its_reason(
+    stage: Stage, hotlora: Hotlora, rows: Path, adapter: str
+) -> None:
+    stage.engine.faults.as_base.add(f"{adapter}@1")
 
-    run = hotlora("adapters", "load", "triage@1")
+    trained = hotlora("train", str(rows), "--adapter", adapter)
+    loaded = hotlora("adapters", "load", f"{adapter}@1")
 
-    assert run.code == 1
-    assert "NO_EFFECT: The engine answers as the base does." in run.out
+    for run in (trained, loaded):
+        assert run.code == 1
+        assert f"{adapter}@1 is FAILED: NO_EFFECT: the engine answers as the base does" in run.out
 
 
 def test_a_file_with_bad_lines_is_refused_line_by_line(hotlora_process: Hotlora, tmp_path: Path) -> None:
@@ -149,135 +155,173 @@ def test_a_file_with_bad_lines_is_refused_line_by_line(hotlora_process: Hotlora,
     run = hotlora_process("datasets", "upload", str(path))
 
     assert run.code == 2
-    assert run.err.splitlines() == [
-        "hotlora: The file is not a dataset.",
-        "  line 2: is not JSON",
-        "  line 4: is not JSON",
-    ]
+    sentence, *lines = run.err.splitlines()
+    assert sentence.startswith("hotlora: ")
+    assert [line.partition(":")[0] for line in lines] == ["  line 2", "  line 4"]
+    assert "not JSON" in lines[0]
+    assert "UTF-8" in lines[1]
     assert run.out == ""
 
 
-def test_jobs_are_listed_newest_first_over_several_pages(state: State, hotlora: Hotlora, rows: Path) -> None:
-    for _ in range(4):
-        hotlora("train", str(rows), "--adapter", "a", "--no-watch")
+def test_jobs_are_listed_newest_first(hotlora: Hotlora, rows: Path, adapter: str) -> None:
+    jobs = [short(created(hotlora, str(rows), "--adapter", adapter)) for _ in range(3)]
 
-    table = hotlora("jobs").out.splitlines()
-    document = json.loads(hotlora("jobs", "--json", "--limit", "3").out)
+    table = hotlora("jobs", "--adapter", adapter).out.splitlines()
+    document = json.loads(hotlora("jobs", "--adapter", adapter, "--json", "--limit", "2").out)
 
-    assert [line.split()[0] for line in table] == ["JOB", "j5", "j4", "j3", "j2", "j0"]
-    assert [job["name"] for job in document["tuningJobs"]] == [
-        "tuningJobs/j5",
-        "tuningJobs/j4",
-        "tuningJobs/j3",
-    ]
+    assert [line.split()[0] for line in table] == ["JOB", *reversed(jobs)]
+    assert [short(job) for job in document["tuningJobs"]] == jobs[:0:-1]
 
 
-def test_jobs_can_be_picked_by_state(hotlora: Hotlora, rows: Path) -> None:
-    hotlora("train", str(rows), "--adapter", "a", "--no-watch")
+def test_jobs_can_be_picked_by_state(stage: Stage, hotlora: Hotlora, rows: Path, adapter: str) -> None:
+    gate = stage.gate(adapter)
+    running, queued = (short(created(hotlora, str(rows), "--adapter", adapter)) for _ in range(2))
+    with Client(stage.address) as client:
+        until(client, f"tuningJobs/{running}", TuningJob.STATE_RUNNING)
+    picked = hotlora("jobs", "--state", "running", "--adapter", adapter).out
+    failed = hotlora("jobs", "--state", "failed", "--adapter", adapter).out
+    gate.touch()
 
-    assert "j0" in hotlora("jobs", "--state", "running").out
-    assert "j2" not in hotlora("jobs", "--state", "running").out
-    assert hotlora("jobs", "--state", "failed").out == "There are no jobs. Start one with `hotlora train`.\n"
+    assert running in picked
+    assert queued not in picked
+    assert failed == "There are no jobs. Start one with `hotlora train`.\n"
 
 
-def test_one_job_is_shown_with_what_it_makes(hotlora: Hotlora) -> None:
-    shown = hotlora("jobs", "j0").out
+def test_one_job_is_shown_with_what_it_makes(hotlora: Hotlora, support: TuningJob) -> None:
+    shown = hotlora("jobs", support.name).out
 
-    assert "RUNNING" in shown
-    assert "triage@1" in shown
+    assert "SUCCEEDED" in shown
+    assert "support@1" in shown
 
 
-def test_a_watched_job_shows_milestones_losses_and_its_end(hotlora: Hotlora) -> None:
-    run = hotlora("watch", "j0")
+def test_a_watched_job_shows_milestones_losses_and_its_end(hotlora: Hotlora, support: TuningJob) -> None:
+    run = hotlora("watch", support.name)
 
     assert run.code == 0
     words = run.out.splitlines()
-    assert words[0] == "tuningJobs/j0 is RUNNING"
+    assert words[0] == f"{support.name} is SUCCEEDED"
     assert "first forward pass" in words
-    assert "step 4: loss 0.7500 on the 3 rows set aside" in words
+    assert "step 4: loss 0.5000 on the 3 rows set aside" in words
     assert words[-1] == "SUCCEEDED"
 
 
-def test_a_watch_that_is_cut_shows_every_event_once(state: State, hotlora_process: Hotlora) -> None:
-    state.cuts_after = [3, 7]
+def test_a_watch_that_is_cut_shows_every_event_once(
+    stage: Stage, hotlora: Hotlora, rows: Path, adapter: str
+) -> None:
+    gate = stage.gate(adapter)
+    job = short(created(hotlora, str(rows), "--adapter", adapter))
+    with stage.proxy() as proxy:
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "hotlora.command", "watch", job, "--json"],
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "HOTLORA_ADDRESS": proxy.address},
+        )
+        assert watch.stdout is not None
+        sequences: list[int] = []
+        for line in watch.stdout:
+            event = json.loads(line).get("event", {"sequence": 0})
+            sequences.append(int(event["sequence"]))
+            if "metrics" in event and event["metrics"]["step"] == 1:
+                stage.run(proxy.cut_until_back())
+                gate.touch()
+        watch.stdout.close()
 
-    run = hotlora_process("watch", "tuningJobs/j0", "--json")
-
-    sequences = [document["event"]["sequence"] for document in run.documents() if "event" in document]  # type: ignore[index]
-    assert sequences == [str(number) for number in range(1, 10)]
-    assert run.code == 0
+        assert watch.wait() == 0
+    assert sequences == list(range(len(sequences)))
 
 
-def test_a_job_is_cancelled_and_a_finished_one_is_a_conflict(state: State, hotlora: Hotlora) -> None:
-    assert hotlora("cancel", "j0").out == "j0 is CANCELLED.\n"
-    state.jobs["tuningJobs/j0"].state = TuningJob.STATE_SUCCEEDED
+def test_a_job_is_cancelled_and_a_finished_one_is_a_conflict(
+    stage: Stage, hotlora: Hotlora, rows: Path, adapter: str, support: TuningJob
+) -> None:
+    stage.gate(adapter)
+    job = short(created(hotlora, str(rows), "--adapter", adapter))
+    with Client(stage.address) as client:
+        until(client, f"tuningJobs/{job}", TuningJob.STATE_RUNNING)
+        assert hotlora("cancel", job).out == f"{job} is CANCELLING.\n"
+        until(client, f"tuningJobs/{job}", TuningJob.STATE_CANCELLED)
 
-    run = hotlora("cancel", "j0")
+    run = hotlora("cancel", support.name)
 
     assert run.code == 5
-    assert run.err == ("hotlora: The job is SUCCEEDED; only QUEUED and RUNNING jobs can be cancelled.\n")
+    assert "is SUCCEEDED" in run.err
 
 
-def test_a_job_is_paused_and_resumed(state: State, hotlora: Hotlora) -> None:
-    assert hotlora("pause", "j0").out == "j0 is PAUSING.\n"
-    (resumed,) = hotlora("resume", "tuningJobs/j0", "--json").documents()
-    assert resumed["state"] == "STATE_QUEUED"
+def test_a_job_is_paused_and_resumed(stage: Stage, hotlora: Hotlora, rows: Path, adapter: str) -> None:
+    gate = stage.gate(adapter)
+    job = short(created(hotlora, str(rows), "--adapter", adapter))
+    with Client(stage.address) as client:
+        until(client, f"tuningJobs/{job}", TuningJob.STATE_RUNNING)
+        assert hotlora("pause", job).out == f"{job} is PAUSING.\n"
+        until(client, f"tuningJobs/{job}", TuningJob.STATE_PAUSED)
+        gate.touch()
+        (resumed,) = hotlora("resume", f"tuningJobs/{job}", "--json").documents()
+        assert resumed["state"] == "STATE_QUEUED"
+        until(client, f"tuningJobs/{job}", TuningJob.STATE_SUCCEEDED)
 
 
-def test_the_verdict_is_shown_with_the_job_and_in_the_watch(state: State, hotlora: Hotlora) -> None:
-    sentence = "Overfitting since step 2: evaluation loss rose."
-    fit = Fit(verdict=Fit.VERDICT_OVERFITTING, step=4, since_step=2, best_step=2, sentence=sentence)
-    state.jobs["tuningJobs/j0"].fit.CopyFrom(fit)
-    state.jobs["tuningJobs/j0"].best_step = 2
-    state.events.insert(0, TuningEvent(sequence=1, fit=fit))
+def test_the_verdict_is_shown_with_the_job_and_in_the_watch(hotlora: Hotlora, support: TuningJob) -> None:
+    sentence = support.fit.sentence
 
-    assert sentence in hotlora("jobs", "j0").out
-    assert "OVERFITTING" in hotlora("jobs").out
-    assert f"step 4: {sentence}" in hotlora("watch", "j0").out
+    assert "evaluation loss" in sentence
+    assert sentence in hotlora("jobs", support.name).out
+    assert "UNDERFITTING" in hotlora("jobs", "--adapter", "support").out
+    assert f"step 5: {sentence}" in hotlora("watch", support.name).out
 
 
 def test_datasets_are_uploaded_listed_shown_and_deleted(hotlora: Hotlora, rows: Path) -> None:
-    (uploaded,) = hotlora("datasets", "upload", str(rows), "--id", "mine", "--json").documents()
+    (uploaded,) = hotlora("datasets", "upload", str(rows), "--id", "short-lived", "--json").documents()
     listed = hotlora("datasets", "list").out
-    shown = hotlora("datasets", "show", "mine").out
-    (deleted,) = hotlora("datasets", "delete", "mine", "--json").documents()
+    shown = hotlora("datasets", "show", "short-lived").out
+    (deleted,) = hotlora("datasets", "delete", "short-lived", "--json").documents()
 
-    assert uploaded["name"] == "datasets/mine"
+    assert uploaded["name"] == "datasets/short-lived"
     assert uploaded["displayName"] == "My Rows.jsonl"
-    assert listed.splitlines()[1].split()[:2] == ["mine", "3"]
+    assert listed.splitlines()[1].split()[:2] == ["short-lived", "3"]
     assert "sha256" in shown
-    assert deleted == {"deleted": "datasets/mine"}
-    assert hotlora("datasets", "show", "mine").code == 3
-    assert hotlora("datasets", "upload", str(rows), "--id", "mine").code == 5
+    assert deleted == {"deleted": "datasets/short-lived"}
+    assert hotlora("datasets", "show", "short-lived").code == 3
+    assert hotlora("datasets", "upload", str(rows), "--id", "short-lived").code == 5
 
 
-def test_a_preview_marks_what_is_trained_and_lets_nothing_steer_the_terminal(hotlora: Hotlora) -> None:
-    shown = hotlora("datasets", "preview", "mine").out
+def test_a_preview_marks_what_is_trained_and_lets_nothing_steer_the_terminal(
+    hotlora: Hotlora, tmp_path: Path
+) -> None:
+    path = tmp_path / "red.jsonl"
+    path.write_text(json.dumps({"prompt": "hi", "completion": "hello\x1b[31m"}) + "\n")
+    hotlora("datasets", "upload", str(path), "--id", "red")
 
-    assert "line 1: 9 tokens, 4 of them trained" in shown
-    assert "<user>hi</user>«hello[31m»" in shown
+    shown = hotlora("datasets", "preview", "red").out
 
-
-def test_adapters_and_versions_are_listed_and_shown(hotlora: Hotlora) -> None:
-    assert hotlora("adapters", "list").out.splitlines()[1].split()[:3] == ["triage", "1", "1"]
-    assert hotlora("adapters", "versions", "triage").out.splitlines()[1].split()[:3] == [
-        "triage@1",
-        "ACTIVE",
-        "16",
-    ]
-    assert "active version  1" in hotlora("adapters", "show", "triage").out
-    assert "0.0100 (at most 0.0500)" in hotlora("adapters", "show", "triage@1").out
-    (document,) = hotlora("adapters", "show", "triage@1", "--json").documents()
-    assert document["verification"]["adapterDifference"] == 0.01  # type: ignore[index]
+    assert "line 1: " in shown
+    assert "«hello[31m<|im_end|>»" in shown
 
 
-def test_a_version_is_loaded_unloaded_and_its_adapter_deleted(state: State, hotlora: Hotlora) -> None:
-    assert hotlora("adapters", "load", "triage@1").code == 0
-    assert hotlora("adapters", "load", "triage@1", "--no-watch").out == "triage@1 is PENDING\n"
-    assert hotlora("adapters", "unload", "triage@1").out == "triage@1 is RETIRING\n"
-    assert hotlora("adapters", "delete", "triage").out == "adapters/triage is deleted.\n"
-    assert hotlora("adapters", "show", "triage").code == 3
-    assert not state.adapters
+def test_adapters_and_versions_are_listed_and_shown(hotlora: Hotlora, support: TuningJob) -> None:
+    listed = [line.split()[:3] for line in hotlora("adapters", "list").out.splitlines()]
+    assert ["support", "1", "1"] in listed
+    versions = hotlora("adapters", "versions", "support").out.splitlines()
+    assert versions[1].split()[:3] == ["support@1", "ACTIVE", str(support.hyperparameters.rank)]
+    assert "active version  1" in hotlora("adapters", "show", "support").out
+    assert "0.0030 (at most 0.0090)" in hotlora("adapters", "show", "support@1").out
+    (document,) = hotlora("adapters", "show", "support@1", "--json").documents()
+    assert document["verification"]["adapterDifference"] == pytest.approx(0.003)  # type: ignore[index]
+
+
+def test_a_version_is_loaded_unloaded_and_its_adapter_deleted(
+    stage: Stage, hotlora: Hotlora, adapter: str
+) -> None:
+    trained(stage, adapter)
+    version = f"{adapter}@1"
+
+    assert hotlora("adapters", "unload", version).out == f"{version} is RETIRING\n"
+    with Client(stage.address) as client:
+        for _ in client.watch_adapter_version(f"adapters/{adapter}/versions/1"):
+            pass
+    assert hotlora("adapters", "load", version).code == 0
+    assert hotlora("adapters", "load", version, "--no-watch").out.startswith(f"{version} is ACTIVE: ")
+    assert hotlora("adapters", "delete", adapter).out == f"adapters/{adapter} is deleted.\n"
+    assert hotlora("adapters", "show", adapter).code == 3
 
 
 def test_loading_without_a_number_says_how_to_name_a_version(hotlora: Hotlora) -> None:
@@ -287,18 +331,17 @@ def test_loading_without_a_number_says_how_to_name_a_version(hotlora: Hotlora) -
     assert run.err == "hotlora: 'triage' does not name a version; write it as triage@1.\n"
 
 
-def test_a_question_is_answered_on_stdout_with_its_figures_on_stderr(state: State, hotlora: Hotlora) -> None:
-    run = hotlora("chat", "triage", "--prompt", "Who?", "--system", "Be brief.", "--temperature", "0.5")
+@pytest.mark.usefixtures("support")
+def test_a_question_is_answered_on_stdout_with_its_figures_on_stderr(stage: Stage, hotlora: Hotlora) -> None:
+    run = hotlora("chat", "support", "--prompt", "Who?", "--system", "Be brief.", "--temperature", "0.5")
 
-    assert run.out == "It is triage.\n"
-    assert "3 tokens · first after 0.10 s · 10 tok/s" in run.err
-    (request,) = state.chats
-    assert [(turn.role, turn.content) for turn in request.messages] == [
-        ("system", "Be brief."),
-        ("user", "Who?"),
-    ]
-    assert request.temperature == 0.5
-    assert not request.HasField("max_tokens")
+    assert run.out == "It is support@1.\n"
+    assert "support@1 · 3 tokens · first after 0.0" in run.err
+    (question,) = stage.questions
+    assert question.prompt == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert question.fields["temperature"] == 0.5
 
 
 def test_a_question_may_come_by_stdin_and_its_answer_as_json_lines(hotlora: Hotlora) -> None:
@@ -316,46 +359,51 @@ def test_nothing_to_ask_is_a_bad_argument(hotlora: Hotlora) -> None:
     assert run.err == "hotlora: There is nothing to ask; give --prompt TEXT or text on stdin.\n"
 
 
-def test_an_engine_that_is_starting_is_unavailable_with_the_time_to_wait(hotlora: Hotlora) -> None:
-    run = hotlora("chat", "loading", "--prompt", "Who?")
+def test_an_engine_that_is_not_there_is_unavailable_with_the_time_to_wait(without_engine: Stage) -> None:
+    run = in_process(without_engine.address)("chat", "--prompt", "Who?")
 
     assert run.code == 4
-    assert run.err == "hotlora: The engine is starting.\n  Try again in 8 s.\n"
+    assert without_engine.engine.url in run.err
+    assert run.err.endswith("\n  Try again in 5 s.\n")
 
 
+@pytest.mark.usefixtures("support")
 def test_two_models_are_compared_and_one_may_be_left_out(hotlora: Hotlora) -> None:
-    run = hotlora("compare", "triage", "--prompt", "Who?")
+    run = hotlora("compare", "support", "--prompt", "Who?")
 
     assert run.code == 0
     assert "It is tiny-base." in run.out
-    assert "It is triage." in run.out
+    assert "It is support@1." in run.out
 
 
-def test_both_sides_are_asked_at_the_same_time(state: State, hotlora: Hotlora) -> None:
-    together = Barrier(2)
+@pytest.mark.usefixtures("support")
+def test_both_sides_are_asked_at_the_same_time(stage: Stage, hotlora: Hotlora) -> None:
+    stage.hold()
 
-    def answer(request: ChatRequest) -> Iterator[ChatResponse]:
-        together.wait(timeout=20)
-        yield ChatResponse(delta=f"from {request.model}", model=request.model, completion_tokens=1)
+    def answer(question: Question) -> Sequence[str]:
+        if len(stage.questions) == 2:
+            stage.release()
+        return ("from ", question.model)
 
-    state.answer = answer
+    stage.answer = answer
 
-    run = hotlora("compare", "one", "two", "--prompt", "Who?")
+    run = hotlora("compare", "tiny-base", "support", "--prompt", "Who?")
 
     assert run.code == 0
-    assert "from one" in run.out
-    assert "from two" in run.out
+    assert "from tiny-base" in run.out
+    assert "from support@1" in run.out
 
 
+@pytest.mark.usefixtures("support")
 def test_a_side_that_fails_does_not_silence_the_other(hotlora: Hotlora) -> None:
-    run = hotlora("compare", "loading", "triage", "--prompt", "Who?", "--json")
+    run = hotlora("compare", "nobody", "support", "--prompt", "Who?", "--json")
 
     documents = run.documents()
     left = [document for document in documents if document["side"] == "left"]
     right = [document for document in documents if document["side"] == "right"]
-    assert left[-1]["error"]["reason"] == "ENGINE_STARTING"  # type: ignore[index]
-    assert "".join(str(document["delta"]) for document in right) == "It is triage."
-    assert run.code == 4
+    assert left[-1]["error"]["reason"] == "MODEL_NOT_FOUND"  # type: ignore[index]
+    assert "".join(str(document["delta"]) for document in right) == "It is support@1."
+    assert run.code == 3
 
 
 @pytest.mark.parametrize(

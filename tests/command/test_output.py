@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from hotlora.command import names, output
 from hotlora.errors import InvalidArgument
+from hotlora.v1.tuning_service_pb2 import ListTuningJobsResponse, TuningJob
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,24 @@ def test_a_time_is_told_as_how_long_ago_and_a_missing_one_not_at_all() -> None:
 
     assert output.when(before, now=now) == "1 min 0 s ago"
     assert output.when(Timestamp(), now=now) == ""
+
+
+@pytest.mark.parametrize(("limit", "pages"), [(5, [5, 3, 1]), (3, [3, 1]), (9, [9, 7, 5])])
+def test_a_list_is_fetched_over_as_many_pages_as_it_takes(limit: int, pages: list[int]) -> None:
+    asked: list[int] = []
+
+    def fetch(page_size: int, token: str) -> ListTuningJobsResponse:
+        """Five jobs, two a page."""
+        asked.append(page_size)
+        begin = int(token or 0)
+        end = begin + min(page_size, 2)
+        jobs = [TuningJob(name=f"tuningJobs/{number}") for number in range(5)[begin:end]]
+        return ListTuningJobsResponse(tuning_jobs=jobs, next_page_token=str(end) if end < 5 else "")
+
+    found = output.newest(fetch, lambda page: page.tuning_jobs, limit=limit)
+
+    assert [job.name for job in found] == [f"tuningJobs/{number}" for number in range(min(limit, 5))]
+    assert asked == pages
 
 
 def test_text_of_others_keeps_its_letters_and_loses_what_steers_a_terminal() -> None:

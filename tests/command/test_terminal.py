@@ -9,14 +9,13 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 
 import pytest
 
-from hotlora.v1.chat_service_pb2 import ChatRequest, ChatResponse
-from hotlora.v1.tuning_service_pb2 import TuningEvent
-from tests.command.conftest import ROOT
-from tests.command.service import State
+from hotlora.client import Client
+from hotlora.v1.tuning_service_pb2 import TuningJob
+from tests.command.conftest import ROOT, until
+from tests.stage.service import Stage
 
 _SILENCE_SECONDS = 60.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -84,89 +83,95 @@ def terminal(address: str) -> Iterator[Callable[..., Terminal]]:
 Run = Callable[..., Terminal]
 
 
-def test_training_shows_a_bar_with_loss_course_and_time_left(terminal: Run, rows: Path) -> None:
-    run = terminal("train", str(rows), "--adapter", "triage")
+def test_training_shows_a_bar_with_loss_course_and_time_left(terminal: Run, rows: Path, adapter: str) -> None:
+    run = terminal("train", str(rows), "--adapter", adapter)
 
     assert run.ends() == 0
-    assert re.search(r"━+ +4/4 +loss 0\.5000 █▃▂▁ +800 tok/s +0 s left", run.seen)
-    assert "step 4: loss 0.7500 on the 3 rows set aside" in run.seen
-    assert "triage@1 is ACTIVE" in run.seen
+    assert re.search(r"━+ +5/5 +loss 0\.4000 █[▁-█]{3}▁ +100 tok/s +0 s left", run.seen)
+    assert "step 4: loss 0.5000 on the 3 rows set aside" in run.seen
+    assert f"{adapter}@1 is ACTIVE" in run.seen
 
 
-class _EventsThatStop(list[TuningEvent]):
-    """The first two events, and then nothing until it is released."""
-
-    def __init__(self, events: list[TuningEvent]) -> None:
-        super().__init__(events)
-        self.released = Event()
-
-    def __iter__(self) -> Iterator[TuningEvent]:
-        yield from self[:2]
-        self.released.wait(timeout=60)
-
-
-def test_ctrl_c_leaves_the_job_running_and_says_so(state: State, terminal: Run, rows: Path) -> None:
-    state.events = stopping = _EventsThatStop(state.events)
-    run = terminal("train", str(rows), "--adapter", "triage")
-    run.reads("first forward pass")
+def test_ctrl_c_leaves_the_job_running_and_says_so(
+    stage: Stage, terminal: Run, rows: Path, adapter: str
+) -> None:
+    gate = stage.gate(adapter)
+    run = terminal("train", str(rows), "--adapter", adapter)
+    run.reads("loss 2.0000")
 
     run.type("\x03")
 
     assert run.ends() == 130
-    stopping.released.set()
-    assert "The job goes on; `hotlora cancel j2` would stop it." in run.seen
+    with Client(stage.address) as client:
+        (job,) = client.list_tuning_jobs(adapter=f"adapters/{adapter}").tuning_jobs
+        assert job.state == TuningJob.STATE_RUNNING
+        gate.touch()
+        until(client, job.name, TuningJob.STATE_SUCCEEDED)
+    short = job.name.removeprefix("tuningJobs/")
+    assert f"The job goes on; `hotlora cancel {short}` would stop it." in run.seen
     assert "Traceback" not in run.seen
 
 
-def test_a_conversation_remembers_its_turns_and_ends_with_ctrl_d(state: State, terminal: Run) -> None:
-    run = terminal("chat", "triage", "--system", "Be brief.")
+@pytest.mark.usefixtures("support")
+def test_a_conversation_remembers_its_turns_and_ends_with_ctrl_d(stage: Stage, terminal: Run) -> None:
+    run = terminal("chat", "support", "--system", "Be brief.")
     for prompts, typed in enumerate(("first\n", "second\n", "\x04"), start=1):
         run.reads("> ", times=prompts)
         run.type(typed)
 
     assert run.ends() == 0
-    assert [turn.content for turn in state.chats[-1].messages] == [
-        "Be brief.",
-        "first",
-        "It is triage.",
-        "second",
+    assert turns(stage) == [
+        ("system", "Be brief."),
+        ("user", "first"),
+        ("assistant", "It is support@1."),
+        ("user", "second"),
     ]
 
 
-def test_a_question_that_failed_is_forgotten(state: State, terminal: Run) -> None:
-    run = terminal("chat", "loading")
-    for prompts, typed in enumerate(("first\n", "second\n", "\x04"), start=1):
-        run.reads("> ", times=prompts)
-        run.type(typed)
+def test_a_question_that_failed_is_forgotten(stage: Stage, terminal: Run) -> None:
+    stage.engine.faults.error_event_at = 0
+    run = terminal("chat")
+    run.reads("> ")
+    run.type("first\n")
+    run.reads("> ", times=2)
+    stage.engine.faults.error_event_at = None
+    run.type("second\n")
+    run.reads("> ", times=3)
+    run.type("\x04")
 
     assert run.ends() == 0
-    assert run.seen.count("The engine is starting.") == 2
-    assert [turn.content for turn in state.chats[-1].messages] == ["second"]
+    assert run.seen.count("hotlora: ") == 1
+    assert turns(stage) == [("user", "second")]
 
 
+def turns(stage: Stage) -> list[tuple[str, str]]:
+    """The last conversation that the engine was asked to go on with: role and text of each turn."""
+    return re.findall(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", stage.questions[-1].prompt)
+
+
+@pytest.mark.usefixtures("support")
 def test_two_answers_stand_side_by_side(terminal: Run) -> None:
-    run = terminal("compare", "triage", "--prompt", "Who?")
+    run = terminal("compare", "support", "--prompt", "Who?")
 
     assert run.ends() == 0
-    assert re.search(r"tiny-base +┃ triage", run.seen)
-    assert re.search(r"It is tiny-base\. +│ It is triage\.", run.seen)
+    assert re.search(r"tiny-base +┃ support", run.seen)
+    assert re.search(r"It is tiny-base\. +│ It is support@1\.", run.seen)
 
 
-def test_an_answer_cannot_steer_the_terminal(state: State, terminal: Run) -> None:
-    def answer(request: ChatRequest) -> Iterator[ChatResponse]:
-        yield ChatResponse(delta="a\x1b]0;owned\x07b", model="m", completion_tokens=1)
-
-    state.answer = answer
+def test_an_answer_cannot_steer_the_terminal(stage: Stage, terminal: Run) -> None:
+    stage.answer = lambda question: ("a\x1b]0;owned\x07b",)
     run = terminal("chat", "--prompt", "Who?")
 
     assert run.ends() == 0
     assert "a]0;ownedb" in run.seen
 
 
-def test_deleting_asks_and_no_deletes_nothing(state: State, terminal: Run) -> None:
-    run = terminal("adapters", "delete", "triage")
-    run.reads("Delete triage with all its versions for good?")
+@pytest.mark.usefixtures("support")
+def test_deleting_asks_and_no_deletes_nothing(address: str, terminal: Run) -> None:
+    run = terminal("adapters", "delete", "support")
+    run.reads("Delete support with all its versions for good?")
     run.type("n\n")
 
     assert run.ends() == 1
-    assert "adapters/triage" in state.adapters
+    with Client(address) as client:
+        assert client.get_adapter("adapters/support").active_version == 1

@@ -19,9 +19,8 @@ from hotlora import lifeline
 from hotlora.command import starting
 from hotlora.command.voice import Voice
 from hotlora.stack import Ended, Program
-from hotlora.v1.chat_service_pb2 import Engine
 from tests.command.conftest import ROOT
-from tests.command.service import State
+from tests.stage.service import Stage
 
 
 class Up:
@@ -175,23 +174,24 @@ def test_a_wait_is_spoken_of_when_it_changes_and_every_ten_seconds() -> None:
     ]
 
 
-async def test_ready_means_that_the_engine_answers_and_the_page_listens(state: State, address: str) -> None:
-    state.engine = Engine(state=Engine.STATE_STARTING, message="the engine loads weights")
+async def test_ready_means_that_the_engine_answers_and_the_page_listens(without_engine: Stage) -> None:
     page = socket.socket()
     page.bind(("127.0.0.1", 0))
     heard: list[str] = []
 
     def waiting(what: str) -> None:
-        heard.append(what)
-        if "engine" in what:
-            state.engine = Engine(state=Engine.STATE_READY)
-        else:
+        if "engine" in what and not heard:
+            without_engine.run(without_engine.engine.restart())
+        if "page" in what:
             page.listen()
+        heard.append(what)
 
     with page:
-        await starting.ready(address, f"127.0.0.1:{page.getsockname()[1]}", waiting)
+        address = f"127.0.0.1:{page.getsockname()[1]}"
+        await starting.ready(without_engine.address, address, waiting)
 
-    assert heard == ["the engine loads weights", "the page is starting"]
+    assert without_engine.engine.url in heard[0]
+    assert heard[-1] == "the page is starting"
 
 
 def test_flags_win_over_the_environment_and_reach_every_program() -> None:

@@ -131,8 +131,8 @@ class EngineDouble:
         """Whether completions never answer, while everything else does."""
         self.died = asyncio.Event()
         """Set when it died; whoever plays the supervisor clears it."""
-        self.respond: Callable[[Mapping[str, object]], str] | None = None
-        """When set, gives the text of a streamed answer from the fields of its request."""
+        self.respond: Callable[[Mapping[str, object]], Sequence[str]] | None = None
+        """When set, gives the tokens of a streamed answer from the fields of its request."""
         self.hold: asyncio.Event | None = None
         """When set, streams wait for it after their first token."""
         self._base_path = base_path
@@ -397,8 +397,8 @@ class EngineDouble:
         limit, model = fields["max_tokens"], str(fields["model"])
         assert isinstance(limit, int)
         head = self._head(model)
-        words: Sequence[str] = WORDS if self.respond is None else (self.respond(fields),)
-        wanted = self._answer_tokens if self.respond is None else 1
+        words = WORDS if self.respond is None else self.respond(fields)
+        wanted = self._answer_tokens if self.respond is None else len(words)
         count = min(wanted, limit)
         for token in range(count):
             if token == self.faults.error_event_at:
@@ -414,8 +414,9 @@ class EngineDouble:
             yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})
             if self._token_seconds:
                 await asyncio.sleep(self._token_seconds)
-            if self.hold is not None:
-                await self.hold.wait()
+            held = self.hold  # another thread may let go meanwhile
+            if held is not None:
+                await held.wait()
         usage = _usage(asked.length, count)
         yield json.dumps({**head, "choices": [], "usage": usage, "system_fingerprint": "vllm-double"})
         yield "[DONE]"

@@ -63,14 +63,14 @@ class Stage:
     """Model, last message of the user, choices."""
     rule: Callable[[str, str], str] = lambda model, question: question.split()[-1] if "@" in model else "?"
 
-    def respond(self, fields: Mapping[str, object]) -> str:
+    def respond(self, fields: Mapping[str, object]) -> tuple[str]:
         prompt = self.renderer.decode(fields["prompt"])  # type: ignore[arg-type]
         question = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
         structured = fields.get("structured_outputs")
         choices = tuple(structured["choice"]) if isinstance(structured, dict) else None
         model = str(fields["model"])
         self.asked.append((model, question, choices))
-        return self.rule(model, question)
+        return (self.rule(model, question),)
 
     def evaluator(self, limits: Limits = QUICK) -> Evaluator:
         return Evaluator(
@@ -355,7 +355,7 @@ async def test_a_service_that_stops_gives_its_evaluation_back_and_the_next_asks_
     evaluations, double = stage.serving.registry.evaluations, stage.serving.double
     asked_before = 10
 
-    def stalling(fields: Mapping[str, object]) -> str:
+    def stalling(fields: Mapping[str, object]) -> tuple[str]:
         if len(stage.asked) >= asked_before:
             double.hold = double.hold or asyncio.Event()
         return stage.respond(fields)

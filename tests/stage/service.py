@@ -1,0 +1,235 @@
+"""A service in a process of its own, the engine's double beside the test, and how a test directs them."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from hotlora import lifeline
+from tests.doubles.engine import EngineDouble, Faults
+from tests.doubles.trainer import Behaviour
+from tests.stage.base import CONTEXT_LENGTH, write_base
+from tests.stage.proxy import Proxy
+from tests.tiny_renderer import tiny_renderer
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_SECONDS = 60.0
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the engine was asked, as far as tests look at it."""
+
+    model: str
+    prompt: str
+    """The whole prompt, rendered."""
+    fields: Mapping[str, object]
+
+    @property
+    def text(self) -> str:
+        """The last message of the user."""
+        return self.prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+
+
+Answer = Callable[[Question], Sequence[str]]
+"""The pieces of an answer; one is a token."""
+
+
+def says_who_it_is(question: Question) -> Sequence[str]:
+    """Three tokens."""
+    return ("It ", "is ", f"{question.model}.")
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A service that runs, and its doubles."""
+
+    home: Path
+    engine: EngineDouble
+    loop: asyncio.AbstractEventLoop
+    """Where the engine's double lives, in a thread of its own."""
+    environment: Mapping[str, str]
+    answer: Answer = says_who_it_is
+    questions: list[Question] = field(default_factory=list)
+    address: str = ""
+    _plans: dict[str, Behaviour] = field(default_factory=dict)
+    _process: subprocess.Popen[str] | None = None
+    _log: list[str] = field(default_factory=list)
+    _listener: threading.Thread = field(default_factory=threading.Thread)
+
+    def __post_init__(self) -> None:
+        self._renderer = tiny_renderer(self.home / "renderer")
+        self.engine.respond = self._respond
+        self.forget()
+
+    def plan(self, adapter_id: str, **behaviour: object) -> None:
+        """Say how trainers of an adapter behave from now on."""
+        self._plans[adapter_id] = Behaviour(**behaviour)  # type: ignore[arg-type]  # tests name fields freely
+        self._write_plans()
+
+    def gate(self, adapter_id: str, step: int = 2) -> Path:
+        """A file that trainers of an adapter wait for before a step; making it lets them go on."""
+        path = self.home / f"gate-of-{adapter_id}"
+        self.plan(adapter_id, gate=str(path), gate_step=step)
+        return path
+
+    def forget(self) -> None:
+        """What a test directed is undone; what the service knows stays."""
+        for behaviour in self._plans.values():
+            if behaviour.gate:
+                Path(behaviour.gate).touch()
+        self._plans.clear()
+        self._write_plans()
+        self.answer = says_who_it_is
+        self.questions.clear()
+        self.engine.faults = Faults()
+        self.release()
+
+    def hold(self) -> None:
+        """Answers stop after their first token, until `release`."""
+        self.engine.hold = asyncio.Event()
+
+    def release(self) -> None:
+        """Let held answers go on."""
+        held, self.engine.hold = self.engine.hold, None
+        if held is not None:
+            self.loop.call_soon_threadsafe(held.set)
+
+    def run(self, work: Coroutine[object, object, ResultT]) -> ResultT:
+        """Run something on the engine's loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(LIMIT_SECONDS)
+
+    async def answers_ended(self) -> None:
+        """Wait on the engine's loop until no answer is given any more."""
+        while self.engine.streams:
+            self.engine.stream_ended.clear()
+            await self.engine.stream_ended.wait()
+
+    def uploaded(self, dataset_id: str) -> list[object]:
+        """The rows that the service keeps of a dataset."""
+        stored = (self.home / "datasets" / f"{dataset_id}.jsonl").read_text()
+        return [json.loads(line) for line in stored.splitlines()]
+
+    def start(self, *, until_ready: bool = True) -> None:
+        """Start the service, at the address that it had; return once it listens and its engine is ready."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.stage.child", str(self._plan_path)],
+            cwd=ROOT,
+            env={**os.environ, **self.environment, "HOTLORA_GRPC_ADDRESS": self.address or "127.0.0.1:0"},
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._process = process
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        self.address = f"127.0.0.1:{self._told(lines, event='gRPC server listens')['port']}"
+        if until_ready:
+            self._told(lines, event="engine", state="READY")
+        self._listener = threading.Thread(target=self._log.extend, args=(lines,), daemon=True)
+        self._listener.start()
+
+    def _told(self, lines: Iterator[str], **fields: str) -> dict[str, object]:
+        """Read the service's log up to a line with these fields."""
+        for line in lines:
+            self._log.append(line)
+            told: dict[str, object] = json.loads(line) if line.startswith("{") else {}
+            if fields.items() <= told.items():
+                return told
+        raise AssertionError(f"the service ended: {''.join(self._log)}")
+
+    def stop(self) -> None:
+        """End the service in order."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                code = process.wait(LIMIT_SECONDS)
+            finally:
+                process.kill()
+                self._listener.join(LIMIT_SECONDS)
+                for end in (process.stdin, process.stderr):
+                    assert end is not None
+                    end.close()
+            assert code == 0, "".join(self._log)
+
+    @contextmanager
+    def proxy(self) -> Iterator[Proxy]:
+        """A wire to the service that can be cut; use it by `loop.call_soon_threadsafe`."""
+        proxy = Proxy(self.address)
+        self.run(proxy.__aenter__())
+        try:
+            yield proxy
+        finally:
+            self.run(proxy.__aexit__(None, None, None))
+
+    @property
+    def _plan_path(self) -> Path:
+        return self.home / "plan.json"
+
+    def _write_plans(self) -> None:
+        beside = self._plan_path.with_suffix(".new")
+        beside.write_text(json.dumps({name: asdict(each) for name, each in self._plans.items()}))
+        beside.replace(self._plan_path)
+
+    def _respond(self, fields: Mapping[str, object]) -> Sequence[str]:
+        prompt = self._renderer.decode(fields["prompt"])  # type: ignore[arg-type]  # token ids
+        question = Question(model=str(fields["model"]), prompt=prompt, fields=fields)
+        self.questions.append(question)
+        return self.answer(question)
+
+
+@contextmanager
+def staged(directory: Path, *, with_engine: bool = True, **settings: str) -> Iterator[Stage]:
+    """A service at work below `directory`; `settings` are HOTLORA_* variables in lower case.
+
+    Without an engine, the service has the address of one that does not run yet: `engine.start` lets it come.
+    """
+    base = write_base(directory)
+    home = directory / "home"
+    home.mkdir()
+    with _loop() as loop:
+        double = EngineDouble(base_name=base.name, base_path=str(base), max_model_length=CONTEXT_LENGTH)
+        asyncio.run_coroutine_threadsafe(double.start(0), loop).result(LIMIT_SECONDS)
+        environment = {
+            "HOTLORA_HOME": str(home),
+            "HOTLORA_MODELS_DIR": str(directory / "models"),
+            "HOTLORA_BASE_MODEL": str(base),
+            "HOTLORA_ENGINE_URL": double.url,
+            "HOTLORA_GATEWAY_ADDRESS": "127.0.0.1:0",
+            "HOTLORA_MIN_FREE_DISK_BYTES": "0",
+            "HOTLORA_EVALUATION_ROWS": "0",  # tests ask for the evaluations that they want
+            lifeline.VARIABLE: "1",
+            **{f"HOTLORA_{name.upper()}": value for name, value in settings.items()},
+        }
+        stage = Stage(home=home, engine=double, loop=loop, environment=environment)
+        try:
+            if not with_engine:
+                stage.run(double.stop())
+            stage.start(until_ready=with_engine)
+            yield stage
+        finally:
+            stage.release()
+            stage.stop()
+            stage.run(double.stop())
+
+
+@contextmanager
+def _loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(LIMIT_SECONDS)
+        loop.close()
