@@ -29,13 +29,13 @@ _LOOK_AGAIN_SECONDS = 0.1
 class Ask:
     """One thing to ask."""
 
-    messages: tuple[Turn, ...]
-    max_tokens: int
+    messages: tuple[Turn, ...] = ()
+    max_tokens: int = 1
     choices: tuple[str, ...] = ()
-    expected: str | None = None
-    """Set: not to be answered, but to be told how probable this answer is."""
     text: tuple[int, ...] = ()
-    """Tokens of a text without messages: to be told how probable it is."""
+    """Tokens, in the place of messages: not to be answered, but to be told how probable some of them are."""
+    places: tuple[int, ...] = ()
+    """Which: `text[place + 1]` after all that is before it. Without any there is nothing to tell."""
 
     def key(self, rendering: str) -> str:
         """Tells what was asked and how. `rendering` tells how messages become tokens."""
@@ -44,8 +44,8 @@ class Ask:
             [[turn.role, turn.content] for turn in self.messages],
             self.max_tokens,
             self.choices,
-            self.expected,
             self.text,
+            self.places,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -80,7 +80,6 @@ class Asking:
         self._chat = chat
         self._served = served
         self._kept = kept
-        self._renderer = renderer
         self._rendering = json.dumps(renderer.contract(), sort_keys=True)
         self._patience_seconds = patience_seconds
         self._clock = clock
@@ -142,10 +141,8 @@ class Asking:
 
     async def _answer(self, model: str, ask: Ask) -> str | None:
         try:
-            if ask.text:
-                return _sum(await self._chat.token_logprobs(model, ask.text))
-            if ask.expected is not None:
-                return await self._measure(model, ask.messages, ask.expected)
+            if not ask.messages:
+                return await self._measure(model, ask)
             turn = ChatTurn(
                 model=model,
                 messages=tuple(ChatMessage(role=turn.role, content=turn.content) for turn in ask.messages),
@@ -157,13 +154,9 @@ class Asking:
         except InvalidRequest:
             return None
 
-    async def _measure(self, model: str, messages: Sequence[Turn], expected: str) -> str:
-        """Sum of the log-probabilities of the answer's tokens and their number, as JSON."""
-        turns = [*messages, Turn(role="assistant", content=expected, trained=True)]
-        row = await asyncio.to_thread(self._renderer.training_row, turns)
-        logprobs = await self._chat.token_logprobs(model, row.token_ids)
-        return _sum([value for value, counts in zip(logprobs, row.trained[1:], strict=True) if counts])
-
-
-def _sum(logprobs: Sequence[float]) -> str:
-    return json.dumps([sum(logprobs), len(logprobs)])
+    async def _measure(self, model: str, ask: Ask) -> str | None:
+        """Sum of the log-probabilities of the places and their number, as JSON."""
+        if not ask.places:
+            return None
+        logprobs = await self._chat.token_logprobs(model, ask.text, ask.places)
+        return json.dumps([sum(logprobs), len(logprobs)])

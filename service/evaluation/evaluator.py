@@ -7,7 +7,7 @@ one, which goes on with the answers that are there.
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -16,25 +16,18 @@ import structlog
 
 from service.changes import Changes
 from service.errors import HotloraError, NotFound, WrongState
-from service.evaluation import general_skill
 from service.evaluation.asking import Ask, Asked, Asking, EngineAwayError
-from service.evaluation.held_out import HeldOut, Question, Source, held_out
+from service.evaluation.held_out import HeldOut, Source, held_out
+from service.evaluation.questionnaire import Questionnaire, Said, questionnaire
 from service.evaluation.report import Answers, Report, make_report
-from service.registry import EvaluationRow, Registry
+from service.registry import EvaluationRow, JobRow, Registry, VersionRow
 from service.serving import Chat, Served
-from trainer.config import BaseModel
-from trainer.records import Kind, RecordsError, Turn
-from trainer.rendering import Renderer, RenderingError
+from trainer.config import BaseModel, Technique
+from trainer.records import Kind, RecordsError
+from trainer.rendering import Renderer
 from trainer.rows import DataError
-from trainer.scoring import Task
 
 _log = structlog.get_logger(__name__)
-
-_MAX_ANSWER_TOKENS = 512
-"""Of an answer; a longer one says nothing new about a model and holds others up."""
-_ANSWER_ROOM = 32
-"""Answers may be this much longer than the longest expected one, and lengths are rounded up to a multiple of
-it: a base's answers are then good for many selections of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,24 +181,29 @@ class Evaluator:
     async def _evaluate(self, row: EvaluationRow, progress: Progress) -> Report:
         version = await self._version(row)
         held = await self._held_out(row)
-        asks = await asyncio.to_thread(self._asks, held)
-        progress.total = 2 * sum(map(len, asks))
+        asks = await asyncio.to_thread(
+            questionnaire,
+            held,
+            self._renderer,
+            context_length=self._context_length,
+            costly_places=version.technique is Technique.PROMPT_TUNING,
+        )
+        progress.total = 2 * asks.size
         base = await self._answers(Asked(model=self._base.name, weights=self._base.revision), asks, progress)
-        adapter = await self._answers(version, asks, progress)
+        adapter = await self._answers(Asked(model=version.model, weights=version.digest), asks, progress)
         try:
             report = await asyncio.to_thread(_report, held, base, adapter)
         except ValueError as error:
             raise _FailedError("OTHER_TASK", f"the rows do not fit the dataset's task: {error}") from error
         # A base is asked once for all its versions; nobody asks a version the same again.
-        await self._registry.answers.forget(version.weights)
+        await self._registry.answers.forget(version.digest)
         return report
 
-    async def _version(self, row: EvaluationRow) -> Asked:
+    async def _version(self, row: EvaluationRow) -> VersionRow:
         try:
-            version = await self._registry.get_version(row.adapter_id, row.number)
+            return await self._registry.get_version(row.adapter_id, row.number)
         except NotFound as error:
             raise _FailedError("VERSION_NOT_SERVED", error.message) from error
-        return Asked(model=version.model, weights=version.digest)
 
     async def _held_out(self, row: EvaluationRow) -> HeldOut:
         try:
@@ -219,7 +217,7 @@ class Evaluator:
                 other_path=None if row.from_validation_split else self._path(row.dataset_id),
                 task=asked.task or trained_on.task,
                 plain_text=asked.kind is Kind.TEXT,
-                max_length=min(job.hyperparameters.max_sequence_length, self._context_length),
+                max_length=self._longest_row(job),
             )
             limit = self._limits.rows or Limits.rows
             return await asyncio.to_thread(held_out, source, limit, self._renderer)
@@ -228,43 +226,26 @@ class Evaluator:
         except (RecordsError, DataError) as error:
             raise _FailedError("DATASET_GONE", f"a dataset that it needs cannot be read: {error}") from error
 
+    def _longest_row(self, job: JobRow) -> int:
+        """Tokens that training cuts texts to."""
+        settings = job.hyperparameters
+        front = settings.virtual_tokens if job.technique is Technique.PROMPT_TUNING else 0
+        return min(settings.max_sequence_length, self._context_length - front)
+
     def _path(self, dataset_id: str) -> Path:
         return self._datasets_dir / f"{dataset_id}.jsonl"
 
-    def _asks(self, held: HeldOut) -> list[list[Ask]]:
-        """What to ask: free, constrained, how probable the right answer is, general questions."""
-        longest = max((self._answer_tokens(question) for question in held.questions), default=0)
-        room = -(-longest // _ANSWER_ROOM) * _ANSWER_ROOM + _ANSWER_ROOM
-        limit = min(room, _MAX_ANSWER_TOKENS)
-        free = [Ask(messages=question.prompt, max_tokens=limit) for question in held.questions]
-        constrained = [
-            Ask(messages=question.prompt, max_tokens=limit, choices=held.labels)
-            for question in held.questions
-            if held.labels
-        ]
-        measured = [
-            Ask(messages=question.prompt, max_tokens=1, expected=question.expected)
-            for question in held.questions
-            if held.task is Task.GENERATION
-        ] + [Ask(messages=(), max_tokens=1, text=piece.token_ids) for piece in held.pieces]
-        general = [
-            Ask(messages=(Turn(role="user", content=item.question),), max_tokens=general_skill.MAX_TOKENS)
-            for item in general_skill.ITEMS
-        ]
-        return [free, constrained, measured, general]
+    async def _answers(self, who: Asked, asks: Questionnaire, progress: Progress) -> Said:
+        async def ask(part: Sequence[Ask]) -> tuple[str | None, ...]:
+            return await self._asking.ask(who, part, progress.advance)
 
-    def _answer_tokens(self, question: Question) -> int:
-        turns = [*question.prompt, Turn(role="assistant", content=question.expected, trained=True)]
         try:
-            return sum(self._renderer.training_row(turns).trained)
-        except RenderingError:
-            return 0  # the engine will not be asked either: the chat renders alike
-
-    async def _answers(
-        self, who: Asked, asks: list[list[Ask]], progress: Progress
-    ) -> list[tuple[str | None, ...]]:
-        try:
-            return [await self._asking.ask(who, part, progress.advance) for part in asks]
+            return Said(
+                free=await ask(asks.free),
+                constrained=await ask(asks.constrained),
+                measured=await ask(asks.measured),
+                general=await ask(asks.general),
+            )
         except EngineAwayError as error:
             raise _FailedError(
                 "ENGINE_AWAY",
@@ -275,19 +256,15 @@ class Evaluator:
             raise _FailedError("VERSION_NOT_SERVED", error.message) from error
 
 
-def _report(
-    held: HeldOut, base: list[tuple[str | None, ...]], adapter: list[tuple[str | None, ...]]
-) -> Report:
-    """Over the questions that both models answered in every way.
-
-    How probable a text is cannot be told of every model, nor of a text beyond the context: the perplexity is
-    over what was told of both.
-    """
+def _report(held: HeldOut, base: Said, adapter: Said) -> Report:
+    """Over the questions that both models answered in every way; the perplexity over what both told."""
     rows = len(held.questions) + len(held.pieces)
-    answered = [part for part in (*base[:2], *adapter[:2]) if part]
+    answered = [part for said in (base, adapter) for part in (said.free, said.constrained) if part]
     kept = [index for index in range(rows) if all(part[index] is not None for part in answered)]
     measured = [
-        index for index in kept if base[2] and base[2][index] is not None and adapter[2][index] is not None
+        index
+        for index in kept
+        if base.measured and base.measured[index] is not None and adapter.measured[index] is not None
     ]
     if held.pieces:
         kept = measured
@@ -302,15 +279,13 @@ def _report(
     )
 
 
-def _of_model(parts: list[tuple[str | None, ...]], kept: list[int], measured: list[int]) -> Answers:
-    free, constrained, logprobs, general = parts
-
+def _of_model(said: Said, kept: list[int], measured: list[int]) -> Answers:
     def chosen(part: tuple[str | None, ...], indices: list[int]) -> tuple[str, ...]:
         return tuple(part[index] or "" for index in indices) if part else ()
 
     return Answers(
-        free=chosen(free, kept),
-        constrained=chosen(constrained, kept),
-        logprobs=tuple((total, count) for total, count in map(json.loads, chosen(logprobs, measured))),
-        general=tuple(answer or "" for answer in general),
+        free=chosen(said.free, kept),
+        constrained=chosen(said.constrained, kept),
+        logprobs=tuple((total, count) for total, count in map(json.loads, chosen(said.measured, measured))),
+        general=tuple(answer or "" for answer in said.general),
     )

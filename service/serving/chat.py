@@ -123,19 +123,18 @@ class Chat:
                 async for delta in answer:
                     yield delta
 
-    async def token_logprobs(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
-        """Log-probability (nats) of each token but the first, given those before it, under `model`.
+    async def token_logprobs(
+        self, model: str, token_ids: Sequence[int], places: Sequence[int]
+    ) -> tuple[float, ...]:
+        """Log-probability (nats) of `token_ids[place + 1]`, given those before it, under `model`, for each of
+        `places`. Of a prompt-tuned version each place costs a request.
 
-        Raises as `stream`, and InvalidRequest for a prompt-tuned version: the engine tells these figures of
-        token ids only.
+        Raises as `stream`.
         """
         name, route = await self._find(model)
-        if route.prefix is not None:
-            description = f"{name} is prompt-tuned: the engine does not tell how probable whole texts are"
-            raise InvalidRequest([FieldViolation(field="model", description=description)])
         with self._served.answering(name):
             try:
-                return await route.logprobs(token_ids)
+                return await route.logprobs(token_ids, places)
             except EngineRefused as error:
                 raise _meaning(error, name) from error
 

@@ -70,18 +70,20 @@ class Route:
         most = min(_MEASURED_PLACES, tokens - 1)
         return [(index + 1) * (tokens - 1) // most - 1 for index in range(most)]
 
-    async def logprobs(self, token_ids: Sequence[int]) -> tuple[float, ...]:
-        """Log-probabilities (nats) of `token_ids[place + 1]` given those before it, for each of `places`.
+    async def logprobs(
+        self, token_ids: Sequence[int], places: Sequence[int] | None = None
+    ) -> tuple[float, ...]:
+        """Log-probabilities (nats) of `token_ids[place + 1]` given those before it, for each of `places`;
+        None: those that the method of that name gives.
 
         Raises as `EngineClient.prompt_logprobs`.
         """
+        wanted = self.places(len(token_ids)) if places is None else places
         if self.prefix is None:
-            return await self.client.prompt_logprobs(model=self.name, token_ids=token_ids)
+            every = await self.client.prompt_logprobs(model=self.name, token_ids=token_ids)
+            return tuple(every[place] for place in wanted)
         found = await asyncio.gather(
-            *(
-                self._next_logprob(token_ids[: place + 1], token_ids[place + 1])
-                for place in self.places(len(token_ids))
-            )
+            *(self._next_logprob(token_ids[: place + 1], token_ids[place + 1]) for place in wanted)
         )
         return tuple(found)
 

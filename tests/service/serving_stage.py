@@ -30,8 +30,8 @@ from trainer.events import Published
 from trainer.rendering import Renderer
 
 MODEL = BaseModel(name=BASE, path=Path("/models/base"), revision="sha256:base")
-EMBEDDINGS = tuple(struct.pack("<2f", token, 0.5) for token in range(128))
-"""Rows of the base's embedding matrix: 128 tokens, hidden size 2."""
+EMBEDDINGS = tuple(struct.pack("<2f", token, 0.5) for token in range(260))
+"""Rows of the base's embedding matrix: tokens for all bytes and a few more, hidden size 2."""
 CANARY_TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
 OUTCOMES = frozenset({VersionState.ACTIVE, VersionState.FAILED, VersionState.RETIRED})
 

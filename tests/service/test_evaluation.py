@@ -21,7 +21,7 @@ from tests.service.registry_stage import dataset
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import MODEL
 from tests.tiny_renderer import tiny_renderer
-from trainer.config import Hyperparameters, Task
+from trainer.config import Hyperparameters, Task, Technique
 from trainer.records import Kind as RecordKind
 from trainer.rendering import Renderer
 from trainer.rows import split_validation
@@ -99,6 +99,10 @@ class Stage:
         assert (await self.serving.outcome(row)).state == VersionState.ACTIVE
         await self.serving.is_served(row)
         return row
+
+    def write_texts(self, dataset_id: str, texts: list[str]) -> None:
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (self.datasets_dir / f"{dataset_id}.jsonl").write_text(lines)
 
     async def ended(self, evaluation_id: str) -> EvaluationRow:
         evaluations = self.serving.registry.evaluations
@@ -291,20 +295,19 @@ async def test_generation_is_judged_with_perplexity_too(stage: Stage) -> None:
     assert min(figures(report)["perplexity"]) > 1
 
 
-async def test_answers_beyond_the_context_are_judged_but_have_no_perplexity(stage: Stage) -> None:
+async def test_answers_beyond_the_context_have_the_perplexity_of_what_fits_into_it(stage: Stage) -> None:
     rows = [(f"Tell me story {number}.", f"Story {number}: " + "and then " * 250) for number in range(40)]
     write_rows(stage.datasets_dir / "rows.jsonl", rows)
     await stage.active()
     async with stage.evaluating():
         report = await stage.report("support-1")
 
-    assert list(figures(report)) == ["chrf", "rouge_l"]
+    assert list(figures(report)) == ["chrf", "rouge_l", "perplexity"]
     assert (report.rows, report.refused_rows) == (4, 0)
 
 
 async def test_of_plain_texts_only_the_perplexity_is_told(stage: Stage) -> None:
-    lines = (json.dumps({"text": f"A plain text, number {number}, of some words."}) for number in range(30))
-    (stage.datasets_dir / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    stage.write_texts("texts", [f"A plain text, number {number}, of some words." for number in range(30)])
     row = replace(dataset("texts"), kind=RecordKind.TEXT)
     await stage.serving.registry.create_dataset(row)
     await stage.active()
@@ -316,6 +319,45 @@ async def test_of_plain_texts_only_the_perplexity_is_told(stage: Stage) -> None:
     assert list(figures(report)) == ["perplexity"]
     assert (report.rows, report.held_out_rows) == (20, 30)
     assert stage.questions("support@1") == []
+
+
+async def test_pieces_of_texts_that_fill_the_context_are_measured_too(stage: Stage) -> None:
+    long = "".join(f"{number} and so on, " for number in range(1000))
+    stage.write_texts("long", [long] * 2)
+    await stage.serving.registry.create_dataset(replace(dataset("long"), kind=RecordKind.TEXT))
+    await stage.active()
+    await stage.serving.registry.evaluations.create(
+        NewEvaluation(adapter_id="support", number=1, dataset_id="long")
+    )
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    pieces = 2 * -(-len(long) // (2048 - 1))
+    assert (report.rows, report.held_out_rows, report.refused_rows) == (pieces, pieces, 0)
+    assert list(figures(report)) == ["perplexity"]
+
+
+async def test_a_prompt_tuned_version_has_a_perplexity_over_a_few_tokens_of_each_row(stage: Stage) -> None:
+    stage.write_texts("texts", [f"A plain text, number {number}, of some words." for number in range(30)])
+    serving = stage.serving
+    serving.double.respond = None  # it cannot read the prompts, which are embeddings
+    await serving.registry.create_dataset(replace(dataset("texts"), kind=RecordKind.TEXT))
+    digest = serving_stage.write_prompt(serving.artifacts_dir, 1)
+    tuned = await serving_stage.register(serving.registry, digest, rank=0, technique=Technique.PROMPT_TUNING)
+    await serving.outcome(tuned)
+    await serving.is_served(tuned)
+    await serving.registry.evaluations.create(
+        NewEvaluation(adapter_id="support", number=1, dataset_id="texts")
+    )
+    asked = serving.double.calls["/v1/completions"]
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    base, adapter = figures(report)["perplexity"]
+    assert (report.rows, report.refused_rows) == (20, 0)
+    assert 1 < base < adapter, "virtual tokens make everything less probable in the double"
+    asked = serving.double.calls["/v1/completions"] - asked
+    assert asked == 20 * (1 + 8) + 2 * len(ITEMS), "the base tells all tokens at once, the version one by one"
 
 
 async def test_where_nothing_was_held_out_only_general_questions_are_asked(stage: Stage) -> None:
