@@ -1,10 +1,13 @@
 """The Compare tab: one input, two models, two streams that never wait for each other.
 
-Both sides hang on `.success` of the same first event: two listeners on one trigger would run one after the
-other in the browser, two successors run at once.
+Each side answers when its count of askings changes: two listeners on one trigger would run one after the
+other in the browser, those of two states run at once. What asks anew first cancels what still runs, by a
+listener of its own that is registered before: Gradio cancels only after the function of the same listener,
+and until then the old stream would write its history over the new question. While a cancelled answer takes
+its leave the browser skips a new one; so each end of an answer looks whether one was skipped.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +34,12 @@ class Side:
     model: gr.Dropdown
     chat: gr.Chatbot
     figures: gr.Markdown
+    askings: gr.State
+    """How often this side was asked; a change begins an answer."""
+    begun: gr.State
+    """The count of askings when the latest answer began."""
+    skipped: gr.State
+    """How often the browser skipped an answer; a change begins it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,10 @@ def _side(name: str) -> Side:
             feedback_options=None,
         )
         figures = gr.Markdown("", elem_id=f"{name}-figures", elem_classes=["figures"])
-    return Side(model=model, chat=chat, figures=figures)
+    counts = [gr.State(0) for _ in range(3)]
+    return Side(
+        model=model, chat=chat, figures=figures, askings=counts[0], begun=counts[1], skipped=counts[2]
+    )
 
 
 def _settings() -> Settings:
@@ -133,69 +145,88 @@ def _wire(
     send, stop, retry, clear = buttons
 
     async def stream(
-        model: str | None, history: type_history, *sampling: str | float | None
-    ) -> AsyncIterator[tuple[type_history, str]]:
+        askings: int, begun: int, model: str | None, history: type_history, *sampling: str | float | None
+    ) -> AsyncIterator[tuple[type_history, str, int]]:
         asked = up_to_question(history)
-        if not asked:
+        if not asked or askings == begun:
             return
-        yield asked, "waiting for the first token"
+        yield asked, "waiting for the first token", askings
         try:
             turns = answer(client(), model or "", asked, _sampling(*sampling))  # type: ignore[arg-type]
             async with aclosing(turns):
                 async for turn in turns:
-                    yield turn
+                    yield *turn, askings
         except (NotANumberError, HotloraError) as error:
-            yield asked, "no answer"
+            yield asked, "no answer", askings
             words = plain(error) if isinstance(error, HotloraError) else str(error)
             raise toast(words, seconds=10) from error
 
-    def run(after: Any, side: Side) -> Any:
-        return after.success(
+    def run(side: Side) -> Any:
+        answering = gr.on(
+            [side.askings.change, side.skipped.change],
             stream,
-            [side.model, side.chat, *settings.parts()],
-            [side.chat, side.figures],
+            [side.askings, side.begun, side.model, side.chat, *settings.parts()],
+            [side.chat, side.figures, side.begun],
             show_progress="hidden",
             api_visibility=PRIVATE,
         )
-
-    asked = gr.on(
-        [question.submit, send.click],
-        _ask,
-        [question, left.chat, right.chat],
-        [question, left.chat, right.chat],
-        show_progress="hidden",
-        api_visibility=PRIVATE,
-    )
-    again = retry.click(
-        _ask_again,
-        [left.chat, right.chat],
-        [left.chat, right.chat],
-        show_progress="hidden",
-        api_visibility=PRIVATE,
-    )
-    runs: list[Any] = [run(after, side) for after in (asked, again) for side in (left, right)]
-    for side in (left, right):
-        cut = side.chat.retry(
-            up_to_question, side.chat, side.chat, show_progress="hidden", api_visibility=PRIVATE
+        answering.then(
+            lambda askings, begun, skipped: gr.skip() if askings == begun else skipped + 1,
+            [side.askings, side.begun, side.skipped],
+            side.skipped,
+            show_progress="hidden",
+            api_visibility=PRIVATE,
         )
-        runs.append(run(cut, side))
-    figures = [left.figures, right.figures]
-    stop.click(_mark_stopped, figures, figures, cancels=runs, show_progress="hidden", api_visibility=PRIVATE)
-    clear.click(
-        lambda: ([], [], "", ""),
-        None,
-        [left.chat, right.chat, *figures],
-        cancels=runs,
+        return answering
+
+    runs = {side: run(side) for side in (left, right)}
+    chats, figures = [left.chat, right.chat], [left.figures, right.figures]
+    askings = [left.askings, right.askings]
+    # What was sent, and how often: the same question twice is a change as well. An empty one changes nothing,
+    # and so leaves a running answer alone.
+    sent = gr.State(("", 0))
+    gr.on(
+        [question.submit, send.click],
+        _send,
+        [question, sent],
+        [question, sent],
         show_progress="hidden",
         api_visibility=PRIVATE,
     )
+    everything = list(runs.values())
+    _stopping(sent.change, everything, _ask, [sent, *chats, *askings], [*chats, *askings])
+    _stopping(retry.click, everything, _ask_again, [*chats, *askings], [*chats, *askings])
+    for side in (left, right):
+        both = [side.chat, side.askings]
+        _stopping(side.chat.retry, [runs[side]], _ask_side_again, both, both)
+    _stopping(stop.click, everything, _mark_stopped, figures, figures)
+    _stopping(clear.click, everything, lambda: ([], [], "", ""), [], [*chats, *figures])
 
 
-def _ask(question: str, left: type_history, right: type_history) -> tuple[str, type_history, type_history]:
+def _stopping(
+    trigger: Any,
+    runs: Sequence[Any],
+    then: Callable[..., Any],
+    inputs: Sequence[gr.components.Component],
+    outputs: Sequence[gr.components.Component],
+) -> None:
+    """Stop the answers of `runs` whenever `trigger` fires, and only then call `then`."""
+    gr.on(trigger, None, cancels=list(runs), api_visibility=PRIVATE)
+    gr.on(trigger, then, list(inputs), list(outputs), show_progress="hidden", api_visibility=PRIVATE)
+
+
+def _send(question: str, sent: tuple[str, int]) -> tuple[str, tuple[str, int]]:
     if not question.strip():
         raise toast("Type a question first.", seconds=5)
-    turn = Turn(role="user", content=question)
-    return "", [*_answered(left), turn], [*_answered(right), turn]
+    return "", (question, sent[1] + 1)
+
+
+type_asked = tuple[type_history, type_history, int, int]
+
+
+def _ask(sent: tuple[str, int], left: type_history, right: type_history, *askings: int) -> type_asked:
+    turn = Turn(role="user", content=sent[0])
+    return [*_answered(left), turn], [*_answered(right), turn], askings[0] + 1, askings[1] + 1
 
 
 def _answered(history: type_history) -> type_history:
@@ -203,10 +234,14 @@ def _answered(history: type_history) -> type_history:
     return history[:-1] if history and history[-1]["role"] == "user" else history
 
 
-def _ask_again(left: type_history, right: type_history) -> tuple[type_history, type_history]:
+def _ask_again(left: type_history, right: type_history, *askings: int) -> type_asked:
     if not up_to_question(left) and not up_to_question(right):
         raise toast("There is nothing to ask again yet.", seconds=5)
-    return up_to_question(left), up_to_question(right)
+    return up_to_question(left), up_to_question(right), askings[0] + 1, askings[1] + 1
+
+
+def _ask_side_again(history: type_history, askings: int) -> tuple[type_history, int]:
+    return up_to_question(history), askings + 1
 
 
 def _mark_stopped(left: str, right: str) -> tuple[str, str]:

@@ -60,6 +60,100 @@ def test_stop_ends_both_answers_at_the_service_and_keeps_what_was_said(page: Pag
         expect(page.locator(f"#{side}-chat")).to_contain_text("half an")
 
 
+def hold(stage: Stage, words: str) -> None:
+    """Both models say these words and then nothing until the test lets them."""
+    for name in (BASE, ADAPTER):
+        stage.parts[name] = Part(before=[words], after=[" and on"])
+
+
+def are_stopped(held: dict[str, Part]) -> bool:
+    """Whether the service's side of these answers ended before they were said."""
+    stopped = all(part.ended.wait(10) and not part.finished for part in held.values())
+    for part in held.values():
+        part.gate.set()
+    return stopped
+
+
+@pytest.mark.parametrize("press", ["Enter", "button"])
+def test_a_new_question_stops_answers_that_still_come_and_is_answered_after_them(
+    page: Page, stage: Stage, press: str
+) -> None:
+    hold(stage, "half")
+    ask(page, "First?")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    held = dict(stage.parts)
+    hold(stage, "quick")
+    for part in stage.parts.values():
+        part.gate.set()
+    if press == "Enter":
+        ask(page, "Second?")
+    else:
+        page.fill("#question textarea", "Second?")
+        page.click("button#send")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("quick and on")
+        expect(page.locator(f"#{side}-chat")).to_contain_text("Second?")
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    assert are_stopped(held)
+    said = [[message.content for message in request.messages] for request in stage.asked]
+    assert said == [["First?"]] * 2 + [["First?", "half", "Second?"]] * 2
+
+
+def test_nothing_sent_by_mistake_leaves_a_running_answer_alone(page: Page, stage: Stage) -> None:
+    hold(stage, "half")
+    ask(page, "First?")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    page.click("button#send")
+    expect(page.locator(".toast-body")).to_contain_text("Type a question first.")
+    for part in stage.parts.values():
+        part.gate.set()
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half and on")
+
+
+def test_retry_while_answers_come_stops_them_and_asks_anew(page: Page, stage: Stage) -> None:
+    hold(stage, "half")
+    ask(page, "First?")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    held = dict(stage.parts)
+    hold(stage, "anew")
+    page.click("button#retry")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("anew")
+        expect(page.locator(f"#{side}-chat")).not_to_contain_text("half")
+    assert are_stopped(held)
+
+
+def test_clear_while_answers_come_stops_them_and_leaves_nothing(page: Page, stage: Stage) -> None:
+    hold(stage, "half")
+    ask(page, "First?")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    held = dict(stage.parts)
+    page.click("button#clear")
+    assert are_stopped(held)
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).not_to_contain_text("First?")
+        expect(page.locator(f"#{side}-figures")).to_have_text("")
+
+
+def test_retry_of_one_side_leaves_the_other_sides_answer_running(page: Page, stage: Stage) -> None:
+    hold(stage, "half")
+    stage.parts[BASE].gate.set()
+    ask(page, "First?")
+    expect(page.locator("#left-chat")).to_contain_text("half and on")
+    expect(page.locator("#right-chat")).to_contain_text("half")
+    stage.parts[BASE].before = ["anew"]
+    page.locator("#left-chat").get_by_label("Retry").click()
+    expect(page.locator("#left-chat")).to_contain_text("anew and on")
+    assert not stage.parts[ADAPTER].ended.is_set()
+    stage.parts[ADAPTER].gate.set()
+    expect(page.locator("#right-chat")).to_contain_text("half and on")
+
+
 def test_one_sides_error_is_a_toast_in_plain_words_and_the_other_side_answers(
     page: Page, stage: Stage
 ) -> None:
