@@ -37,7 +37,7 @@ class Offer:
     base: str
     """The first base model's id; empty while nothing is known."""
     newest_active: str
-    """The most recently listed ACTIVE adapter version's id; empty when there is none."""
+    """Id of the version that was published last of those that answer; empty when there is none."""
     engine: str
     """One line on the engine."""
 
@@ -69,8 +69,9 @@ def label(model: Model) -> str:
 
 
 def _newest_active(models: Sequence[Model]) -> str:
-    active = [m.id for m in models if m.adapter_version and m.available]
-    return active[0] if active else ""
+    answering = (model for model in models if model.adapter_version and model.available)
+    newest = max(answering, key=lambda model: model.create_time.ToNanoseconds(), default=None)
+    return newest.id if newest else ""
 
 
 def _engine_line(engine: Engine) -> str:

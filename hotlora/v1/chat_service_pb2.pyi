@@ -1,4 +1,7 @@
+import datetime
+
 from hotlora.buf.validate import validate_pb2 as _validate_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from hotlora.v1 import adapter_service_pb2 as _adapter_service_pb2
 from hotlora.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
@@ -68,7 +71,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("id", "base_model", "adapter_version", "state", "available", "max_model_length", "serving")
+    __slots__ = ("id", "base_model", "adapter_version", "state", "available", "max_model_length", "serving", "create_time")
     class Serving(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SERVING_UNSPECIFIED: _ClassVar[Model.Serving]
@@ -88,6 +91,7 @@ class Model(_message.Message):
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LENGTH_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     id: str
     base_model: str
     adapter_version: str
@@ -95,7 +99,8 @@ class Model(_message.Message):
     available: bool
     max_model_length: int
     serving: Model.Serving
-    def __init__(self, id: _Optional[str] = ..., base_model: _Optional[str] = ..., adapter_version: _Optional[str] = ..., state: _Optional[_Union[_adapter_service_pb2.AdapterVersion.State, str]] = ..., available: _Optional[bool] = ..., max_model_length: _Optional[int] = ..., serving: _Optional[_Union[Model.Serving, str]] = ...) -> None: ...
+    create_time: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., base_model: _Optional[str] = ..., adapter_version: _Optional[str] = ..., state: _Optional[_Union[_adapter_service_pb2.AdapterVersion.State, str]] = ..., available: _Optional[bool] = ..., max_model_length: _Optional[int] = ..., serving: _Optional[_Union[Model.Serving, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Engine(_message.Message):
     __slots__ = ("state", "restarts", "message", "max_rank")

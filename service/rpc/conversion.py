@@ -239,6 +239,7 @@ def model_message(model: ServedModel) -> chat_pb.Model:
         available=model.available,
         max_model_length=model.max_model_length,
         serving=f"SERVING_{model.serving.value}",
+        create_time=None if row is None else timestamp(row.create_time),
     )
 
 

@@ -258,13 +258,7 @@ def base_and_adapter() -> list[Model]:
     """What ListModels says when one adapter is ready and another one failed."""
     return [
         Model(id=BASE, base_model=BASE, available=True),
-        Model(
-            id=ADAPTER,
-            base_model=BASE,
-            adapter_version="adapters/support/versions/1",
-            state=AdapterVersion.STATE_ACTIVE,
-            available=True,
-        ),
+        adapter(ADAPTER, 100),
         Model(
             id="broken@1",
             base_model=BASE,
@@ -272,6 +266,19 @@ def base_and_adapter() -> list[Model]:
             state=AdapterVersion.STATE_FAILED,
         ),
     ]
+
+
+def adapter(model_id: str, seconds: int) -> Model:
+    """What ListModels says of a version that answers, published that long after the epoch."""
+    name, number = model_id.split("@")
+    return Model(
+        id=model_id,
+        base_model=BASE,
+        adapter_version=f"adapters/{name}/versions/{number}",
+        state=AdapterVersion.STATE_ACTIVE,
+        available=True,
+        create_time=Timestamp(seconds=seconds),
+    )
 
 
 @contextmanager

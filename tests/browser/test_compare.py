@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.stage import ADAPTER, BASE, Part, Stage
+from tests.browser.stage import ADAPTER, BASE, Part, Stage, adapter
 
 pytestmark = pytest.mark.browser
 
@@ -209,6 +209,16 @@ def test_the_pickers_show_every_model_with_its_state(page: Page, stage: Stage) -
     expect(page.locator("#right-model input")).to_have_value(f"{ADAPTER} · active")
     page.click("#right-model input")
     expect(page.locator("ul[role=listbox]")).to_contain_text("broken@1 · failed")
+
+
+def test_the_newest_adapter_is_picked_whatever_its_name(browser: Browser, stage: Stage, url: str) -> None:
+    ages = {"ancient@1": 100, "new@2": 300, "new@1": 200}
+    stage.models = [*stage.models[:1], *(adapter(name, seconds) for name, seconds in ages.items())]
+    context = browser.new_context()
+    visitor = context.new_page()
+    visitor.goto(url, wait_until="domcontentloaded")
+    expect(visitor.locator("#right-model input")).to_have_value("new@2 · active")
+    context.close()
 
 
 def test_an_empty_question_is_refused_at_the_page(page: Page, stage: Stage) -> None:

@@ -77,6 +77,11 @@ async def test_models_are_listed_with_their_states_and_the_engine_behind_them(st
     assert base.state == adapters_pb.AdapterVersion.STATE_UNSPECIFIED
     assert (adapter.id, adapter.adapter_version) == ("support@1", "adapters/support/versions/1")
     assert adapter.state == adapters_pb.AdapterVersion.STATE_PENDING
+    assert not base.HasField("create_time")
+    published = await stage.adapters.GetAdapterVersion(
+        adapters_pb.GetAdapterVersionRequest(name=adapter.adapter_version)
+    )
+    assert adapter.create_time == published.create_time
     assert listed.engine == pb.Engine(
         state=pb.Engine.STATE_STARTING, restarts=3, message="It restarts.", max_rank=32
     )
