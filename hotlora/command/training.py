@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from hotlora import errors
+from hotlora.calls import UPLOAD_LIMIT_BYTES
 from hotlora.client import Client
 from hotlora.command import job_display, names, output
 from hotlora.command.failing import ExitCode
@@ -154,7 +155,8 @@ def upload(
     Without an id, one is derived from the file; a dataset that has the same bytes under it is used as it is.
     """
     size_bytes = path.stat().st_size
-    digest = "" if dataset_id or not size_bytes else _sha256(path)
+    # A file that will be refused by its size is not read: 2 GiB would take seconds.
+    digest = _sha256(path) if not dataset_id and 0 < size_bytes <= UPLOAD_LIMIT_BYTES else ""
     identifier = dataset_id or (derived_id(path, digest) if digest else "")
     quiet = console is None or not console.is_terminal
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
