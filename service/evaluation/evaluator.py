@@ -17,10 +17,10 @@ import structlog
 from service.changes import Changes
 from service.errors import HotloraError, NotFound, WrongState
 from service.evaluation.asking import Ask, Asked, Asking, EngineAwayError
-from service.evaluation.held_out import HeldOut, Source, held_out
+from service.evaluation.held_out import HeldOut, Source, Training, held_out
 from service.evaluation.questionnaire import Questionnaire, Said, questionnaire
 from service.evaluation.report import Answers, Report, make_report
-from service.registry import EvaluationRow, JobRow, Registry, VersionRow
+from service.registry import DatasetRow, EvaluationRow, JobRow, Registry, VersionRow
 from service.serving import Chat, Served
 from trainer.config import BaseModel, Technique
 from trainer.records import Kind, RecordsError
@@ -207,30 +207,35 @@ class Evaluator:
 
     async def _held_out(self, row: EvaluationRow) -> HeldOut:
         try:
-            job = await self._registry.get_job(row.job_id)
-            trained_on = await self._registry.get_dataset(job.dataset_id)
+            lineage = await self._registry.lineage(row.job_id)
+            trained_on = [await self._registry.get_dataset(job.dataset_id) for job in lineage]
             asked = await self._registry.get_dataset(row.dataset_id)
             source = Source(
-                training_path=self._path(job.dataset_id),
-                validation_fraction=job.hyperparameters.validation_fraction,
-                seed=job.hyperparameters.seed,
+                trainings=tuple(map(self._training, lineage, trained_on)),
                 other_path=None if row.from_validation_split else self._path(row.dataset_id),
-                task=asked.task or trained_on.task,
+                task=asked.task or trained_on[0].task,
                 plain_text=asked.kind is Kind.TEXT,
-                max_length=self._longest_row(job),
             )
             limit = self._limits.rows or Limits.rows
             return await asyncio.to_thread(held_out, source, limit, self._renderer)
         except (NotFound, OSError) as error:
-            raise _FailedError("DATASET_GONE", "a dataset that it needs was deleted") from error
+            raise _FailedError(
+                "DATASET_GONE",
+                "a dataset that it needs was deleted: the one to ask, or one that was trained on",
+            ) from error
         except (RecordsError, DataError) as error:
             raise _FailedError("DATASET_GONE", f"a dataset that it needs cannot be read: {error}") from error
 
-    def _longest_row(self, job: JobRow) -> int:
-        """Tokens that training cuts texts to."""
+    def _training(self, job: JobRow, dataset: DatasetRow) -> Training:
         settings = job.hyperparameters
         front = settings.virtual_tokens if job.technique is Technique.PROMPT_TUNING else 0
-        return min(settings.max_sequence_length, self._context_length - front)
+        return Training(
+            path=self._path(dataset.id),
+            validation_fraction=settings.validation_fraction,
+            seed=settings.seed,
+            plain_text=dataset.kind is Kind.TEXT,
+            max_length=min(settings.max_sequence_length, self._context_length - front),
+        )
 
     def _path(self, dataset_id: str) -> Path:
         return self._datasets_dir / f"{dataset_id}.jsonl"

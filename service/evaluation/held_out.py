@@ -1,7 +1,7 @@
 """Which rows an evaluation asks: those that training set aside, or a dataset of its own without seen prompts.
 
-Reads files line by line, twice: a dataset may be larger than the memory. Blocks; meant for a thread. Knows
-nothing of models, engines or the registry.
+Reads files line by line, several times: a dataset may be larger than the memory. Blocks; meant for a thread.
+Knows nothing of models, engines or the registry.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from service.evaluation.passages import Passages
 from trainer.records import (
     AnyRecord,
     LineProblem,
@@ -67,20 +68,34 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training on a file, of which it set a part aside."""
+
+    path: Path
+    validation_fraction: float
+    seed: int
+    plain_text: bool = False
+    max_length: int = 2048
+    """Tokens that texts were cut to."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where rows come from."""
 
-    training_path: Path
-    validation_fraction: float
-    seed: int
+    trainings: tuple[Training, ...]
+    """The version's own, then those of the versions that it started from, one of another."""
     other_path: Path | None = None
     """A dataset of its own; None means what the validation split sets aside."""
     task: Task | None = None
     """None: told from the rows."""
     plain_text: bool = False
-    """Whether the rows to ask are texts; then they are cut into the pieces that training cuts them into."""
-    max_length: int = 2048
-    """Tokens of the longest piece."""
+    """Whether the rows to ask are texts; then they are cut as the version's own training cuts them."""
+
+    @property
+    def own(self) -> Training:
+        """The version's own training."""
+        return self.trainings[0]
 
 
 def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:
@@ -92,14 +107,13 @@ def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:
 
 
 def _pieces(source: Source, limit: int, renderer: Renderer) -> HeldOut:
-    rows = load_rows(source.other_path or source.training_path, renderer, max_length=source.max_length)
+    own = source.own
+    rows = load_rows(source.other_path or own.path, renderer, max_length=own.max_length)
     if source.other_path is None:
-        training, rows = split_validation(rows, source.validation_fraction, source.seed)
-        trained_on = {row.token_ids for row in training}
-    else:
-        trained_on = set()
-    unseen = [row for row in rows if row.token_ids not in trained_on]
-    chosen = random.Random(f"evaluation {source.seed}").sample(unseen, min(limit, len(unseen)))
+        _, rows = split_validation(rows, own.validation_fraction, own.seed)
+    trained_on = Passages(_trained_pieces(source.trainings, renderer))
+    unseen = [row for row in rows if not trained_on.mostly_in(row.token_ids)]
+    chosen = random.Random(f"evaluation {own.seed}").sample(unseen, min(limit, len(unseen)))
     return HeldOut(
         questions=(),
         pieces=tuple(Piece(token_ids=row.token_ids) for row in chosen),
@@ -110,18 +124,25 @@ def _pieces(source: Source, limit: int, renderer: Renderer) -> HeldOut:
     )
 
 
+def _trained_pieces(trainings: Sequence[Training], renderer: Renderer) -> Iterator[Sequence[int]]:
+    for training in trainings:
+        if training.plain_text:
+            rows = load_rows(training.path, renderer, max_length=training.max_length)
+            trained, _ = split_validation(rows, training.validation_fraction, training.seed)
+            yield from (row.token_ids for row in trained)
+
+
 def _asked(source: Source, limit: int) -> HeldOut:
-    digests = [_digest(question) for question in _questions(source.training_path)]
-    training, candidates = split_validation(range(len(digests)), source.validation_fraction, source.seed)
-    trained_on = {digests[index] for index in training}
-    path = source.other_path or source.training_path
-    if source.other_path is not None:
-        digests = [_digest(question) for question in _questions(path)]
-        candidates = list(range(len(digests)))
+    own, path = source.own, source.other_path or source.own.path
+    digests = [_digest(question) for question in _questions(path)]
+    candidates = list(range(len(digests)))
+    if source.other_path is None:
+        _, candidates = split_validation(candidates, own.validation_fraction, own.seed)
+    trained_on = _trained_prompts(source.trainings)
     unseen = [index for index in candidates if digests[index] not in trained_on]
-    chosen = set(random.Random(f"evaluation {source.seed}").sample(unseen, min(limit, len(unseen))))
+    chosen = set(random.Random(f"evaluation {own.seed}").sample(unseen, min(limit, len(unseen))))
     questions = tuple(question for index, question in enumerate(_questions(path)) if index in chosen)
-    examples = [*_first(source.training_path, _INFERRED_FROM), *questions]
+    examples = [*_first(own.path, _INFERRED_FROM), *questions]
     task = source.task or infer_task(
         [_text(one.prompt) for one in examples], [one.expected for one in examples]
     )
@@ -132,6 +153,15 @@ def _asked(source: Source, limit: int) -> HeldOut:
         task=task,
         labels=_labels(examples) if task is Task.CLASSIFICATION else (),
     )
+
+
+def _trained_prompts(trainings: Sequence[Training]) -> set[bytes]:
+    found: set[bytes] = set()
+    for training in trainings:
+        digests = [_digest(question) for question in _questions(training.path)]
+        trained, _ = split_validation(digests, training.validation_fraction, training.seed)
+        found.update(trained)
+    return found
 
 
 def _labels(examples: Sequence[Question]) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def make_report(
     losses = sum(one > other for one, other in credits)
     rows = len(questions) or len(base.logprobs)
     return Report(
-        summary=_summary(rows, figures, wins, losses, skill),
+        summary=_summary(rows, held.seen, figures, wins, losses, skill),
         task=held.task,
         rows=rows,
         held_out_rows=held.available,
@@ -273,8 +273,12 @@ def _general_skill(base: Sequence[str], adapter: Sequence[str]) -> tuple[General
     )
 
 
-def _summary(rows: int, figures: Sequence[Figure], wins: int, losses: int, skill: GeneralSkill) -> str:
+def _summary(
+    rows: int, seen: int, figures: Sequence[Figure], wins: int, losses: int, skill: GeneralSkill
+) -> str:
     general = f"general skill {skill.base_right} to {skill.adapter_right} of {skill.items}"
+    if not rows and seen:
+        return f"All {seen} rows had been trained on, so only general questions were asked: {general}."
     if not rows:
         return f"No rows were held out, so only general questions were asked: {general}."
     figure = figures[0]

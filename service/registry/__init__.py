@@ -167,6 +167,12 @@ class Registry:
         async with self._database.read() as connection:
             return await jobs.get(connection, job_id)
 
+    async def lineage(self, job_id: str) -> tuple[JobRow, ...]:
+        """The job, the one that made the version it started from, and so on, deleted adapters' too. Raises
+        NotFound."""
+        async with self._database.read() as connection:
+            return await jobs.lineage(connection, job_id)
+
     async def list_jobs(
         self,
         *,

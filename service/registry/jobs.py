@@ -18,6 +18,7 @@ from service.registry import adapters, cursors, datasets, events, versions
 from service.registry.rows import EventBody, EventRow, JobRow, Page, ProgressEvent, StateChanged, VersionRow
 from service.registry.states import JOB_ENDED, JOB_OWNED, JobState, before
 from service.registry.tables import jobs
+from service.registry.tables import versions as _versions
 from trainer import events as trainer_events
 from trainer.config import Hyperparameters, Metric, Objective, Technique
 
@@ -117,6 +118,18 @@ async def get(connection: AsyncConnection, job_id: str) -> JobRow:
     if row is None:
         raise NotFound("JOB_NOT_FOUND", f"there is no tuning job {job_id!r}")
     return _job(row)
+
+
+async def lineage(connection: AsyncConnection, job_id: str) -> tuple[JobRow, ...]:
+    found = [await get(connection, job_id)]
+    while (start := found[-1].start_version) is not None:
+        maker = await connection.execute(
+            select(_versions.c.job_id).where(
+                _versions.c.adapter_id == start[0], _versions.c.number == start[1]
+            )
+        )
+        found.append(await get(connection, maker.scalar_one()))
+    return tuple(found)
 
 
 async def listing(

@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from service.changes import Changes
 from service.engine import EngineClient, EngineState
 from service.engine.client import Limits
-from service.registry import Registry, VersionRow, VersionState
+from service.registry import NewJob, Registry, VersionRow, VersionState
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
 from service.settings import Settings
 from tests.doubles.arithmetic import logprobs
@@ -154,9 +154,10 @@ async def register(
     adapter_id: str = "support",
     rank: int = 4,
     technique: Technique = Technique.LORA,
+    asked: NewJob | None = None,
 ) -> VersionRow:
-    """Make the artifact the adapter's next version, PENDING, as a finished job does."""
-    await registry.create_job(replace(new_job(adapter_id=adapter_id), technique=technique))
+    """Make the artifact the adapter's next version, PENDING, as a finished job does; `asked` is that job."""
+    await registry.create_job(replace(asked or new_job(adapter_id=adapter_id), technique=technique))
     job = await registry.claim_next_job("test")
     assert job is not None
     published = Published(time=1.0, step=3, digest=digest, size_bytes=100, rank=rank)

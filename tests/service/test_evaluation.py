@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from service.registry import EvaluationRow, EvaluationState, NewEvaluation, Vers
 from service.registry.states import EVALUATION_ENDED
 from service.serving import Chat, ChatMessage, ChatTurn
 from tests.service import serving_stage
-from tests.service.registry_stage import dataset
+from tests.service.registry_stage import dataset, new_job
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import MODEL
 from tests.tiny_renderer import tiny_renderer
@@ -103,6 +104,20 @@ class Stage:
     def write_texts(self, dataset_id: str, texts: list[str]) -> None:
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (self.datasets_dir / f"{dataset_id}.jsonl").write_text(lines)
+
+    async def continued(self, number: int, *, dataset_id: str = "rows", **settings: float) -> VersionRow:
+        """The version that a training made of version `number`, with these hyperparameters."""
+        asked = new_job(dataset_id=dataset_id)
+        asked = replace(
+            asked,
+            start_version=("support", number),
+            hyperparameters=replace(asked.hyperparameters, **settings),  # type: ignore[arg-type]
+        )
+        digest = serving_stage.write_artifact(self.serving.artifacts_dir, b"weights after %d" % number)
+        row = await serving_stage.register(self.serving.registry, digest, asked=asked)
+        await self.serving.outcome(row)
+        await self.serving.is_served(row)
+        return row
 
     async def ended(self, evaluation_id: str) -> EvaluationRow:
         evaluations = self.serving.registry.evaluations
@@ -256,6 +271,44 @@ async def test_an_evaluation_dataset_is_asked_without_what_training_saw(stage: S
         await registry.evaluations.create(replace(asked, dataset_id="rows"))
     second = await registry.evaluations.create(NewEvaluation(adapter_id="support", number=1))
     assert (row.id, second.id) == ("support-1", "support-1.2")
+
+
+async def test_what_a_version_that_training_started_from_had_seen_is_not_asked(stage: Stage) -> None:
+    more = [(f"further {number} of {LABELS[number % 3]}", LABELS[number % 3]) for number in range(10)]
+    write_rows(stage.datasets_dir / "more.jsonl", more)
+    await stage.serving.registry.create_dataset(dataset("more"))
+    await stage.active()
+    await stage.continued(1, dataset_id="more", seed=3, validation_fraction=0.0)
+    await stage.continued(2, seed=7, validation_fraction=0.5)
+    async with stage.evaluating():
+        report = await stage.report("support-3")
+        new = NewEvaluation(adapter_id="support", number=3, dataset_id="more")
+        of_more = await stage.report((await stage.serving.registry.evaluations.create(new)).id)
+
+    _, aside = split_validation([text for text, _ in ROWS], 0.5, 7)
+    never_seen = {*aside} & {*ASIDE}
+    assert 0 < len(never_seen) < len(ASIDE)
+    assert {*stage.questions("support@3")} == never_seen
+    assert (report.held_out_rows, report.seen_rows) == (20, 20 - len(never_seen))
+    assert (of_more.rows, of_more.seen_rows) == (0, 10)
+    assert of_more.summary.startswith("All 10 rows had been trained on")
+
+
+async def test_texts_that_an_earlier_version_was_trained_on_are_not_measured_however_they_were_cut(
+    stage: Stage,
+) -> None:
+    drawn = random.Random(5)
+    stage.write_texts("texts", ["".join(drawn.choices("abcdefghijklmno ", k=1200)) for _ in range(20)])
+    await stage.serving.registry.create_dataset(replace(dataset("texts"), kind=RecordKind.TEXT))
+    await stage.active()
+    await stage.continued(1, dataset_id="texts", max_sequence_length=300)
+    await stage.continued(2, dataset_id="texts", seed=1, max_sequence_length=500, validation_fraction=0.5)
+    async with stage.evaluating():
+        report = await stage.report("support-3")
+
+    assert report.held_out_rows == 20 * 3 // 2
+    assert report.seen_rows > 0.8 * report.held_out_rows, "nine pieces in ten were trained on before"
+    assert list(figures(report)) == ["perplexity"]
 
 
 async def test_a_row_asks_for_its_last_trained_answer(stage: Stage) -> None:
