@@ -33,7 +33,7 @@ from service.rpc import Server
 from service.runner import COMMAND as TRAINER_COMMAND
 from service.runner import Runner
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
-from service.serving.servable import unservable
+from service.serving.servable import unservable, unservable_on
 from service.settings import Settings
 from trainer.base_model import linear_module_names
 from trainer.rendering import Renderer
@@ -113,7 +113,7 @@ async def serve(
             base_model=base.name,
             engine_max_rank=settings.engine_max_rank,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
-            unservable=await asyncio.to_thread(unservable, base.path, own_engines=settings.own_engines),
+            unservable=partial(unservable_on, engine, await asyncio.to_thread(unservable, base, settings)),
             planner=planner,
             local_files=LocalFiles(settings.dataset_roots),
             hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,

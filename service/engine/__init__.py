@@ -2,11 +2,12 @@
 
 from service.engine.attached import AttachedEngine
 from service.engine.client import EngineClient
-from service.engine.face import Engine, EngineState
+from service.engine.face import Abilities, Engine, EngineState
 from service.engine.supervisor import Supervisor
 from service.engine.wire import Chunk, EngineModel, EngineRefused, Sampling
 
 __all__ = [
+    "Abilities",
     "AttachedEngine",
     "Chunk",
     "Engine",

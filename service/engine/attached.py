@@ -13,7 +13,8 @@ import structlog
 
 from service.changes import Changes
 from service.engine.client import EngineClient
-from service.engine.face import EngineState
+from service.engine.command import model_width
+from service.engine.face import Abilities, EngineState
 from service.engine.wire import EngineModel, EngineRefused
 from service.errors import Unavailable
 from service.settings import Settings
@@ -65,6 +66,7 @@ class AttachedEngine:
         self._message = f"looking for the engine at {settings.engine_url}"
         self._generation = 0
         self._max_model_length = settings.engine_max_model_len
+        self._abilities = Abilities()
 
     @property
     def state(self) -> EngineState:
@@ -86,6 +88,10 @@ class AttachedEngine:
     def max_rank(self) -> int:
         """As set here: vLLM does not tell. Where it is too high there, loading is refused."""
         return self._settings.engine_max_rank
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._abilities
 
     @property
     def max_model_length(self) -> int:
@@ -118,14 +124,26 @@ class AttachedEngine:
                     return problem
                 if self._clock() - self._client.last_token_time > self._watch.probe_interval_seconds:
                     await self._client.produce_token(self._base.name)
+                vanished = (loaded_before & self._client.loaded) - {model.name for model in models}
+                is_new = self._state is not EngineState.READY or bool(vanished)
+                if is_new:
+                    self._abilities = await self._ask_abilities()
         except (Unavailable, EngineRefused, TimeoutError) as error:
             return str(error) or "no answer in time"
-        vanished = (loaded_before & self._client.loaded) - {model.name for model in models}
-        if self._state is not EngineState.READY or vanished:
+        if is_new:
             self._client.forget_loaded()
             self._generation += 1
             self._tell(EngineState.READY, f"the engine at {self._settings.engine_url} is ready")
         return None
+
+    async def _ask_abilities(self) -> Abilities:
+        """How it was started can only be seen by trying."""
+        width = await asyncio.to_thread(model_width, self._base)
+        return Abilities(
+            adapters=await self._client.takes_adapters(),
+            embeddings=width is None
+            or await self._client.takes_embeddings(model=self._base.name, width=width),
+        )
 
     def _misfit(self, models: tuple[EngineModel, ...]) -> str | None:
         bases = {model.name: model for model in models if model.base_model is None}

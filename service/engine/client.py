@@ -19,7 +19,7 @@ from typing import Final
 
 import aiohttp
 
-from service.engine.embeddings import PromptEmbeddings
+from service.engine.embeddings import Dtype, PromptEmbeddings
 from service.engine.sse import SseError, SseParser
 from service.engine.wire import (
     Answer,
@@ -181,6 +181,25 @@ class EngineClient:
         request = {"model": model, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
         await self._post("/v1/completions", request, self._limits.measure_seconds)
         self.last_token_time = self._clock()
+
+    async def takes_adapters(self) -> bool:
+        """Whether it loads adapters while it runs: where that is not allowed, it has no such route. Raises as
+        above."""
+        return await self._refusal("/v1/load_lora_adapter", {}) != HTTPStatus.NOT_FOUND
+
+    async def takes_embeddings(self, *, model: str, width: int) -> bool:
+        """Whether it answers a prompt of one embedding of `width` numbers. Raises as above."""
+        prompt = PromptEmbeddings(rows=bytes(2 * width), width=width, dtype=Dtype.BFLOAT16)
+        request = next_logprob_request(model, prompt, 0)
+        return await self._refusal("/v1/completions", request) != HTTPStatus.BAD_REQUEST
+
+    async def _refusal(self, path: str, request: Json) -> int | None:
+        """The status with which it refuses; None where it does not."""
+        try:
+            await self._post(path, request, self._limits.call_seconds)
+        except EngineRefused as error:
+            return error.status
+        return None
 
     async def stream(self, *, model: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Stream an answer. The last chunk, and only that, has a finish_reason.

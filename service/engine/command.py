@@ -6,11 +6,12 @@ Facts about vLLM 0.32 stand here and nowhere else. The process itself is `servic
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from service.engine.architectures import takes_adapters
 from service.jsonshape import mapping
 from service.machine import Gpu, gpu, has_native_bfloat16, main_memory
 from service.settings import Settings
@@ -29,6 +30,8 @@ _CPU_PROCESS_BYTES = 3 << 29
 """vLLM's two processes without weights and cache: 1.5 GiB."""
 _POSITIONS = ("max_position_embeddings", "n_positions")
 """What a config.json calls the number of positions; the GPT-2 family has a name of its own for it."""
+_WIDTHS = ("hidden_size", "n_embd")
+"""What it calls the numbers of an embedding."""
 
 
 class EngineCannotStartError(Exception):
@@ -81,12 +84,20 @@ def allowed_rank(rank: int) -> int:
 
 def model_length(settings: Settings, base: BaseModel) -> int:
     """Tokens of prompt and answer together: as set, but not more than the base model's positions."""
+    return min([settings.engine_max_model_len, *_numbers(base, _POSITIONS)])
+
+
+def model_width(base: BaseModel) -> int | None:
+    """Numbers of a token's embedding; None where the base model's files do not tell."""
+    return next(iter(_numbers(base, _WIDTHS)), None)
+
+
+def _numbers(base: BaseModel, names: Sequence[str]) -> list[int]:
     try:
         config = mapping(json.loads((base.path / "config.json").read_bytes()))
     except (OSError, ValueError, TypeError):
-        return settings.engine_max_model_len
-    named = [config.get(name) for name in _POSITIONS]
-    return min([settings.engine_max_model_len, *(each for each in named if isinstance(each, int))])
+        return []
+    return [value for name in names if isinstance(value := config.get(name), int)]
 
 
 def vllm_command(
@@ -100,15 +111,21 @@ def vllm_command(
     return EngineCommand(
         arguments=(
             *_common(settings, base, port, packages),
-            "--enable-lora",
             # For prompt-tuned versions; what goes into that field is composed by the service alone.
             "--enable-prompt-embeds",
-            *("--max-loras", str(settings.engine_max_loras)),
-            *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
-            *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
+            *(_for_adapters(settings) if takes_adapters(base.path) else ()),
             *_gpu_share(packages, settings.engine_gpu_memory_fraction),
         ),
         environment={**_without_ours(), **_environment(api_key, packages)},
+    )
+
+
+def _for_adapters(settings: Settings) -> tuple[str, ...]:
+    return (
+        "--enable-lora",
+        *("--max-loras", str(settings.engine_max_loras)),
+        *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
+        *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
     )
 
 

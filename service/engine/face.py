@@ -4,6 +4,7 @@ Two things wear this face: `Supervisor` (a child of ours) and `AttachedEngine` (
 versions are not known here.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -19,6 +20,16 @@ class EngineState(StrEnum):
     """It gave a token, and did not miss two health probes since."""
     DOWN = "DOWN"
     """It does not answer; a new try follows by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abilities:
+    """What an engine takes besides token ids for its base model. True also where nobody could look yet."""
+
+    adapters: bool = True
+    """Whether it loads LoRA adapters while it runs."""
+    embeddings: bool = True
+    """Whether it takes prompts as embeddings."""
 
 
 class Engine(Protocol):
@@ -43,6 +54,10 @@ class Engine(Protocol):
     @property
     def max_rank(self) -> int:
         """Highest adapter rank it serves."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it takes."""
 
     @property
     def max_model_length(self) -> int:

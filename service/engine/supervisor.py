@@ -17,6 +17,7 @@ from time import monotonic
 import structlog
 
 from service.changes import Changes
+from service.engine.architectures import takes_adapters
 from service.engine.client import EngineClient
 from service.engine.command import (
     EngineCannotStartError,
@@ -25,7 +26,7 @@ from service.engine.command import (
     model_length,
     vllm_command,
 )
-from service.engine.face import EngineState
+from service.engine.face import Abilities, EngineState
 from service.engine.process import EngineProcess, Spawner, spawn_leashed
 from service.engine.wire import EngineRefused, unavailable
 from service.errors import Unavailable
@@ -89,6 +90,7 @@ class Supervisor:
         self._clock = clock
         self._client: EngineClient | None = None
         self._max_model_length = model_length(settings, base)
+        self._abilities = Abilities(adapters=takes_adapters(base.path))
         self._backoff_seconds = self._health.first_backoff_seconds
         self._ready_since = math.inf
         self._state = EngineState.STARTING
@@ -116,6 +118,10 @@ class Supervisor:
     @property
     def max_rank(self) -> int:
         return allowed_rank(self._settings.engine_max_rank)
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._abilities
 
     @property
     def max_model_length(self) -> int:

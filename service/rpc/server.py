@@ -83,14 +83,15 @@ class Server:
         linear_modules: Sequence[str] = (),
         local_files: LocalFiles | None = None,
         hub: Hub | None = None,
-        unservable: Mapping[Technique, str] | None = None,
+        unservable: Callable[[], Mapping[Technique, str]] = dict,
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         """`parameters` are the base model's, 0 where its files do not tell. `engine_max_rank` counts while
         the engine's own highest rank is unknown. `linear_modules` are the names of the base model's linear
         layers; without them, only the trainer checks target modules. `unservable` says of techniques why
-        what they make could not be served. Without `local_files` and `hub`, datasets come by upload alone."""
+        what they make could not be served now. Without `local_files` and `hub`, datasets come by upload
+        alone."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -116,7 +117,7 @@ class Server:
             context_length=datasets.context_length,
             max_rank=lambda: engine.max_rank or engine_max_rank,
             linear_modules=linear_modules,
-            unservable=unservable or {},
+            unservable=unservable,
             parameters=parameters,
         )
         self._names: list[str] = []

@@ -38,11 +38,11 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         context_length: int,
         max_rank: Callable[[], int],
         linear_modules: Sequence[str],
-        unservable: Mapping[Technique, str],
+        unservable: Callable[[], Mapping[Technique, str]],
         parameters: int,
     ) -> None:
         """`context_length` is what is served, in tokens; `parameters` are the base's, 0 where they are not
-        known. `unservable` says of techniques why what they make could not be served."""
+        known. `unservable` says of techniques why what they make could not be served now."""
         self._registry = registry
         self._following = following
         self._disk = disk
@@ -176,8 +176,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
                     f"got {new.base_model[:60]!r}",
                 )
             )
-        if new.technique in self._unservable:
-            violations.append(FieldViolation(field="technique", description=self._unservable[new.technique]))
+        if (reason := self._unservable().get(new.technique)) is not None:
+            violations.append(FieldViolation(field="technique", description=reason))
         violations.extend(job_checks.contradicting_objective(new.objective, dataset))
         violations.extend(job_checks.without_effect(new.technique, new.objective, given))
         if start is not None:

@@ -1,21 +1,49 @@
-"""What no version of a technique could be served for here: told before anybody trains it. Blocks on disk."""
+"""What no version of a technique could be served for here: told before anybody trains it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from service.engine.command import EngineCannotStartError, Packages, own_engine_command
+from service.engine.face import Engine
 from service.serving.soft_prompts import EmbeddingTable, NoPlainEmbeddingsError
-from trainer.config import Technique
+from service.settings import Settings
+from trainer.config import BaseModel, Technique
 
 
-def unservable(base_path: Path, *, own_engines: int) -> Mapping[Technique, str]:
-    """Techniques that are refused, and why. `own_engines` is how many this service may start."""
+def unservable(
+    base: BaseModel, settings: Settings, *, packages: Packages | None = None
+) -> Mapping[Technique, str]:
+    """Techniques that are refused whatever the engine says, and why. `packages` None: those beside us. Blocks
+    on disk."""
     refused = {}
     try:
-        EmbeddingTable(base_path)
+        EmbeddingTable(base.path)
     except NoPlainEmbeddingsError as error:
         refused[Technique.PROMPT_TUNING] = str(error)
-    if own_engines == 0:
+    try:
+        own_engine_command(settings, base, port=1, api_key="", packages=packages)
+    except EngineCannotStartError as error:
+        refused[Technique.FULL] = f"a fully fine-tuned model needs an engine started here: {error}"
+    if settings.own_engines == 0:
         refused[Technique.FULL] = (
             "this service starts no engine for a fully fine-tuned model; HOTLORA_OWN_ENGINES allows some"
         )
+    return refused
+
+
+def unservable_on(engine: Engine, refused: Mapping[Technique, str]) -> Mapping[Technique, str]:
+    """`refused`, and what the engine does not take as far as it was asked yet."""
+    if not engine.abilities.adapters:
+        reason = (
+            "vLLM serves no LoRA adapters of this base model's architecture"
+            if engine.supervised
+            else "the engine that this service is attached to loads no adapters while it runs; --enable-lora "
+            "and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 allow it"
+        )
+        refused = {Technique.LORA: reason, Technique.QLORA: reason, **refused}
+    if not engine.abilities.embeddings:
+        reason = (
+            "the engine that this service is attached to takes no virtual tokens; --enable-prompt-embeds "
+            "allows them"
+        )
+        refused = {Technique.PROMPT_TUNING: reason, **refused}
     return refused

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 
-from service.engine import EngineClient, EngineState
+from service.engine import Abilities, EngineClient, EngineState
 from service.errors import Unavailable
 from service.serving import ChatDelta, ChatTurn, FinishReason, ServedModel
 
@@ -19,6 +19,7 @@ class EngineDouble:
         self.message = "The engine answers."
         self.max_rank = 32
         self.max_model_length = 512
+        self.abilities = Abilities()
         self.supervised = True
 
     @property

@@ -139,7 +139,7 @@ async def running(
     hub: Hub | None = None,
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
-    unservable: Mapping[Technique, str] | None = None,
+    unservable: Callable[[], Mapping[Technique, str]] = dict,
 ) -> AsyncIterator[Stage]:
     """A service that answers until the block ends."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)

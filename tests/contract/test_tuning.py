@@ -661,7 +661,7 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
         context_length=CONTEXT_LENGTH,
         max_rank=lambda: 1,
         linear_modules=(),
-        unservable={},
+        unservable=dict,
         parameters=0,
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
@@ -709,7 +709,7 @@ async def test_a_technique_whose_versions_could_not_be_served_is_refused_with_th
     tmp_path: Path,
 ) -> None:
     reasons = {Technique.FULL: "no engine is to be had"}
-    async with running(tmp_path, unservable=reasons) as stage:
+    async with running(tmp_path, unservable=lambda: reasons) as stage:
         await stage.upload(GOOD_LINE)
         refusal = await create_refused(stage, technique=pb.TECHNIQUE_FULL)
         await stage.job(technique=pb.TECHNIQUE_LORA)

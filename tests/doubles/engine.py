@@ -57,6 +57,8 @@ class Faults:
     dies_at_load: set[str] = field(default_factory=set)
     stalled_loads: set[str] = field(default_factory=set)
     """Adapters whose load never answers and never happens."""
+    without_loading: bool = False
+    """Whether it was started without VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
     without_prompt_embeds: bool = False
     """Whether it was started without --enable-prompt-embeds."""
     deaf_to_virtual_tokens: bool = False
@@ -230,7 +232,11 @@ class EngineDouble:
         return web.json_response({"object": "list", "data": [base, *cards]})
 
     async def _load(self, request: web.Request) -> web.Response:
+        if self.faults.without_loading:
+            return web.json_response({"detail": "Not Found"}, status=404)
         fields = await request.json()
+        if not {"lora_name", "lora_path"} <= set(fields):
+            return _error(400, "Bad Request", "2 validation errors: Field required", param="body.lora_name")
         name, path = fields["lora_name"], fields["lora_path"]
         if name in self.faults.dies_at_load:
             self.die(request)

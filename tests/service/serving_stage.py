@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.changes import Changes
-from service.engine import EngineClient, EngineState
+from service.engine import Abilities, EngineClient, EngineState
 from service.engine.client import Limits
 from service.registry import NewJob, Registry, VersionRow, VersionState
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
@@ -170,6 +170,7 @@ class DoubleEngine:
     restarts = 0
     message = "a double"
     max_rank = 16
+    abilities = Abilities()
     max_model_length = 2048
 
     def __init__(self, double: EngineDouble, changes: Changes, *, supervised: bool = True) -> None:

@@ -4,13 +4,15 @@ not."""
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.changes import Changes
-from service.engine import AttachedEngine, EngineState
+from service.engine import Abilities, AttachedEngine, EngineState
 from service.engine.attached import Watch
+from service.serving.servable import unservable_on
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
 from tests.service.registry_stage import until
@@ -21,14 +23,14 @@ BASE = BaseModel(name="base", path=Path("/models/base"), revision="sha256:0")
 
 @asynccontextmanager
 async def _attached(
-    double: EngineDouble, tmp_path: Path, api_key: str | None = None
+    double: EngineDouble, tmp_path: Path, api_key: str | None = None, base: BaseModel = BASE
 ) -> AsyncIterator[tuple[AttachedEngine, Callable[[Callable[[], bool]], asyncio.Task[None]]]]:
     changes = Changes()
     settings = Settings.model_validate(
         {"home": tmp_path, "engine_url": double.url, "engine_api_key": api_key}
     )
     watch = Watch(interval_seconds=0.02, probe_interval_seconds=0.02, probe_timeout_seconds=0.3)
-    engine = AttachedEngine(settings=settings, base=BASE, changes=changes, watch=watch)
+    engine = AttachedEngine(settings=settings, base=base, changes=changes, watch=watch)
 
     def reached(condition: Callable[[], bool]) -> asyncio.Task[None]:
         async def look() -> bool:
@@ -49,6 +51,21 @@ async def test_an_engine_that_serves_the_base_is_ready_with_its_context(tmp_path
         await reached(lambda: engine.state is EngineState.READY)
 
         assert (engine.generation, engine.restarts, engine.max_model_length) == (1, 0, 777)
+
+
+async def test_what_an_engine_was_not_started_for_is_known_once_it_is_ready(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_size": 2}')
+    base = replace(BASE, path=tmp_path)
+    async with EngineDouble() as double:
+        for without in (False, True):
+            double.faults.without_loading = double.faults.without_prompt_embeds = without
+            async with _attached(double, tmp_path, base=base) as (engine, reached):
+                await reached(lambda: engine.state is EngineState.READY)
+
+                assert engine.abilities == Abilities(adapters=not without, embeddings=not without)
+                refused = unservable_on(engine, {})
+                assert len(refused) == (3 if without else 0)
+                assert all("attached" in reason for reason in refused.values())
 
 
 async def test_an_engine_that_went_and_came_back_is_a_new_generation(tmp_path: Path) -> None:

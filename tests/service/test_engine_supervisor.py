@@ -274,6 +274,23 @@ def test_the_context_is_not_longer_than_the_base_models(tmp_path: Path, name: st
     assert command.arguments[command.arguments.index("--max-model-len") + 1] == "128"
 
 
+@pytest.mark.parametrize(
+    ("architecture", "takes"),
+    [("LlamaForCausalLM", True), ("MistralForCausalLM", True), ("GPT2LMHeadModel", False), ("Unknown", True)],
+)
+def test_a_base_of_whose_kind_vllm_serves_no_adapters_gets_an_engine_without_them(
+    tmp_path: Path, architecture: str, *, takes: bool
+) -> None:
+    (tmp_path / "config.json").write_text(f'{{"architectures": ["{architecture}"]}}')
+    base = BaseModel(name="base", path=tmp_path, revision="sha256:0")
+    packages = Packages(is_cpu_build=False, cpu_plugin=None)
+
+    command = vllm_command(Settings(home=tmp_path), base, port=1, api_key="k", packages=packages)
+
+    assert ("--enable-lora" in command.arguments, "--max-lora-rank" in command.arguments) == (takes, takes)
+    assert "--enable-prompt-embeds" in command.arguments
+
+
 def test_an_own_engine_takes_neither_adapters_nor_embeddings_and_starts_without_compiling(
     tmp_path: Path,
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.changes import Changes
-from service.engine import EngineClient, EngineState
+from service.engine import Abilities, EngineClient, EngineState
 from service.engine.command import Room
 from service.errors import Unavailable, WrongState
 from service.registry import VersionRow, VersionState
@@ -32,6 +32,7 @@ class OwnDouble:
     supervised = True
     restarts = 0
     max_rank = 0
+    abilities = Abilities()
     max_model_length = 1000
 
     def __init__(self, model: BaseModel, row: "Row") -> None:

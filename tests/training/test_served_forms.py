@@ -1,5 +1,6 @@
 """What the trainer publishes is what the service reads: each technique's artifact, as serving takes it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from service.artifacts import Form, Manifest, verify_files
+from service.engine.command import Packages
 from service.serving.servable import unservable
 from service.serving.soft_prompts import EmbeddingTable
+from service.settings import Settings
 from tests.training.conftest import Jobs, Recorder
 from tests.training.test_run import published
 from trainer.config import Technique
@@ -53,8 +56,12 @@ def test_a_trained_prompt_is_composed_with_the_bases_own_embeddings(make_job: Jo
 
 
 def test_what_could_never_be_served_is_known_before_it_is_trained(make_job: Jobs, tmp_path: Path) -> None:
-    base = make_job().base_model.path
+    base = make_job().base_model
+    gemma = replace(base, path=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gemma2", "hidden_size": 8}')
+    some, none = [Settings(home=tmp_path, own_engines=number) for number in (1, 0)]
+    bare = Packages(is_cpu_build=True, cpu_plugin=None)
 
-    assert unservable(base, own_engines=1) == {}
-    assert unservable(tmp_path, own_engines=0).keys() == {Technique.PROMPT_TUNING, Technique.FULL}
+    assert unservable(base, some) == {}
+    assert unservable(gemma, none).keys() == {Technique.PROMPT_TUNING, Technique.FULL}
+    assert "plugin" in unservable(base, some, packages=bare)[Technique.FULL]
