@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MambaConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
 )
@@ -59,6 +60,8 @@ def config_of(family: str, hidden_size: int = 32) -> PretrainedConfig:
             return Qwen2Config(**sizes, **decoder)
         case "gemma":
             return GemmaConfig(**sizes, **decoder, head_dim=hidden_size // 4)
+        case "phi3":  # one matrix for queries, keys and values, and one for gate and up
+            return Phi3Config(**sizes, **decoder)
         case "gpt2":
             return GPT2Config(
                 **sizes,
