@@ -1,7 +1,7 @@
 """Real vLLM under the real supervisor: what is proven, what is refused, what comes back; and an honest
 double.
 
-One engine serves all tests of this module, which run in order: the last one kills it.
+One engine serves all tests of this module, which run in order: the last one stops it.
 """
 
 import asyncio
@@ -9,8 +9,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from contextlib import aclosing
 from pathlib import Path
 
 import aiohttp
@@ -18,103 +17,29 @@ import pytest
 import pytest_asyncio
 
 from service.changes import Changes
-from service.engine import EngineClient, EngineState, Supervisor
+from service.engine import EngineClient, Supervisor
 from service.engine.supervisor import Health
-from service.registry import Registry, VersionRow, VersionState
-from service.serving import (
-    Chat,
-    ChatMessage,
-    ChatTurn,
-    Means,
-    OwnEngines,
-    Prover,
-    Reconciler,
-    Routes,
-    Served,
-    Serving,
-)
+from service.registry import VersionState
+from service.serving import ChatMessage, ChatTurn
 from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
-from tests.service.real_adapters import TEXTS_TOKENS, Workshop
-from tests.service.registry_stage import open_registry
-from tests.service.registry_stage import until as until_reached
+from tests.service.real_adapters import TEXTS_TOKENS
+from tests.service.real_stage import START_SECONDS, Real, serving
 from tests.service.serving_stage import register
 from trainer.config import BaseModel, Technique
-from trainer.rendering import Renderer
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-START_SECONDS = 400.0
-PROOF_SECONDS = 200.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Real:
-    """Everything of serving on a real engine."""
-
-    base: BaseModel
-    registry: Registry
-    engine: Supervisor
-    served: Served
-    routes: Routes
-    own_engines: OwnEngines
-    chat: Chat
-    changes: Changes
-    artifacts_dir: Path
-    workshop: Workshop
-
-    async def ready(self, generation: int) -> None:
-        """Wait for the engine."""
-
-        async def reached() -> bool:
-            return self.engine.generation >= generation and self.engine.state is EngineState.READY
-
-        await until_reached(self.changes, "engine", reached, START_SECONDS)
-
-    async def outcome(self, row: VersionRow) -> VersionRow:
-        """Wait for ACTIVE or FAILED."""
-
-        async def reached() -> bool:
-            found = await self.registry.get_version(row.adapter_id, row.number)
-            return found.state in {VersionState.ACTIVE, VersionState.FAILED}
-
-        await until_reached(self.changes, f"version/{row.model}", reached, PROOF_SECONDS)
-        return await self.registry.get_version(row.adapter_id, row.number)
-
-    async def is_served(self, model: str) -> None:
-        """Wait until a version is proven on the present engine."""
-
-        async def reached() -> bool:
-            return self.served.holds(model)
-
-        await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
-
-    async def sleeps(self, row: VersionRow) -> None:
-        """Wait until a whole model's engine is gone."""
-
-        async def reached() -> bool:
-            return self.own_engines.serving(row) is Serving.ASLEEP
-
-        await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
-
-    async def say(self, model: str) -> str:
-        """A short answer."""
-        turn = ChatTurn(
-            model=model, messages=(ChatMessage(role="user", content="Say hello."),), max_tokens=12
-        )
-        async with aclosing(self.chat.stream(turn)) as deltas:
-            return "".join([delta.text async for delta in deltas])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> AsyncIterator[Real]:
-    home = tmp_path_factory.mktemp("real")
     settings = Settings(
-        home=home,
+        home=tmp_path_factory.mktemp("real"),
         engine_port=0,
         engine_max_rank=16,
         engine_max_loras=2,
@@ -124,69 +49,12 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
         own_engine_idle_seconds=1.0,
         own_engine_wait_seconds=START_SECONDS,
     )
-    settings.make_directories()
     base = BaseModel(name="smollm2-135m-instruct", path=base_model_dir, revision="sha256:test")
     changes = Changes()
-    async with AsyncExitStack() as stack:
-        registry = await stack.enter_async_context(open_registry(home, changes=changes))
-        engine = Supervisor(
-            settings=settings,
-            base=base,
-            changes=changes,
-            health=Health(probe_timeout_seconds=60.0, first_backoff_seconds=0.1),
-        )
-        served = Served(engine=engine, changes=changes)
-        routes = Routes(engine=engine, base=base)
-        reconciler = Reconciler(
-            registry=registry,
-            engine=engine,
-            served=served,
-            routes=routes,
-            artifacts_dir=settings.artifacts_dir,
-            base=base,
-            changes=changes,
-        )
-        own_engines = OwnEngines(
-            Means(
-                registry=registry,
-                served=served,
-                routes=routes,
-                base=base,
-                settings=settings,
-                changes=changes,
-                prover=Prover(),
-            )
-        )
-        chat = Chat(
-            registry=registry,
-            engine=engine,
-            served=served,
-            routes=routes,
-            own_engines=own_engines,
-            renderer=Renderer.from_directory(base_model_dir),
-            base=base,
-        )
-        parts = (engine.run(), reconciler.run(), own_engines.run())
-        tasks = [asyncio.create_task(part) for part in parts]
-        try:
-            on = Real(
-                base=base,
-                registry=registry,
-                engine=engine,
-                served=served,
-                routes=routes,
-                own_engines=own_engines,
-                chat=chat,
-                changes=changes,
-                artifacts_dir=settings.artifacts_dir,
-                workshop=Workshop(base),
-            )
-            await on.ready(1)
-            yield on
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    health = Health(probe_timeout_seconds=15.0, first_backoff_seconds=0.1)
+    engine = Supervisor(settings=settings, base=base, changes=changes, health=health)
+    async with serving(settings, engine, base=base, changes=changes) as on:
+        yield on
 
 
 def _shape(value: object) -> object:
@@ -237,6 +105,7 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
     calls: list[tuple[str, object | None]] = [
         ("/v1/models", None),
         ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
+        ("/v1/load_lora_adapter", {}),
         ("/v1/unload_lora_adapter", {"lora_name": "x@1"}),
         ("/v1/completions", {"model": "nobody", "prompt": [1], "max_tokens": 1}),
         ("/v1/completions", {"model": name, "prompt": [1, 2], "max_tokens": 4000}),
@@ -346,14 +215,15 @@ async def test_a_whole_model_is_proven_on_its_own_engine_sleeps_when_idle_and_is
     assert real.engine.restarts == 0
 
 
-async def test_a_killed_engine_is_back_with_the_adapter_proven_and_nothing_left_of_the_old_one(
+async def test_a_hung_engine_is_replaced_with_the_adapter_proven_and_nothing_left_of_the_old_one(
     real: Real,
 ) -> None:
+    assert isinstance(real.engine, Supervisor)
     generation = real.engine.generation
     before = [await real.say("good"), await real.say("prompt")]
     group = real.engine.pid
     assert group is not None
-    os.kill(group, signal.SIGKILL)
+    os.killpg(group, signal.SIGSTOP)
     await real.ready(generation + 1)
 
     await real.is_served("good@1")

@@ -1,0 +1,155 @@
+"""Everything of serving on a real engine, whoever started that."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.changes import Changes
+from service.engine import Engine, EngineState
+from service.registry import Registry, VersionRow, VersionState
+from service.serving import (
+    Chat,
+    ChatMessage,
+    ChatTurn,
+    Means,
+    OwnEngines,
+    Prover,
+    Reconciler,
+    Routes,
+    Served,
+    Serving,
+)
+from service.settings import Settings
+from tests.service.real_adapters import Workshop
+from tests.service.registry_stage import open_registry
+from tests.service.registry_stage import until as until_reached
+from trainer.config import BaseModel
+from trainer.rendering import Renderer
+
+START_SECONDS = 400.0
+PROOF_SECONDS = 200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """Everything of serving on a real engine."""
+
+    base: BaseModel
+    registry: Registry
+    engine: Engine
+    served: Served
+    routes: Routes
+    own_engines: OwnEngines
+    chat: Chat
+    changes: Changes
+    artifacts_dir: Path
+    workshop: Workshop
+
+    async def ready(self, generation: int) -> None:
+        """Wait for the engine."""
+
+        async def reached() -> bool:
+            return self.engine.generation >= generation and self.engine.state is EngineState.READY
+
+        await until_reached(self.changes, "engine", reached, START_SECONDS)
+
+    async def outcome(
+        self,
+        row: VersionRow,
+        states: Collection[VersionState] = (VersionState.ACTIVE, VersionState.FAILED),
+    ) -> VersionRow:
+        """Wait until a version is in one of `states`."""
+
+        async def reached() -> bool:
+            found = await self.registry.get_version(row.adapter_id, row.number)
+            return found.state in states
+
+        await until_reached(self.changes, f"version/{row.model}", reached, PROOF_SECONDS)
+        return await self.registry.get_version(row.adapter_id, row.number)
+
+    async def is_served(self, model: str) -> None:
+        """Wait until a version is proven on the present engine."""
+
+        async def reached() -> bool:
+            return self.served.holds(model)
+
+        await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
+
+    async def sleeps(self, row: VersionRow) -> None:
+        """Wait until a whole model's engine is gone."""
+
+        async def reached() -> bool:
+            return self.own_engines.serving(row) is Serving.ASLEEP
+
+        await until_reached(self.changes, "polled", reached, PROOF_SECONDS)
+
+    async def say(self, model: str) -> str:
+        """A short answer."""
+        turn = ChatTurn(
+            model=model, messages=(ChatMessage(role="user", content="Say hello."),), max_tokens=12
+        )
+        async with aclosing(self.chat.stream(turn)) as deltas:
+            return "".join([delta.text async for delta in deltas])
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, engine: Engine, *, base: BaseModel, changes: Changes
+) -> AsyncIterator[Real]:
+    """Everything, once the engine is ready."""
+    settings.make_directories()
+    async with open_registry(settings.home, changes=changes) as registry:
+        served = Served(engine=engine, changes=changes)
+        routes = Routes(engine=engine, base=base)
+        reconciler = Reconciler(
+            registry=registry,
+            engine=engine,
+            served=served,
+            routes=routes,
+            artifacts_dir=settings.artifacts_dir,
+            base=base,
+            changes=changes,
+        )
+        own_engines = OwnEngines(
+            Means(
+                registry=registry,
+                served=served,
+                routes=routes,
+                base=base,
+                settings=settings,
+                changes=changes,
+                prover=Prover(),
+            )
+        )
+        chat = Chat(
+            registry=registry,
+            engine=engine,
+            served=served,
+            routes=routes,
+            own_engines=own_engines,
+            renderer=Renderer.from_directory(base.path),
+            base=base,
+        )
+        parts = (engine.run(), reconciler.run(), own_engines.run())
+        tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            on = Real(
+                base=base,
+                registry=registry,
+                engine=engine,
+                served=served,
+                routes=routes,
+                own_engines=own_engines,
+                chat=chat,
+                changes=changes,
+                artifacts_dir=settings.artifacts_dir,
+                workshop=Workshop(base),
+            )
+            await on.ready(1)
+            yield on
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
