@@ -15,6 +15,8 @@ from trainer.config import (
 )
 from trainer.records import Kind
 
+_SHOWN_LABELS = 3
+
 
 def objective_for(asked: Objective | None, dataset: DatasetRow) -> Objective:
     """The objective that was asked for, or else the one that the dataset is for."""
@@ -33,6 +35,36 @@ def contradicting_objective(objective: Objective, dataset: DatasetRow) -> list[F
             f"{dataset.kind}; choose {fitting} or leave it out, or choose another dataset",
         )
     ]
+
+
+def unlike_evaluation(dataset: DatasetRow, asked: DatasetRow) -> list[FieldViolation]:
+    """What makes the rows `asked` after training another matter than those of `dataset`. Datasets that name
+    no task, and those of earlier releases, tell no labels."""
+
+    def refused(description: str) -> list[FieldViolation]:
+        return [FieldViolation(field="evaluation_dataset", description=description)]
+
+    if asked.kind is not dataset.kind:
+        return refused(
+            f"{asked.id!r} holds {asked.kind}, and dataset {dataset.id!r} {dataset.kind}; choose rows of the "
+            "same kind (an evaluation of the finished version takes others)"
+        )
+    if asked.task is not None and dataset.task is not None and asked.task is not dataset.task:
+        return refused(
+            f"{asked.id!r} has the task {asked.task}, and dataset {dataset.id!r} {dataset.task}; choose rows "
+            "of the same task"
+        )
+    if asked.report is None or dataset.report is None or not dataset.report.labels:
+        return []
+    unknown = sorted(asked.report.labels.keys() - dataset.report.labels.keys())
+    if not unknown:
+        return []
+    shown = ", ".join(repr(label[:60]) for label in unknown[:_SHOWN_LABELS])
+    others = f" and {len(unknown) - _SHOWN_LABELS} more" if len(unknown) > _SHOWN_LABELS else ""
+    return refused(
+        f"{asked.id!r} has labels that dataset {dataset.id!r} does not teach: {shown}{others}; leave out "
+        "their rows, or correct their spelling"
+    )
 
 
 def without_effect(technique: Technique, objective: Objective, given: Sequence[str]) -> list[FieldViolation]:

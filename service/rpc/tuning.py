@@ -61,7 +61,8 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         dataset = await self._registry.get_dataset(conversion.id_of(request.dataset))
         start = await self._start_of(request.start_version)
         new = self._new_job(request, digest, dataset, start)
-        self._check(request, new, dataset, start)
+        asked = await self._registry.get_dataset(new.evaluation_dataset_id or dataset.id)
+        self._check(request, new, dataset, asked, start)
         self._disk.refuse_if_full()
         return conversion.job_message(await self._registry.create_job(new))
 
@@ -161,7 +162,12 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         )
 
     def _check(
-        self, request: pb.CreateTuningJobRequest, new: NewJob, dataset: DatasetRow, start: JobRow | None
+        self,
+        request: pb.CreateTuningJobRequest,
+        new: NewJob,
+        dataset: DatasetRow,
+        asked: DatasetRow,
+        start: JobRow | None,
     ) -> None:
         """Raise InvalidRequest with all that is wrong, or AlreadyExists for the base model's name."""
         given = [field.name for field, _ in request.hyperparameters.ListFields()]
@@ -179,6 +185,7 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         if (reason := self._unservable().get(new.technique)) is not None:
             violations.append(FieldViolation(field="technique", description=reason))
         violations.extend(job_checks.contradicting_objective(new.objective, dataset))
+        violations.extend(job_checks.unlike_evaluation(dataset, asked))
         violations.extend(job_checks.without_effect(new.technique, new.objective, given))
         if start is not None:
             violations.extend(

@@ -1,12 +1,14 @@
 """EvaluationService, over the wire."""
 
+import json
+
 import grpc
 import pytest
 
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import evaluation_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
-from hotlora.v1.resources_pb2 import TASK_CLASSIFICATION
+from hotlora.v1.resources_pb2 import TASK_CLASSIFICATION, TASK_GENERATION
 from service.evaluation import Example, Figure, GeneralSkill, Kind, Report, Table
 from service.registry import EvaluationRow
 from tests.contract.stage import GOOD_LINE, Stage, refused
@@ -49,6 +51,15 @@ async def created(stage: Stage, **fields: object) -> pb.AdapterEvaluation:
     return await stage.evaluations.CreateEvaluation(
         pb.CreateEvaluationRequest(**{"adapter_version": VERSION, **fields})
     )
+
+
+async def upload(stage: Stage, dataset_id: str, content: bytes, task: int | None) -> None:
+    header = datasets_pb.UploadHeader(dataset_id=dataset_id, task=task)
+    messages = [
+        datasets_pb.UploadDatasetRequest(header=header),
+        datasets_pb.UploadDatasetRequest(chunk=content),
+    ]
+    await stage.datasets.UploadDataset(iter(messages))
 
 
 async def got(stage: Stage, name: str) -> pb.AdapterEvaluation:
@@ -199,6 +210,37 @@ async def test_a_job_may_name_a_dataset_to_be_evaluated_on(stage: Stage) -> None
 
     assert job.evaluation_dataset == "datasets/others"
     assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "DATASET_NOT_FOUND")
+
+
+def labelled(*labels: str) -> bytes:
+    rows = ({"prompt": f"about {index}", "completion": label} for index, label in enumerate(labels))
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "task", "words"),
+    [
+        (b'{"text": "hello world"}\n', None, ["holds text", "conversations"]),
+        (labelled("right"), TASK_GENERATION, ["task generation", "classification"]),
+        (
+            labelled("Left", "right", "up", "down", "over"),
+            TASK_CLASSIFICATION,
+            ["does not teach: 'Left', 'down', 'over' and 1 more"],
+        ),
+    ],
+)
+async def test_a_job_is_refused_rows_to_be_evaluated_on_that_are_of_another_kind_task_or_label(
+    stage: Stage, content: bytes, task: int | None, words: list[str]
+) -> None:
+    await upload(stage, "rows", labelled("left", "right"), TASK_CLASSIFICATION)
+    await upload(stage, "alike", labelled("right"), TASK_CLASSIFICATION)
+    await upload(stage, "others", content, task)
+
+    await stage.job(evaluation_dataset="datasets/alike")
+    refusal = await refused(stage.job(evaluation_dataset="datasets/others"))
+
+    assert list(refusal.violations) == ["evaluation_dataset"]
+    assert all(each in refusal.violations["evaluation_dataset"] for each in ["'others'", "'rows'", *words])
 
 
 async def test_a_dataset_that_a_job_will_be_evaluated_on_cannot_be_deleted(stage: Stage) -> None:
