@@ -68,7 +68,7 @@ class Client:
         dataset: str,
         adapter_id: str,
         base_model: str = "",
-        technique: tuning.Technique | str = tuning.TECHNIQUE_LORA,
+        technique: tuning.Technique | str = tuning.TECHNIQUE_UNSPECIFIED,
         objective: tuning.Objective | str = tuning.OBJECTIVE_UNSPECIFIED,
         hyperparameters: tuning.Hyperparameters | None = None,
         request_id: str | None = None,

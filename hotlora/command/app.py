@@ -91,15 +91,20 @@ def up(
 
 @app.command()
 def train(
-    source: Annotated[
-        str, typer.Argument(metavar="FILE", help="JSON Lines, or datasets/ID.", show_default=False)
-    ],
+    source: Annotated[str, typer.Argument(metavar="FILE", help=options.SOURCE_HELP, show_default=False)],
     adapter: Annotated[str, typer.Option(help="Adapter that gets a new version.", show_default=False)],
     base_model: Annotated[
         str, typer.Option(help="Default: the one that is served.", show_default=False)
     ] = "",
     dataset_id: Annotated[str, typer.Option(help="Default: from name and content.", show_default=False)] = "",
-    technique: Annotated[options.TechniqueName, typer.Option()] = options.TechniqueName.LORA,
+    row_format: options.RowFormat = None,
+    mapping: options.Mapping = None,
+    task: options.RowTask = None,
+    drop_bad_rows: options.DropBadRows = False,
+    technique: Annotated[
+        options.TechniqueName | None,
+        typer.Option(help="Default: lora, or that of --start-from.", show_default=False),
+    ] = None,
     objective: Annotated[
         options.ObjectiveName | None,
         typer.Option(help="Default: what fits the dataset.", show_default=False),
@@ -157,7 +162,7 @@ def train(
         str,
         typer.Option(
             metavar="FILE",
-            help="JSON Lines, or datasets/ID, to compare base and adapter on. Default: the rows set aside.",
+            help="Like FILE, to compare base and adapter on. Default: the rows set aside.",
             show_default=False,
         ),
     ] = "",
@@ -176,9 +181,11 @@ def train(
 
     Settings that are not given take the service's defaults; their ranges stand in the API's manual.
     """
-    from hotlora.command import training
+    from hotlora.command import reading, training
     from hotlora.v1.tuning_service_pb2 import Hyperparameters
 
+    wishes = reading.wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows)
+    reading.refuse_without_effect(wishes, source, evaluate_on)
     settings = Hyperparameters(
         rank=rank,
         alpha=alpha,
@@ -216,6 +223,7 @@ def train(
         technique=technique,
         objective=objective,
         settings=settings,
+        wishes=wishes,
         evaluate_on=evaluate_on,
         start_version=start_from,
         request_id=request_id,
@@ -271,7 +279,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="FILE",
-            help="JSON Lines, or datasets/ID. Default: what its job held out.",
+            help=f"{options.SOURCE_HELP} Default: what its job held out.",
             show_default=False,
         ),
     ] = "",

@@ -7,21 +7,20 @@ import typer
 
 from hotlora.command import output, report_display
 from hotlora.command.failing import ExitCode
-from hotlora.command.report_display import Reading
+from hotlora.v1.dataset_service_pb2 import UploadHeader
 
 _DEFAULT_BASE = "smollm2-135m-instruct"
 
 
-def check(path: Path, *, reading: Reading, base_model: Path | None, as_json: bool) -> ExitCode:
+def check(path: Path, *, wishes: UploadHeader, base_model: Path | None, as_json: bool) -> ExitCode:
     """Prints the report of a file; OK when every row of it would be taken."""
     try:
         from hotlora import inspection  # noqa: PLC0415 - it needs more than the rest of the command
     except ImportError as error:
         raise typer.BadParameter(f"this needs `pip install hotlora[service]`: {error}") from error
 
-    header = reading.header()
     directory = base_model or _default_base()
-    dataset = inspection.check(path, header, directory)
+    dataset = inspection.check(path, wishes, directory)
     if as_json:
         output.print_json(dataset)
     else:

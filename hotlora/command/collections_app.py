@@ -33,23 +33,20 @@ def datasets_upload(
     row_format: options.RowFormat = None,
     mapping: options.Mapping = None,
     task: options.RowTask = None,
-    drop_bad_rows: Annotated[
-        bool, typer.Option("--drop-bad-rows", help="Leave them out instead of refusing the file.")
-    ] = False,
+    drop_bad_rows: options.DropBadRows = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Uploads a file of training rows: JSON Lines, JSON, CSV, Parquet, or gzip of those."""
     from hotlora.command import datasets
-    from hotlora.command.report_display import Reading
+    from hotlora.command.reading import wishes
 
     datasets.upload(
         address,
         file,
         dataset_id=dataset_id,
         display_name=display_name,
-        reading=Reading(format=row_format, mapping=mapping or (), task=task),
-        drop_bad_rows=drop_bad_rows,
+        wishes=wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows),
         as_json=as_json,
     )
 
@@ -76,15 +73,13 @@ def datasets_import(
     row_format: options.RowFormat = None,
     mapping: options.Mapping = None,
     task: options.RowTask = None,
-    drop_bad_rows: Annotated[
-        bool, typer.Option("--drop-bad-rows", help="Leave them out instead of refusing the file.")
-    ] = False,
+    drop_bad_rows: options.DropBadRows = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Has the service itself read a split of the Hugging Face hub, or a file that its operator allows."""
     from hotlora.command import datasets, names
-    from hotlora.command.report_display import Reading
+    from hotlora.command.reading import wishes
 
     hub = names.hub_split(source, config=config, split=split, max_rows=max_rows)
     if hub is None and (config or split or max_rows):
@@ -94,8 +89,7 @@ def datasets_import(
         hub or source,
         dataset_id=dataset_id,
         display_name=display_name or source[:200],
-        reading=Reading(format=row_format, mapping=mapping or (), task=task),
-        drop_bad_rows=drop_bad_rows,
+        wishes=wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows),
         as_json=as_json,
     )
 
@@ -155,10 +149,10 @@ def data_check(
 ) -> None:
     """Looks at a file of training rows without any service; exit code 0 when every row is good."""
     from hotlora.command import checking
-    from hotlora.command.report_display import Reading
+    from hotlora.command.reading import wishes
 
-    reading = Reading(format=row_format, mapping=mapping or (), task=task)
-    raise typer.Exit(checking.check(file, reading=reading, base_model=base_model, as_json=as_json))
+    wished = wishes(row_format=row_format, mapping=mapping, task=task)
+    raise typer.Exit(checking.check(file, wishes=wished, base_model=base_model, as_json=as_json))
 
 
 @adapters_app.command("list")

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from hotlora.client import Client
 from hotlora.command import names, output, report_display, training
-from hotlora.command.report_display import Reading
-from hotlora.v1.dataset_service_pb2 import BAD_ROWS_DROP, Dataset, HubSplit, ListDatasetsResponse
+from hotlora.v1.dataset_service_pb2 import Dataset, HubSplit, ListDatasetsResponse, UploadHeader
 
 
 def list_datasets(address: str | None, *, limit: int, as_json: bool) -> None:
@@ -40,14 +39,10 @@ def upload(
     *,
     dataset_id: str,
     display_name: str,
-    reading: Reading,
-    drop_bad_rows: bool,
+    wishes: UploadHeader,
     as_json: bool,
 ) -> None:
     """Uploads a file and prints what was found in it."""
-    wishes = reading.header()
-    if drop_bad_rows:
-        wishes.bad_rows = BAD_ROWS_DROP
     with Client(address) as client:
         console = None if as_json else output.console()
         dataset = training.upload(
@@ -65,14 +60,10 @@ def bring_in(
     *,
     dataset_id: str,
     display_name: str,
-    reading: Reading,
-    drop_bad_rows: bool,
+    wishes: UploadHeader,
     as_json: bool,
 ) -> None:
     """Has the service read a path of its own or a split of the hub, and prints what was found there."""
-    wishes = reading.header()
-    if drop_bad_rows:
-        wishes.bad_rows = BAD_ROWS_DROP
     with Client(address) as client:
         dataset = client.import_dataset(
             source, dataset_id=dataset_id, display_name=display_name, wishes=wishes

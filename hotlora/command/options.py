@@ -68,6 +68,9 @@ Temperature = Annotated[
 TopP = Annotated[float | None, typer.Option("--top-p", help="Above 0, up to 1.", show_default=False)]
 
 
+SOURCE_HELP: Final = "JSON Lines, JSON, CSV or Parquet; hf:OWNER/NAME of the hub; or datasets/ID."
+
+
 class FormatName(StrEnum):
     """The shape of rows."""
 
@@ -100,6 +103,11 @@ Mapping = Annotated[
     ),
 ]
 RowTask = Annotated[TaskName | None, typer.Option("--task", help="What rows teach.", show_default=False)]
+
+
+DropBadRows = Annotated[
+    bool, typer.Option("--drop-bad-rows", help="Leave them out instead of refusing the file.")
+]
 
 
 class TechniqueName(StrEnum):

@@ -11,6 +11,7 @@ from hotlora import errors
 from hotlora.client import Client
 from hotlora.command import output, training
 from hotlora.v1 import planning_service_pb2 as pb
+from hotlora.v1.dataset_service_pb2 import UploadHeader
 from hotlora.v1.tuning_service_pb2 import Technique
 
 _TITLES: Final = {
@@ -36,14 +37,13 @@ _CONFIG_NAMES: Final = {
 _OPTIONAL: Final = ("key_value_heads", "intermediate_size")
 
 
-def plan(address: str | None, source: str, request: pb.PlanRequest, *, as_json: bool) -> None:
-    """Prints a plan; a file is uploaded first, as `train` would do."""
+def plan(
+    address: str | None, source: str, request: pb.PlanRequest, *, wishes: UploadHeader, as_json: bool
+) -> None:
+    """Prints a plan; a file is brought in first, as `train` would do."""
     with Client(address) as client:
-        if source.startswith("datasets/"):
-            request.dataset = source
-        elif source:
-            console = None if as_json else output.console()
-            request.dataset = training.upload(client, Path(source), dataset_id="", console=console).name
+        console = None if as_json else output.console()
+        request.dataset = training.dataset_of(client, source, console, wishes=wishes)
         response = client.plan(request)
     if as_json:
         output.print_json(response)

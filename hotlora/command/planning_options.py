@@ -46,9 +46,7 @@ def size(text: str) -> int:
 def plan(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="FILE", help="JSON Lines (uploaded), or datasets/ID; or use --rows.", show_default=False
-        ),
+        typer.Argument(metavar="FILE", help=f"{options.SOURCE_HELP} Or use --rows.", show_default=False),
     ] = "",
     rows: Annotated[
         int | None, typer.Option(min=1, max=100_000_000, help="Instead of a file.", show_default=False)
@@ -84,6 +82,10 @@ def plan(
     rank: Annotated[int | None, typer.Option(callback=carried, metavar="N", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(callback=carried, metavar="N", show_default=False)] = None,
     epochs: Annotated[int | None, typer.Option(callback=carried, metavar="N", show_default=False)] = None,
+    row_format: options.RowFormat = None,
+    mapping: options.Mapping = None,
+    task: options.RowTask = None,
+    drop_bad_rows: options.DropBadRows = False,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure this machine first: half a minute or more.")
     ] = False,
@@ -94,7 +96,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Says what a training will need, in memory and time, and which technique to take."""
-    from hotlora.command import planning
+    from hotlora.command import planning, reading
     from hotlora.v1.planning_service_pb2 import DataDescription, DeviceDescription, PlanRequest
     from hotlora.v1.tuning_service_pb2 import Hyperparameters
 
@@ -102,6 +104,8 @@ def plan(
         raise typer.BadParameter("--tokens and --longest-row belong to --rows.")
     if memory is None and teraflops:
         raise typer.BadParameter("--teraflops belongs to --memory.")
+    wishes = reading.wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows)
+    reading.refuse_without_effect(wishes, source)
     request = PlanRequest(
         data=DataDescription(rows=rows, tokens=tokens, longest_row_tokens=longest_row) if rows else None,
         device=DeviceDescription(
@@ -115,4 +119,4 @@ def plan(
         probe=probe,
         probe_technique=options.constant("TECHNIQUE", technique),
     )
-    planning.plan(address, source, request, as_json=as_json)
+    planning.plan(address, source, request, wishes=wishes, as_json=as_json)

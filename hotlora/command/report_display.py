@@ -1,45 +1,19 @@
 """Shows what was found in a file of training rows, and its rows with the trained parts marked."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import typer
 from rich.text import Text
 
 from hotlora.command import output
-from hotlora.command.options import constant
 from hotlora.v1.dataset_service_pb2 import (
     Dataset,
     DatasetReport,
     PreviewRow,
     RenderedSegment,
     RepeatedRow,
-    UploadHeader,
 )
 
 _SHOWN_LABELS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How a file is to be understood, as the options say it."""
-
-    format: str | None
-    mapping: Sequence[str]
-    """Each KEY=COLUMN."""
-    task: str | None
-
-    def header(self) -> UploadHeader:
-        """The same as a message. Raises typer.BadParameter for what is not KEY=COLUMN."""
-        pairs = [each.partition("=") for each in self.mapping]
-        for key, separator, column in pairs:
-            if not key or not separator or not column:
-                raise typer.BadParameter(f"{key!r} is not KEY=COLUMN, for example prompt=question.")
-        return UploadHeader(
-            format=constant("FORMAT", self.format) if self.format else None,
-            mapping={key: column for key, _, column in pairs},
-            task=constant("TASK", self.task) if self.task else None,
-        )
 
 
 def show(dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from hotlora import errors
 from hotlora.calls import UPLOAD_LIMIT_BYTES
 from hotlora.client import Client
-from hotlora.command import job_display, names, output
+from hotlora.command import job_display, names, output, reading
 from hotlora.command.failing import ExitCode
 from hotlora.command.options import constant
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
@@ -35,30 +35,30 @@ def train(
     adapter: str,
     base_model: str,
     dataset_id: str,
-    technique: str,
+    technique: str | None,
     objective: str | None,
     settings: Hyperparameters,
+    wishes: UploadHeader,
     evaluate_on: str,
     start_version: str,
     request_id: str | None,
     follow: bool,
     as_json: bool,
 ) -> ExitCode:
-    """Uploads the file unless `source` names a dataset, creates the job, follows it to an ACTIVE version."""
+    """Brings the file in unless `source` names a dataset, creates the job, follows it to an ACTIVE version.
+
+    Without a technique, the service takes its default, or that of the start version.
+    """
     console = output.console()
     with Client(address) as client:
-        if source.startswith("datasets/"):
-            dataset = client.get_dataset(source)
-        else:
-            dataset = upload(
-                client, Path(source), dataset_id=dataset_id, console=None if as_json else console
-            )
-        evaluation_dataset = dataset_of(client, evaluate_on, None if as_json else console)
+        shown = None if as_json else console
+        dataset = dataset_of(client, source, shown, dataset_id=dataset_id, wishes=wishes)
+        evaluation_dataset = dataset_of(client, evaluate_on, shown, wishes=wishes)
         job = client.create_tuning_job(
-            dataset=dataset.name,
+            dataset=dataset,
             adapter_id=adapter,
             base_model=base_model,
-            technique=constant("TECHNIQUE", technique),
+            technique=constant("TECHNIQUE", technique or "unspecified"),
             objective=constant("OBJECTIVE", objective or "unspecified"),
             hyperparameters=settings,
             request_id=request_id,
@@ -134,11 +134,23 @@ def follow_version(client: Client, name: str, console: Console, *, as_json: bool
     return ExitCode.OK
 
 
-def dataset_of(client: Client, source: str, console: Console | None) -> str:
-    """datasets/{id} of what a person named: that, a file to upload, or nothing."""
-    if not source or source.startswith("datasets/"):
+def dataset_of(
+    client: Client,
+    source: str,
+    console: Console | None,
+    *,
+    dataset_id: str = "",
+    wishes: UploadHeader | None = None,
+) -> str:
+    """datasets/{id} of what a person named: that, a file to upload, hf:OWNER/NAME to import, or nothing."""
+    if reading.is_kept(source):
         return source
-    return upload(client, Path(source), dataset_id="", console=console).name
+    hub = names.hub_split(source)
+    if hub is None:
+        return upload(client, Path(source), dataset_id=dataset_id, console=console, wishes=wishes).name
+    dataset = client.import_dataset(hub, dataset_id=dataset_id, display_name=source[:200], wishes=wishes)
+    _tell(dataset, console)
+    return dataset.name
 
 
 def upload(
@@ -152,12 +164,13 @@ def upload(
 ) -> Dataset:
     """Uploads a file, with a bar where there is a console.
 
-    Without an id, one is derived from the file; a dataset that has the same bytes under it is used as it is.
+    Without an id, one is derived from the file and the wishes; a dataset that has the same bytes under it is
+    used as it is.
     """
     size_bytes = path.stat().st_size
     # A file that will be refused by its size is not read: 2 GiB would take seconds.
     digest = _sha256(path) if not dataset_id and 0 < size_bytes <= UPLOAD_LIMIT_BYTES else ""
-    identifier = dataset_id or (derived_id(path, digest) if digest else "")
+    identifier = dataset_id or (derived_id(path, digest, wishes) if digest else "")
     quiet = console is None or not console.is_terminal
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, disable=quiet, transient=True) as progress:
@@ -178,13 +191,19 @@ def upload(
             if not digest:
                 raise
             dataset = _same_bytes(client, f"datasets/{identifier}", digest) or send("")
-    if console is not None:
-        console.print(f"{dataset.name}: {dataset.rows:,} rows, {dataset.tokens:,} tokens")
+    _tell(dataset, console)
     return dataset
 
 
-def derived_id(path: Path, digest: str) -> str:
-    """A valid dataset id that tells the file's name and content."""
+def _tell(dataset: Dataset, console: Console | None) -> None:
+    if console is not None:
+        console.print(f"{dataset.name}: {dataset.rows:,} rows, {dataset.tokens:,} tokens")
+
+
+def derived_id(path: Path, digest: str, wishes: UploadHeader | None = None) -> str:
+    """A valid dataset id that tells the file's name and content, and how it was read."""
+    if wishes is not None and wishes != UploadHeader():
+        digest = hashlib.sha256(digest.encode() + wishes.SerializeToString(deterministic=True)).hexdigest()
     stem = re.sub(r"[^a-z0-9]+", "-", path.stem.lower())[:_STEM_CHARACTERS].strip("-")
     return f"{stem or 'dataset'}-{digest[:_DIGEST_CHARACTERS]}"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,20 @@ from typer.testing import CliRunner
 from hotlora import errors
 from hotlora.aio import AsyncClient
 from hotlora.command.app import app
+from hotlora.v1 import dataset_service_pb2 as pb
+from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from hotlora.v1.dataset_service_pb2 import HubSplit
 from service.datasets import Hub, LocalFiles
 from tests.contract.stage import GOOD_LINE, Stage, running
 from tests.contract.test_imports import OFFLINE
+from tests.contract.test_tuning import run_to_success
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A running service."""
+    async with running(tmp_path / "home") as stage:
+        yield stage
 
 
 async def hotlora(stage: Stage, *arguments: str) -> tuple[int, str]:
@@ -56,3 +67,77 @@ def test_a_split_of_a_path_is_refused() -> None:
     result = CliRunner().invoke(app, ["datasets", "import", "/a/file.jsonl", "--split", "test"])
     assert result.exit_code == 2
     assert "belong to hf:OWNER/NAME" in result.output
+
+
+QUESTIONS = b'{"q": "Is it open?", "a": "yes"}\n{"q": "Is it far?", "a": "no"}\n'
+COLUMNS = ("--map", "prompt=q", "--map", "completion=a")
+
+
+async def test_training_reads_its_file_as_it_is_told_to(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(QUESTIONS + b"oops\n")
+    train = ("train", str(path), "--adapter", "a", "--no-watch", *COLUMNS, "--drop-bad-rows")
+    code, written = await hotlora(stage, *train)
+    assert code == 0, written
+    code, written = await hotlora(stage, *train, "--task", "classification")
+    assert code == 0, written
+    labelled, plain = (await stage.datasets.ListDatasets(pb.ListDatasetsRequest())).datasets
+    assert (plain.rows, list(plain.labels)) == (2, [])
+    assert (labelled.rows, list(labelled.labels)) == (2, ["no", "yes"]), (
+        "read otherwise, it is another dataset"
+    )
+
+
+async def test_a_plan_reads_its_file_as_it_is_told_to(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(QUESTIONS)
+    code, written = await hotlora(stage, "plan", str(path), *COLUMNS, "--json")
+    assert (code, json.loads(written.splitlines()[-1])["data"]["rows"]) == (0, "2")
+
+
+async def test_how_a_file_is_read_is_not_asked_of_a_dataset_that_is_there(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    for command in (("train", "datasets/rows", "--adapter", "a"), ("plan", "datasets/rows")):
+        code, written = await hotlora(stage, *command, "--task", "classification")
+        assert code == 2
+        assert "belong to a file that is read" in written
+
+
+async def test_a_file_in_a_folder_called_datasets_is_a_file(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "datasets").mkdir(exist_ok=True)
+    (tmp_path / "datasets" / "mine.jsonl").write_bytes(GOOD_LINE)
+    monkeypatch.chdir(tmp_path)
+    code, written = await hotlora(stage, "train", "datasets/mine.jsonl", "--adapter", "a", "--no-watch")
+    assert code == 0, written
+    job = await stage.tuning.GetTuningJob(tuning_pb.GetTuningJobRequest(name="tuningJobs/job-1"))
+    assert job.dataset.startswith("datasets/mine-")
+
+
+async def test_a_training_from_the_hub_is_one_command(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "shop" / "talks"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_bytes(QUESTIONS)
+    hub = Hub(directory=tmp_path / "hub", environment=OFFLINE)
+    async with running(tmp_path / "home", hub=hub) as stage:
+        code, written = await hotlora(
+            stage, "train", "hf:shop/talks", "--adapter", "a", "--no-watch", *COLUMNS, "--dataset-id", "talks"
+        )
+        assert code == 0, written
+        job = await stage.tuning.GetTuningJob(tuning_pb.GetTuningJobRequest(name="tuningJobs/job-1"))
+        assert job.dataset == "datasets/talks"
+
+
+async def test_a_training_that_goes_on_with_a_version_keeps_its_technique_unless_told(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job(technique=tuning_pb.TECHNIQUE_QLORA)
+    await run_to_success(stage)
+    code, written = await hotlora(
+        stage, "train", "datasets/rows", "--adapter", "a", "--start-from", "support@1", "--no-watch", "--json"
+    )
+    assert (code, json.loads(written)["technique"]) == (0, "TECHNIQUE_QLORA")
+    async with AsyncClient(f"127.0.0.1:{stage.server.port}") as client:
+        first = "adapters/support/versions/1"
+        job = await client.create_tuning_job(dataset="datasets/rows", adapter_id="b", start_version=first)
+        assert job.technique == tuning_pb.TECHNIQUE_QLORA
