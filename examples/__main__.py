@@ -88,7 +88,7 @@ async def run(plan: starting.Plan, recipes: Sequence[Recipe], console: Console) 
     problems: list[str] = []
     async with Stack(plan.programs()):
         async with asyncio.timeout(READY_LIMIT_SECONDS):
-            await starting.ready(plan.grpc_address, plan.page_address, Voice(console).waiting)
+            await starting.ready(plan, Voice(console).waiting)
         async with AsyncClient(plan.grpc_address) as client:
             for recipe in recipes:
                 console.rule(recipe.name)

@@ -213,7 +213,7 @@ async def demo(plan: starting.Plan, console: Console) -> Report:
 
 async def _when_ready(plan: starting.Plan, voice: Voice, console: Console) -> Report:
     async with asyncio.timeout(READY_LIMIT_SECONDS):
-        await starting.ready(plan.grpc_address, plan.page_address, voice.waiting)
+        await starting.ready(plan, voice.waiting)
     voice.ready(plan.urls())
     async with AsyncClient(plan.grpc_address) as client:
         return await main_job(

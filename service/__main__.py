@@ -17,7 +17,7 @@ from functools import partial
 import structlog
 from pydantic import ValidationError
 
-from hotlora import lifeline
+from hotlora import home, lifeline
 from service.base_model import resolve_base_model
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
@@ -36,6 +36,7 @@ from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes,
 from service.serving.servable import unservable, unservable_on
 from service.settings import Settings
 from trainer.base_model import linear_module_names
+from trainer.config import BaseModel
 from trainer.rendering import Renderer
 
 _log = structlog.get_logger(__name__)
@@ -46,10 +47,23 @@ async def serve(
 ) -> None:
     """Run the service until `stop` is set; `trainer_command` starts a fork server, and gets its arguments.
 
-    Raises HotloraError when the base model cannot be had.
+    Raises HomeInUseError where another service has the home, HotloraError when the base model cannot be had.
     """
     settings.make_directories()
-    base, base_length = await resolve_base_model(settings.base_model, settings.models_dir)
+    with home.Hold(settings.home) as hold:
+        prepared = await _base_model(settings, stop)
+        if prepared is not None:
+            await _serve(settings, *prepared, hold, stop, trainer_command)
+
+
+async def _serve(
+    settings: Settings,
+    base: BaseModel,
+    base_length: int,
+    hold: home.Hold,
+    stop: asyncio.Event,
+    trainer_command: Sequence[str],
+) -> None:
     context_length = min(base_length, settings.engine_max_model_len)
     renderer = await asyncio.to_thread(Renderer.from_directory, base.path)
     changes = Changes()
@@ -146,6 +160,8 @@ async def serve(
             ),
         )
         try:
+            await server.start()
+            hold.listens(server.address)
             # In the order in which they end: first nobody is let in, then answers end, then work stops.
             await _run_until(
                 stop,
@@ -161,6 +177,18 @@ async def serve(
             )
         finally:
             datasets.close()
+
+
+async def _base_model(settings: Settings, stop: asyncio.Event) -> tuple[BaseModel, int] | None:
+    """The base model and its context; None once `stop` is set, however far the preparation is."""
+    preparing = asyncio.create_task(resolve_base_model(settings.base_model, settings.models_dir))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not preparing.done():
+        preparing.cancel()
+        await asyncio.wait({preparing})
+    return None if preparing.cancelled() else preparing.result()
 
 
 def _engine(settings: Settings) -> type[AttachedEngine] | type[Supervisor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hotlora import errors, orphans
+from hotlora import errors, home, orphans
 from hotlora.aio import AsyncClient
 from hotlora.calls import DEFAULT_ADDRESS
 from hotlora.command.failing import ExitCode
@@ -23,6 +23,7 @@ from hotlora.v1.chat_service_pb2 import Engine
 
 _LOOK_EVERY_SECONDS: Final = 0.5
 _ORPHANS_GRACE_SECONDS: Final = 5.0
+_STARTING: Final = "the service is starting (the very first time it prepares the base model)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def plan(flags: Mapping[str, str], *, with_page: bool, environment: Mapping[str,
             "HOTLORA_UI_ADDRESS": page_address,
             "HOTLORA_ADDRESS": grpc_address,
         },
-        home=Path(settings.get("HOTLORA_HOME", ".hotlora")),
+        home=Path(settings.get("HOTLORA_HOME", ".hotlora")).expanduser(),
         grpc_address=grpc_address,
         gateway_address=gateway_address,
         page_address=page_address if with_page else None,
@@ -83,7 +84,7 @@ def up(flags: Mapping[str, str], *, with_page: bool, as_json: bool) -> ExitCode:
     voice = JsonVoice() if as_json else Voice()
     return run(
         chosen.programs(),
-        ready=lambda: ready(chosen.grpc_address, chosen.page_address, voice.waiting),
+        ready=lambda: ready(chosen, voice.waiting),
         urls=chosen.urls(),
         voice=voice,
     )
@@ -105,23 +106,28 @@ def run(
         orphans.end(grace_seconds=_ORPHANS_GRACE_SECONDS)
 
 
-async def ready(grpc_address: str, page_address: str | None, waiting: Callable[[str], None]) -> None:
-    """Returns when the engine answers and the page is there; tells `waiting` what is still awaited."""
-    async with AsyncClient(grpc_address) as client:
-        while (what := await _missing(client, page_address)) is not None:
+async def ready(chosen: Plan, waiting: Callable[[str], None]) -> None:
+    """Returns when the engine answers and the page is there, of the service that this process started; tells
+    `waiting` what is still awaited."""
+    async with AsyncClient(chosen.grpc_address) as client:
+        while (what := await _missing(client, chosen)) is not None:
             waiting(what)
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
-async def _missing(client: AsyncClient, page_address: str | None) -> str | None:
+async def _missing(client: AsyncClient, chosen: Plan) -> str | None:
     """What is not there yet; None when all is."""
+    found = home.holder(chosen.home)
+    # Without this, a service of somebody else at the same port would be taken for ours, which cannot start.
+    if found is None or found.parent_pid != os.getpid() or not found.grpc_address:
+        return _STARTING
     try:
         models = await client.list_models()
     except (errors.Unavailable, errors.DeadlineExceeded):
-        return "the service is starting (the very first time it prepares the base model)"
+        return _STARTING
     if models.engine.state != Engine.STATE_READY:
         return models.engine.message or "the engine is starting"
-    if page_address is not None and not await _listens(page_address):
+    if chosen.page_address is not None and not await _listens(chosen.page_address):
         return "the page is starting"
     return None
 

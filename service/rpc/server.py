@@ -159,6 +159,11 @@ class Server:
         """The bound port; 0 before `start`."""
         return self._port
 
+    @property
+    def address(self) -> str:
+        """HOST:PORT with the bound port."""
+        return f"{self._address.rpartition(':')[0]}:{self._port}"
+
     async def start(self) -> None:
         """Bind and begin to answer. Raises OSError when the address is taken."""
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hotlora import lifeline
+from hotlora import home, lifeline
 from hotlora.command import starting
 from hotlora.command.voice import Voice
 from hotlora.stack import Ended, Program
@@ -174,24 +174,82 @@ def test_a_wait_is_spoken_of_when_it_changes_and_every_ten_seconds() -> None:
     ]
 
 
-async def test_ready_means_that_the_engine_answers_and_the_page_listens(without_engine: Stage) -> None:
+def plan_at(address: str, home_directory: Path, page_address: str | None) -> starting.Plan:
+    """What a start would have found to be where."""
+    return starting.Plan(
+        environment={},
+        home=home_directory,
+        grpc_address=address,
+        gateway_address="",
+        page_address=page_address,
+    )
+
+
+@contextlib.contextmanager
+def started_service(home_directory: Path, address: str) -> Iterator[None]:
+    """A child that has the home and says that it listens at `address`."""
+    program = (
+        "import sys; from pathlib import Path; from hotlora import home\n"
+        "with home.Hold(Path(sys.argv[1])) as hold: hold.listens(sys.argv[2]); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(home_directory), address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as child:
+        try:
+            yield
+        finally:
+            child.communicate()
+
+
+async def test_ready_means_that_the_engine_answers_and_the_page_listens(
+    without_engine: Stage, tmp_path: Path
+) -> None:
     page = socket.socket()
     page.bind(("127.0.0.1", 0))
     heard: list[str] = []
 
     def waiting(what: str) -> None:
-        if "engine" in what and not heard:
+        if "engine" in what and not any("engine" in earlier for earlier in heard):
             without_engine.run(without_engine.engine.restart())
         if "page" in what:
             page.listen()
         heard.append(what)
 
-    with page:
-        address = f"127.0.0.1:{page.getsockname()[1]}"
-        await starting.ready(without_engine.address, address, waiting)
+    with page, started_service(tmp_path, without_engine.address):
+        chosen = plan_at(without_engine.address, tmp_path, f"127.0.0.1:{page.getsockname()[1]}")
+        await starting.ready(chosen, waiting)
 
-    assert without_engine.engine.url in heard[0]
+    assert any(without_engine.engine.url in what for what in heard)
     assert heard[-1] == "the page is starting"
+
+
+async def test_a_service_of_somebody_else_at_the_same_port_is_not_taken_for_ones_own(
+    address: str, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as others, contextlib.ExitStack() as ours:
+        others.enter_context(home.Hold(tmp_path)).listens(address)
+        heard = 0
+
+        def waiting(what: str) -> None:
+            nonlocal heard
+            assert "the service is starting" in what
+            heard += 1
+            if heard == 2:
+                others.close()
+                ours.enter_context(started_service(tmp_path, address))
+
+        await starting.ready(plan_at(address, tmp_path, None), waiting)
+
+        assert heard >= 2
+
+
+def test_a_home_has_one_service_at_a_time_and_says_which(tmp_path: Path) -> None:
+    with home.Hold(tmp_path) as hold:
+        hold.listens("127.0.0.1:1234")
+        with pytest.raises(home.HomeInUseError, match=rf"process {os.getpid()}, at 127\.0\.0\.1:1234"):
+            home.Hold(tmp_path)
+    assert home.holder(tmp_path) is None
+    with home.Hold(tmp_path):
+        assert home.holder(tmp_path) == home.Holder(pid=os.getpid(), parent_pid=os.getppid(), grpc_address="")
 
 
 def test_flags_win_over_the_environment_and_reach_every_program() -> None:
