@@ -249,6 +249,7 @@ class Evaluator:
                 free=await ask(asks.free),
                 constrained=await ask(asks.constrained),
                 measured=await ask(asks.measured),
+                rejected=await ask(asks.rejected),
                 general=await ask(asks.general),
             )
         except EngineAwayError as error:
@@ -266,11 +267,8 @@ def _report(held: HeldOut, base: Said, adapter: Said) -> Report:
     rows = len(held.questions) + len(held.pieces)
     answered = [part for said in (base, adapter) for part in (said.free, said.constrained) if part]
     kept = [index for index in range(rows) if all(part[index] is not None for part in answered)]
-    measured = [
-        index
-        for index in kept
-        if base.measured and base.measured[index] is not None and adapter.measured[index] is not None
-    ]
+    told = [part for said in (base, adapter) for part in (said.measured, said.rejected) if part]
+    measured = [index for index in kept if told and all(part[index] is not None for part in told)]
     if held.pieces:
         kept = measured
     if rows and not kept:
@@ -291,6 +289,11 @@ def _of_model(said: Said, kept: list[int], measured: list[int]) -> Answers:
     return Answers(
         free=chosen(said.free, kept),
         constrained=chosen(said.constrained, kept),
-        logprobs=tuple((total, count) for total, count in map(json.loads, chosen(said.measured, measured))),
+        logprobs=_read(chosen(said.measured, measured)),
+        rejected_logprobs=_read(chosen(said.rejected, measured)),
         general=tuple(answer or "" for answer in said.general),
     )
+
+
+def _read(told: tuple[str, ...]) -> tuple[tuple[float, int], ...]:
+    return tuple((total, count) for total, count in map(json.loads, told))

@@ -42,6 +42,8 @@ class Question:
     """All that stands before the last answer."""
     expected: str
     """The last answer; of preferences the wanted one."""
+    pair: PreferenceRecord | None = None
+    """Of preferences: both answers, whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,7 @@ def _questions(path: Path) -> Iterator[Question]:
 
 
 def _question(record: AnyRecord) -> Question:
+    pair: PreferenceRecord | None = None
     match record:
         case Record():
             # What follows the last trained answer is not what the row teaches.
@@ -185,9 +188,10 @@ def _question(record: AnyRecord) -> Question:
             *prompt, answer = record.messages[: last + 1]
         case PreferenceRecord():
             *prompt, answer = [*record.prompt, *record.chosen]
+            pair = record
         case TextRecord():  # training on texts, asked about conversations
             prompt, answer = [], Turn(role="assistant", content=record.text)
-    return Question(line=record.line, prompt=tuple(prompt), expected=answer.content)
+    return Question(line=record.line, prompt=tuple(prompt), expected=answer.content, pair=pair)
 
 
 def _first(path: Path, limit: int) -> Iterator[Question]:

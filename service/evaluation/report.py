@@ -118,6 +118,8 @@ class Answers:
     """Empty where there is nothing to constrain to."""
     logprobs: tuple[tuple[float, int], ...]
     """Sum of the expected answers' log-probabilities (nats) and their tokens; empty where not measured."""
+    rejected_logprobs: tuple[tuple[float, int], ...]
+    """Of preferences: the same of the answers that are not wanted."""
     general: tuple[str, ...]
 
 
@@ -134,6 +136,8 @@ def make_report(
     tables: list[Table] = []
     examples: list[Example] = []
     credits: tuple[tuple[float, float], ...] = ()
+    if base.rejected_logprobs:
+        figures += _preferences(_margins(base), _margins(adapter))
     if questions:
         pair = judged(base.free), judged(adapter.free)
         figures += _figures(*pair, constrained=False)
@@ -186,6 +190,22 @@ def _figures(base: Score, adapter: Score, *, constrained: bool) -> list[Figure]:
     return [
         Figure(name=name, base=base.figures[name], adapter=adapter.figures[name], constrained=constrained)
         for name in names
+    ]
+
+
+def _margins(answers: Answers) -> list[float]:
+    """Nats by which each wanted answer is more probable than the other."""
+    pairs = zip(answers.logprobs, answers.rejected_logprobs, strict=True)
+    return [wanted - other for (wanted, _), (other, _) in pairs]
+
+
+def _preferences(base: Sequence[float], adapter: Sequence[float]) -> list[Figure]:
+    def figure(name: str, of: Callable[[Sequence[float]], float]) -> Figure:
+        return Figure(name=name, base=of(base), adapter=of(adapter))
+
+    return [
+        figure("preference_accuracy", lambda margins: sum(each > 0 for each in margins) / len(margins)),
+        figure("preference_margin", lambda margins: sum(margins) / len(margins)),
     ]
 
 

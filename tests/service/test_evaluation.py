@@ -17,6 +17,7 @@ from service.evaluation.general_skill import ITEMS
 from service.registry import EvaluationRow, EvaluationState, NewEvaluation, VersionRow, VersionState
 from service.registry.states import EVALUATION_ENDED
 from service.serving import Chat, ChatMessage, ChatTurn
+from tests.doubles.arithmetic import logprobs
 from tests.service import serving_stage
 from tests.service.registry_stage import dataset, new_job
 from tests.service.registry_stage import until as until_reached
@@ -24,6 +25,7 @@ from tests.service.serving_stage import MODEL
 from tests.tiny_renderer import tiny_renderer
 from trainer.config import Hyperparameters, Task, Technique
 from trainer.records import Kind as RecordKind
+from trainer.records import Turn
 from trainer.rendering import Renderer
 from trainer.rows import split_validation
 
@@ -372,6 +374,38 @@ async def test_of_plain_texts_only_the_perplexity_is_told(stage: Stage) -> None:
     assert list(figures(report)) == ["perplexity"]
     assert (report.rows, report.held_out_rows) == (20, 30)
     assert stage.questions("support@1") == []
+
+
+async def test_preferences_are_judged_by_how_probable_both_answers_are(stage: Stage) -> None:
+    pairs = [(f"question {number}", f"wanted {number}", f"other {number}!") for number in range(12)]
+    rows = [{"prompt": ask, "chosen": chosen, "rejected": other} for ask, chosen, other in pairs]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (stage.datasets_dir / "pairs.jsonl").write_text(lines)
+    await stage.serving.registry.create_dataset(replace(dataset("pairs"), kind=RecordKind.PREFERENCES))
+    await stage.active(b"weights of one")
+    await stage.serving.registry.evaluations.create(
+        NewEvaluation(adapter_id="support", number=1, dataset_id="pairs")
+    )
+    async with stage.evaluating():
+        report = await stage.report("support-1")
+
+    def margin(weights: bytes | None, question: str, chosen: str, other: str) -> float:
+        wanted, unwanted = (told(weights, question, answer) for answer in (chosen, other))
+        return wanted - unwanted
+
+    def told(weights: bytes | None, question: str, answer: str) -> float:
+        turns = [Turn(role="user", content=question), Turn(role="assistant", content=answer, trained=True)]
+        row = stage.renderer.training_row(turns)
+        values = logprobs(weights, row.token_ids)
+        return sum(value for value, counts in zip(values, row.trained[1:], strict=True) if counts)
+
+    expected = {weights: [margin(weights, *pair) for pair in pairs] for weights in (None, b"weights of one")}
+    assert list(figures(report))[:2] == ["preference_accuracy", "preference_margin"]
+    accuracies, means = (figures(report)[name] for name in ("preference_accuracy", "preference_margin"))
+    assert accuracies == tuple(sum(each > 0 for each in margins) / 12 for margins in expected.values())
+    assert means == pytest.approx([sum(margins) / 12 for margins in expected.values()], abs=0.05)
+    assert report.summary.startswith("preference accuracy from")
+    assert report.rows == 12
 
 
 async def test_pieces_of_texts_that_fill_the_context_are_measured_too(stage: Stage) -> None:
