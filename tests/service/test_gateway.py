@@ -15,8 +15,11 @@ import pytest
 
 from service.engine import EngineState
 from service.gateway import Gateway
+from service.registry import VersionState
 from tests.doubles.engine import WORDS
-from tests.service.serving_stage import MODEL, Stage, stage
+from tests.service.own_engines_stage import own_stage, publish_whole
+from tests.service.serving_stage import MODEL, Stage, register, stage, write_prompt
+from trainer.config import Technique
 
 HELLO: Any = [{"role": "user", "content": "hello world"}]
 TEXT = "".join(WORDS[:5])
@@ -39,18 +42,23 @@ class Door:
 
 @asynccontextmanager
 async def _gateway(tmp_path: Path) -> AsyncIterator[Door]:
-    async with stage(tmp_path) as on:
-        gateway = Gateway(chat=on.chat, engine=on.engine, address="127.0.0.1:0")
-        task = asyncio.create_task(gateway.run())
-        url = f"http://127.0.0.1:{await gateway.port()}"
-        ai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        try:
-            async with aiohttp.ClientSession() as http:
-                yield Door(on=on, url=url, ai=ai, http=http)
-        finally:
-            await ai.close()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async with stage(tmp_path) as on, _door(on) as door:
+        yield door
+
+
+@asynccontextmanager
+async def _door(on: Stage) -> AsyncIterator[Door]:
+    gateway = Gateway(chat=on.chat, engine=on.engine, address="127.0.0.1:0")
+    task = asyncio.create_task(gateway.run())
+    url = f"http://127.0.0.1:{await gateway.port()}"
+    ai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    try:
+        async with aiohttp.ClientSession() as http:
+            yield Door(on=on, url=url, ai=ai, http=http)
+    finally:
+        await ai.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_openai_package_gets_a_whole_answer(tmp_path: Path) -> None:
@@ -93,6 +101,27 @@ async def test_adapters_answer_by_name_and_are_listed_with_it(tmp_path: Path) ->
         listed = [model.id async for model in door.ai.models.list()]
         assert listed == [MODEL.name, "support", "support@2", "support@1"]
         assert (await door.ai.models.retrieve("support@1")).id == "support@1"
+
+
+async def test_prompt_tuned_and_whole_models_are_listed_and_answer_like_adapters(tmp_path: Path) -> None:
+    async with own_stage(tmp_path) as (on, _), _door(on) as door:
+        prompt = write_prompt(on.artifacts_dir, 1)
+        tuned = await register(
+            on.registry, prompt, adapter_id="tuned", rank=0, technique=Technique.PROMPT_TUNING
+        )
+        whole = await publish_whole(on, "whole", b"weights of a whole model")
+        for row in (tuned, whole):
+            assert (await on.outcome(row)).state == VersionState.ACTIVE
+
+        listed = [model.id async for model in door.ai.models.list()]
+        assert listed == [MODEL.name, "tuned", "tuned@1", "whole", "whole@1"]
+        for name in ("tuned", "whole"):
+            answer = await door.ai.chat.completions.create(model=name, messages=HELLO)
+            assert (answer.model, answer.choices[0].message.content) == (f"{name}@1", TEXT)
+            stream = await door.ai.chat.completions.create(model=f"{name}@1", messages=HELLO, stream=True)
+            chunks = [chunk async for chunk in stream]
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
+            assert {chunk.model for chunk in chunks} == {f"{name}@1"}
 
 
 async def test_content_may_be_a_list_of_text_parts(tmp_path: Path) -> None:

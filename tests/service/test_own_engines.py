@@ -1,131 +1,21 @@
 """Whole models: proven on an engine of their own, asleep until somebody asks, stopped when idle."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from service.changes import Changes
-from service.engine import Abilities, EngineClient, EngineState
-from service.engine.command import Room
 from service.errors import Unavailable, WrongState
-from service.registry import VersionRow, VersionState
-from service.serving import ChatDelta, ChatMessage, ChatTurn, Means, Serving
-from service.serving.own_engine import Timing
-from service.settings import Settings
-from tests.doubles.engine import EngineDouble
+from service.registry import VersionState
+from service.serving import ChatDelta, ChatMessage, ChatTurn, Serving
+from tests.service.own_engines_stage import GIB, own_stage, publish_whole
 from tests.service.registry_stage import until
-from tests.service.serving_stage import Stage, register, stage, write_artifact, write_model
-from trainer.config import BaseModel, Technique
+from tests.service.serving_stage import Stage, register, write_artifact, write_model
+from trainer.config import Technique
 
 HELLO = (ChatMessage(role="user", content="hello world"),)
-QUICK = Timing(period=0.05, rest=0.02, memory=0.2)
-GIB = 1 << 30
-
-
-class OwnDouble:
-    """The face of an engine that is a double of its own, from `run` to its cancellation."""
-
-    supervised = True
-    restarts = 0
-    max_rank = 0
-    abilities = Abilities()
-    max_model_length = 1000
-
-    def __init__(self, model: BaseModel, row: "Row") -> None:
-        self.model = model
-        self.state = EngineState.STARTING
-        self.generation = 0
-        self.message = "a double of its own"
-        self._row = row
-        self._client: EngineClient | None = None
-        self.double = EngineDouble(
-            base_name=model.name, own_weights=(model.path / "model.safetensors").read_bytes()
-        )
-
-    @property
-    def client(self) -> EngineClient:
-        assert self._client is not None
-        return self._client
-
-    async def run(self) -> None:
-        """Be a supervisor."""
-        self._row.running.append(self.model.name)
-        try:
-            while self._row.fails_to_start:
-                self.generation += 1
-                self._tell(EngineState.DOWN)
-                await asyncio.sleep(0.01)
-            await self._row.may_start.wait()
-            async with self.double:
-                self._client = EngineClient(url=self.double.url)
-                self.generation += 1
-                self._tell(EngineState.READY)
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    await self._client.close()
-        finally:
-            self._row.running.remove(self.model.name)
-
-    async def restart(self) -> None:
-        """Come back as a new generation."""
-        self._tell(EngineState.DOWN)
-        await self.client.close()
-        await self.double.restart()
-        self._client = EngineClient(url=self.double.url)
-        self.generation += 1
-        self._tell(EngineState.READY)
-
-    def _tell(self, state: EngineState) -> None:
-        self.state = state
-        self._row.changes.notify("engine")
-
-
-@dataclass
-class Row:
-    """All engines of a test, and what happens to them."""
-
-    changes: Changes = field(default_factory=Changes)
-    engines: list[OwnDouble] = field(default_factory=list)
-    running: list[str] = field(default_factory=list)
-    may_start: asyncio.Event = field(default_factory=asyncio.Event)
-    fails_to_start: bool = False
-    available: int = 64 * GIB
-    now: float = 0.0
-
-    def make(self, model: BaseModel) -> OwnDouble:
-        engine = OwnDouble(model, self)
-        self.engines.append(engine)
-        return engine
-
-
-@asynccontextmanager
-async def _stage(tmp_path: Path, **settings: float) -> AsyncIterator[tuple[Stage, Row]]:
-    row = Row()
-    row.may_start.set()
-
-    def means(given: Means) -> Means:
-        row.changes = given.changes
-        return replace(
-            given,
-            settings=Settings.model_validate({"home": tmp_path, **settings}),
-            new_engine=row.make,
-            room=lambda *_: Room(kind="memory", needed_bytes=3 * GIB, available_bytes=row.available),
-            timing=QUICK,
-            clock=lambda: row.now,
-        )
-
-    async with stage(tmp_path, own_engines=means) as on:
-        yield on, row
-
-
-async def _publish(on: Stage, name: str, weights: bytes, canary: bytes | None = None) -> VersionRow:
-    digest = write_model(on.artifacts_dir, weights, canary_weights=canary)
-    return await register(on.registry, digest, adapter_id=name, rank=0, technique=Technique.FULL)
 
 
 async def _answer(on: Stage, model: str) -> list[ChatDelta]:
@@ -147,8 +37,8 @@ async def _soon(on: Stage, reached: Callable[[], bool]) -> None:
 async def test_a_whole_model_is_proven_on_an_engine_of_its_own_and_answers_beside_the_base(
     tmp_path: Path,
 ) -> None:
-    async with _stage(tmp_path) as (on, row):
-        version = await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path) as (on, row):
+        version = await on.outcome(await publish_whole(on, "whole", b"w"))
 
         assert version.state == VersionState.ACTIVE
         assert version.verification is not None
@@ -162,7 +52,7 @@ async def test_a_whole_model_is_proven_on_an_engine_of_its_own_and_answers_besid
 
 
 async def test_each_bad_one_fails_with_its_own_reason_and_its_engine_is_gone(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
+    async with own_stage(tmp_path) as (on, row):
         flipped = write_model(on.artifacts_dir, b"flipped")
         (on.artifacts_dir / flipped / "model.safetensors").write_bytes(b"flippee")
         digests = {
@@ -183,8 +73,8 @@ async def test_each_bad_one_fails_with_its_own_reason_and_its_engine_is_gone(tmp
 
 
 async def test_an_idle_one_sleeps_and_the_first_request_wakes_it(tmp_path: Path) -> None:
-    async with _stage(tmp_path, own_engine_idle_seconds=600) as (on, row):
-        await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path, own_engine_idle_seconds=600) as (on, row):
+        await on.outcome(await publish_whole(on, "whole", b"w"))
         row.now += 601
         await _soon(on, lambda: not row.running)
         assert await _serving(on, "whole@1") is Serving.ASLEEP
@@ -197,8 +87,8 @@ async def test_an_idle_one_sleeps_and_the_first_request_wakes_it(tmp_path: Path)
 
 
 async def test_an_answer_keeps_it_awake(tmp_path: Path) -> None:
-    async with _stage(tmp_path, own_engine_idle_seconds=600) as (on, row):
-        await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path, own_engine_idle_seconds=600) as (on, row):
+        await on.outcome(await publish_whole(on, "whole", b"w"))
         row.engines[0].double.hold = asyncio.Event()
         stream = on.chat.stream(ChatTurn(model="whole", messages=HELLO))
         await anext(stream)
@@ -212,8 +102,8 @@ async def test_an_answer_keeps_it_awake(tmp_path: Path) -> None:
 
 
 async def test_a_request_that_may_not_wait_is_told_to_come_again_and_starts_it(tmp_path: Path) -> None:
-    async with _stage(tmp_path, own_engine_wait_seconds=0) as (on, row):
-        await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path, own_engine_wait_seconds=0) as (on, row):
+        await on.outcome(await publish_whole(on, "whole", b"w"))
         row.now += 601
         await _soon(on, lambda: not row.running)
         row.may_start.clear()
@@ -230,10 +120,10 @@ async def test_a_request_that_may_not_wait_is_told_to_come_again_and_starts_it(t
 
 
 async def test_a_model_that_is_asked_gets_the_place_of_one_that_idles(tmp_path: Path) -> None:
-    async with _stage(tmp_path, own_engines=1) as (on, row):
-        await on.outcome(await _publish(on, "first", b"1"))
+    async with own_stage(tmp_path, own_engines=1) as (on, row):
+        await on.outcome(await publish_whole(on, "first", b"1"))
         row.now += 20
-        await on.outcome(await _publish(on, "second", b"2"))
+        await on.outcome(await publish_whole(on, "second", b"2"))
         assert row.running == ["second@1"]
         row.now += 20
 
@@ -244,8 +134,8 @@ async def test_a_model_that_is_asked_gets_the_place_of_one_that_idles(tmp_path: 
 
 
 async def test_after_its_engine_died_it_is_proven_again_before_it_answers(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
-        await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path) as (on, row):
+        await on.outcome(await publish_whole(on, "whole", b"w"))
         engine = row.engines[0]
         asked = engine.double.calls["/v1/completions"]
         await engine.restart()
@@ -258,9 +148,9 @@ async def test_after_its_engine_died_it_is_proven_again_before_it_answers(tmp_pa
 
 
 async def test_while_memory_is_short_a_proof_waits_and_then_fails_with_the_figures(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
+    async with own_stage(tmp_path) as (on, row):
         row.available = 2 * GIB
-        version = await _publish(on, "whole", b"w")
+        version = await publish_whole(on, "whole", b"w")
         await on.changes.wait("polled", 0, 0.2)
         assert (await on.row(version)).state == VersionState.PENDING
         row.now += 1
@@ -274,8 +164,8 @@ async def test_while_memory_is_short_a_proof_waits_and_then_fails_with_the_figur
 
 
 async def test_a_sleeping_one_that_would_not_fit_says_so_and_stays_active(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
-        version = await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path) as (on, row):
+        version = await on.outcome(await publish_whole(on, "whole", b"w"))
         row.now += 601
         await _soon(on, lambda: not row.running)
         row.available = GIB
@@ -287,25 +177,25 @@ async def test_a_sleeping_one_that_would_not_fit_says_so_and_stays_active(tmp_pa
 
 
 async def test_one_whose_engine_does_not_start_fails_with_the_engines_words(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
+    async with own_stage(tmp_path) as (on, row):
         row.fails_to_start = True
-        version = await on.outcome(await _publish(on, "whole", b"w"))
+        version = await on.outcome(await publish_whole(on, "whole", b"w"))
 
         assert version.failure_reason == "LOAD_REFUSED"
         assert "a double of its own" in str(version.failure_message)
 
 
 async def test_where_no_own_engines_are_allowed_it_fails_by_the_settings_name(tmp_path: Path) -> None:
-    async with _stage(tmp_path, own_engines=0) as (on, _):
-        version = await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path, own_engines=0) as (on, _):
+        version = await on.outcome(await publish_whole(on, "whole", b"w"))
 
         assert version.failure_reason == "LOAD_REFUSED"
         assert "HOTLORA_OWN_ENGINES" in str(version.failure_message)
 
 
 async def test_unloading_ends_its_engine_and_loading_proves_it_again(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
-        version = await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path) as (on, row):
+        version = await on.outcome(await publish_whole(on, "whole", b"w"))
         await on.registry.request_unload("whole", 1)
         await on.outcome(version, {VersionState.RETIRED})
         assert row.running == []
@@ -318,8 +208,8 @@ async def test_unloading_ends_its_engine_and_loading_proves_it_again(tmp_path: P
 
 
 async def test_deleting_it_ends_its_engine_and_removes_its_files(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
-        version = await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path) as (on, row):
+        version = await on.outcome(await publish_whole(on, "whole", b"w"))
         await on.registry.delete_adapter("whole")
         await on.outcome(version, {VersionState.RETIRED})
 
@@ -328,8 +218,8 @@ async def test_deleting_it_ends_its_engine_and_removes_its_files(tmp_path: Path)
 
 
 async def test_ending_the_service_ends_every_own_engine(tmp_path: Path) -> None:
-    async with _stage(tmp_path) as (on, row):
-        await on.outcome(await _publish(on, "whole", b"w"))
+    async with own_stage(tmp_path) as (on, row):
+        await on.outcome(await publish_whole(on, "whole", b"w"))
         assert row.running == ["whole@1"]
 
     assert row.running == []
