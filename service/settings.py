@@ -81,7 +81,8 @@ class Settings(BaseSettings):
     """Whether callers may have dataset repositories of the Hugging Face hub imported."""
 
     engine_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
-    """A running engine to attach to; None means that the service starts and supervises its own."""
+    """A running engine to attach to; None means that the service starts and supervises its own. vLLM's CPU
+    build needs the plugin in deploy/vllm_plugin there too: without it, proving an adapter ends the engine."""
     engine_api_key: SecretStr | None = None
     """Bearer key of an attached engine; None means that it wants none."""
     engine_port: int = Field(default=8000, ge=0, le=65535)

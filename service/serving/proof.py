@@ -221,7 +221,8 @@ class Prover:
         """How far the base is from itself alone while `served` is asked too, in nats per token.
 
         Asked with every adapter, not once: stock vLLM's CPU operators give the base whatever lies in the last
-        of the engine's slots, which an engine's first adapters do not reach.
+        of the engine's slots, which an engine's first adapters do not reach. (Those of vLLM 0.32 end the
+        engine before it comes to this, at the first proof; ones that are mended in part would not.)
         """
         asked = [sequence.token_ids for sequence in (*canary, *canary)[:_COMPANY]]
         alone = [await self._base_logprobs(base, generation, token_ids) for token_ids in asked]

@@ -16,16 +16,19 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from service.artifacts import Manifest
 from service.changes import Changes
-from service.engine import EngineClient, Supervisor
+from service.engine import Abilities, AttachedEngine, EngineClient, EngineState, Supervisor
 from service.engine.supervisor import Health
 from service.registry import VersionState
-from service.serving import ChatMessage, ChatTurn
+from service.serving import ChatMessage, ChatTurn, Prover, Routes
+from service.serving.proof import Verdict
 from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
 from tests.service.real_adapters import TEXTS_TOKENS
 from tests.service.real_stage import START_SECONDS, Real, serving
+from tests.service.registry_stage import until
 from tests.service.serving_stage import register
 from trainer.config import BaseModel, Technique
 
@@ -185,6 +188,37 @@ async def test_base_adapter_and_prompt_asked_at_once_say_what_they_say_alone(rea
     for index, seen in enumerate(together):
         apart = [abs(a - b) for a, b in zip(seen, alone[index // 2], strict=True)]
         assert sum(apart) / len(apart) < 0.1
+
+
+async def test_an_engine_is_attached_to_by_its_url_and_proves_an_adapter_as_for_its_own_service(
+    real: Real, tmp_path: Path
+) -> None:
+    key = real.engine.client.headers["Authorization"].removeprefix("Bearer ")
+    settings = Settings.model_validate(
+        {"home": tmp_path, "engine_url": real.engine.client.url, "engine_api_key": key}
+    )
+    changes = Changes()
+    engine = AttachedEngine(settings=settings, base=real.base, changes=changes)
+    task = asyncio.create_task(engine.run())
+    try:
+
+        async def reached() -> bool:
+            return engine.state is EngineState.READY
+
+        await until(changes, "engine", reached, START_SECONDS)
+        assert (engine.abilities, engine.max_model_length) == (Abilities(), 512)
+        version = await real.registry.get_version("good", 1)
+        routes = Routes(engine=engine, base=real.base)
+        found = await Prover().prove(
+            base=routes.base,
+            served=routes.of("good@1"),
+            generation=engine.generation,
+            canary=Manifest.read(real.artifacts_dir / version.digest).canary,
+        )
+        assert found.verdict is Verdict.OK, found.message
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_answer_is_one_of_the_choices_where_there_are_any(real: Real) -> None:
