@@ -6,8 +6,8 @@ PYTHON_BIN := .venv/bin/python
 help:
 	@echo "make run     bring up engine, service, gateway and page, and print their URLs"
 	@echo "make demo    train, load, prove and compare once, headless; report in runs/demo/report.json"
-	@echo "make examples  train all five examples and compare their figures with their READMEs"
-	@echo "make test    all tests: unit, contract, end to end, browser"
+	@echo "make examples  train all five examples; fails where a figure is not the one of its README"
+	@echo "make test    unit, contract, end to end, browser: all tests but the trainings of make examples"
 	@echo "make check   format, lint, types, arrows, protos, generated code"
 	@echo "make bench   print the speed figures as ratios measured in one run"
 
