@@ -112,7 +112,7 @@ async def _serve(
         planner = Planner(
             base=base,
             context_length=context_length,
-            max_rank=lambda: engine.max_rank or settings.engine_max_rank,
+            max_rank=lambda: engine.max_rank,
             registry=registry,
             probes=probes,
         )
@@ -125,7 +125,6 @@ async def _serve(
             changes=changes,
             disk=disk,
             base_model=base.name,
-            engine_max_rank=settings.engine_max_rank,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
             unservable=partial(unservable_on, engine, await asyncio.to_thread(unservable, base, settings)),
             planner=planner,

@@ -77,7 +77,6 @@ class Server:
         changes: Changes,
         disk: Disk,
         base_model: str,
-        engine_max_rank: int,
         planner: Planner,
         parameters: int = 0,
         linear_modules: Sequence[str] = (),
@@ -87,11 +86,10 @@ class Server:
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
-        """`parameters` are the base model's, 0 where its files do not tell. `engine_max_rank` counts while
-        the engine's own highest rank is unknown. `linear_modules` are the names of the base model's linear
-        layers; without them, only the trainer checks target modules. `unservable` says of techniques why
-        what they make could not be served now. Without `local_files` and `hub`, datasets come by upload
-        alone."""
+        """`parameters` are the base model's, 0 where its files do not tell. `linear_modules` are the names of
+        the base model's linear layers; without them, only the trainer checks target modules. `unservable`
+        says of techniques why what they make could not be served now. Without `local_files` and `hub`,
+        datasets come by upload alone."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -115,7 +113,7 @@ class Server:
             disk=disk,
             base_model=base_model,
             context_length=datasets.context_length,
-            max_rank=lambda: engine.max_rank or engine_max_rank,
+            max_rank=lambda: engine.max_rank,
             linear_modules=linear_modules,
             unservable=unservable,
             parameters=parameters,

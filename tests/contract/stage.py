@@ -1,7 +1,7 @@
-"""A whole gRPC service in this process: real server, registry and dataset store on a free loopback port.
+"""A gRPC service in this process: real server, registry, dataset store and chat, on a free loopback port.
 
-What stands in for the engine and the chat is as small as their faces. Nothing trains: jobs stay queued, and
-tests write the trainer's events into the registry.
+The engine's double stands behind the chat, over HTTP. Nothing trains and nothing is loaded: jobs stay queued,
+and tests write what trainer and reconciler would into the registry.
 """
 
 import asyncio
@@ -27,16 +27,21 @@ from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles, UploadLimits
 from service.disk import Disk
+from service.engine import AttachedEngine, Engine, EngineState
 from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
-from tests.contract.doubles import ChatDouble, EngineDouble
+from service.serving import Chat, Means, OwnEngines, Prover, Routes, Served
+from service.settings import Settings
+from tests.doubles.engine import EngineDouble
+from tests.service.runner_stage import in_background
 from tests.tiny_renderer import tiny_renderer
 from trainer.config import BaseModel, Technique
+from trainer.rendering import Renderer
 
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
-ENGINE_MAX_RANK = 64
+ENGINE_MAX_RANK = 32
 LINEAR_MODULES = ("down_proj", "q_proj", "v_proj")
 SHAPE = {
     "model_type": "llama",
@@ -82,7 +87,6 @@ class Stage:
     channel: grpc.aio.Channel
     home: Path
     clock: Clock
-    answers: ChatDouble
     engine: EngineDouble
     tuning: tuning_grpc.TuningServiceStub = field(init=False)
     datasets: datasets_grpc.DatasetServiceStub = field(init=False)
@@ -128,8 +132,6 @@ def parts(
 async def running(
     home: Path,
     *,
-    chat: ChatDouble | None = None,
-    engine: EngineDouble | None = None,
     upload_limits: UploadLimits | None = None,
     server_limits: ServerLimits | None = None,
     min_free_disk_bytes: int = 0,
@@ -144,16 +146,19 @@ async def running(
     """A service that answers until the block ends."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
     changes, clock = Changes(), Clock()
-    answers, motor = chat or ChatDouble(), engine or EngineDouble()
     url = f"sqlite+aiosqlite:///{home}/registry.db"
-    async with Registry.open(
-        url, changes=changes, clock=clock, ids=ids("job"), max_queued_jobs=max_queued_jobs
-    ) as registry:
+    async with (
+        Registry.open(
+            url, changes=changes, clock=clock, ids=ids("job"), max_queued_jobs=max_queued_jobs
+        ) as registry,
+        EngineDouble(base_name=BASE, max_model_length=CONTEXT_LENGTH) as double,
+    ):
+        renderer = tiny_renderer(home / "base")
         disk = Disk(directory=home, min_free_bytes=min_free_disk_bytes)
         store = DatasetStore(
             directory=home / "datasets",
             registry=registry,
-            renderer=tiny_renderer(home / "base"),
+            renderer=renderer,
             disk=disk,
             clock=clock,
             new_id=ids("dataset"),
@@ -163,10 +168,17 @@ async def running(
         await store.sweep()
         (home / "base" / "config.json").write_text(json.dumps(SHAPE))
         base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
+        settings = Settings(
+            home=home,
+            engine_url=double.url,
+            engine_max_rank=ENGINE_MAX_RANK,
+            engine_max_model_len=CONTEXT_LENGTH,
+        )
+        engine = AttachedEngine(settings=settings, base=base, changes=changes)
         planner = Planner(
             base=base,
             context_length=context_length,
-            max_rank=lambda: motor.max_rank or ENGINE_MAX_RANK,
+            max_rank=lambda: engine.max_rank,
             registry=registry,
             probes=Probes(
                 directory=home / "calibrations",
@@ -182,12 +194,11 @@ async def running(
             address=address,
             registry=registry,
             datasets=store,
-            chat=answers,
-            engine=motor,
+            chat=_chat(registry, engine, settings, base, renderer, changes),
+            engine=engine,
             changes=changes,
             disk=disk,
             base_model=BASE,
-            engine_max_rank=ENGINE_MAX_RANK,
             linear_modules=LINEAR_MODULES,
             unservable=unservable,
             planner=planner,
@@ -198,7 +209,11 @@ async def running(
             new_error_id=ids("error"),
         )
         await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        async with (
+            in_background(engine.run),
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        ):
+            await _ready(engine, changes)
             yield Stage(
                 server=server,
                 registry=registry,
@@ -207,11 +222,45 @@ async def running(
                 channel=channel,
                 home=home,
                 clock=clock,
-                answers=answers,
-                engine=motor,
+                engine=double,
             )
         await server.drain()
         store.close()
+
+
+def _chat(
+    registry: Registry,
+    engine: Engine,
+    settings: Settings,
+    base: BaseModel,
+    renderer: Renderer,
+    changes: Changes,
+) -> Chat:
+    """As the service makes one; no engine of a whole model ever starts."""
+    served, routes = Served(engine=engine, changes=changes), Routes(engine=engine, base=base)
+    means = Means(
+        registry=registry,
+        served=served,
+        routes=routes,
+        base=base,
+        settings=settings,
+        changes=changes,
+        prover=Prover(),
+    )
+    return Chat(
+        registry=registry,
+        engine=engine,
+        served=served,
+        routes=routes,
+        own_engines=OwnEngines(means),
+        renderer=renderer,
+        base=base,
+    )
+
+
+async def _ready(engine: Engine, changes: Changes) -> None:
+    while engine.state is not EngineState.READY:
+        await changes.wait("engine", changes.seen("engine"), 0.05)
 
 
 @dataclass(frozen=True, kw_only=True)

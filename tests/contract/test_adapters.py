@@ -9,6 +9,7 @@ from hotlora.v1 import adapter_service_pb2 as pb
 from service.registry import Verification, VersionRow, VersionState
 from tests.contract.stage import BASE, GOOD_LINE, Stage, refused
 from tests.contract.test_tuning import PUBLISHED
+from trainer.config import Technique
 
 VERSION = "adapters/support/versions/1"
 PROOF = Verification(
@@ -23,11 +24,11 @@ PROOF = Verification(
 )
 
 
-async def a_version(stage: Stage) -> VersionRow:
+async def a_version(stage: Stage, technique: Technique = Technique.LORA) -> VersionRow:
     """Train the next version of `support`, as a runner would."""
     if not await stage.registry.dataset_id_taken("rows"):
         await stage.upload(GOOD_LINE)
-    await stage.job()
+    await stage.job(technique=f"TECHNIQUE_{technique.name}")
     job = await stage.registry.claim_next_job("owner")
     assert job is not None
     return await stage.registry.succeed_job(job.id, job.epoch, PUBLISHED)

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -15,15 +16,15 @@ from hotlora.buf.validate import validate_pb2
 from hotlora.v1 import (
     adapter_service_pb2,
     chat_service_pb2,
+    chat_service_pb2_grpc,
     dataset_service_pb2,
     tuning_service_pb2,
 )
 from hotlora.v1 import resources_pb2 as resources_pb
 from service.errors import DataLoss, Exhausted, Unavailable
 from service.rpc import ServerLimits
-from service.serving import ChatDelta, ChatTurn
-from tests.contract.doubles import delta
-from tests.contract.stage import GOOD_LINE, Stage, refused, running
+from service.rpc.boundary import Boundary, Context, Drain
+from tests.contract.stage import GOOD_LINE, Stage, ids, refused, running
 
 MODULES = (adapter_service_pb2, chat_service_pb2, dataset_service_pb2, tuning_service_pb2)
 METHODS: list[MethodDescriptor] = [
@@ -239,31 +240,52 @@ async def test_a_call_too_many_is_refused_and_the_next_one_is_not(tmp_path: Path
 SECRET = "postgres://user:hunter2@host/ /srv/secret/path"
 
 
-async def fails_at_once(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-    raise RuntimeError(SECRET)
-    yield delta("", 0)
+class Faulty(chat_service_pb2_grpc.ChatServiceServicer):
+    """A servicer with a fault."""
+
+    def __init__(self, error: Exception, after: int = 0) -> None:
+        """`after` so many messages of a stream."""
+        self._error = error
+        self._after = after
+
+    async def Chat(
+        self, request: chat_service_pb2.ChatRequest, context: Context
+    ) -> AsyncIterator[chat_service_pb2.ChatResponse]:
+        for _ in range(self._after):
+            yield chat_service_pb2.ChatResponse(delta="Hel")
+        raise self._error
+
+    async def ListModels(
+        self, request: chat_service_pb2.ListModelsRequest, context: Context
+    ) -> chat_service_pb2.ListModelsResponse:
+        raise self._error
 
 
-async def fails_midway(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-    yield delta("Hel", 1)
-    raise RuntimeError(SECRET)
+@asynccontextmanager
+async def behind_the_boundary(servicer: Faulty) -> AsyncIterator[chat_service_pb2_grpc.ChatServiceStub]:
+    """The servicer in a server whose every call passes the boundary."""
+    server = grpc.aio.server(interceptors=[Boundary(drain=Drain(), new_id=ids("error"))])
+    chat_service_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield chat_service_pb2_grpc.ChatServiceStub(channel)
+    await server.stop(None)
 
 
-def chat(stage: Stage) -> "grpc.aio.UnaryStreamCall[object, object]":
-    message = resources_pb.Message(role="user", content="Hi")
-    return stage.chat.Chat(chat_service_pb2.ChatRequest(messages=[message]))
+HI = chat_service_pb2.ChatRequest(messages=[resources_pb.Message(role="user", content="Hi")])
 
 
 async def drained(stream: AsyncIterator[object]) -> list[object]:
     return [message async for message in stream]
 
 
-@pytest.mark.parametrize("script", [fails_at_once, fails_midway])
+@pytest.mark.parametrize("after", [0, 1])
 async def test_an_exception_in_a_stream_is_internal_with_an_id_and_without_its_text(
-    stage: Stage, script: object, capsys: pytest.CaptureFixture[str]
+    after: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.answers.script = script
-    refusal = await refused(drained(chat(stage)))
+    async with behind_the_boundary(Faulty(RuntimeError(SECRET), after)) as stub:
+        refusal = await refused(drained(stub.Chat(HI)))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert refusal.metadata["error_id"] == "error-1"
     assert "error-1" in refusal.message
@@ -271,9 +293,9 @@ async def test_an_exception_in_a_stream_is_internal_with_an_id_and_without_its_t
     assert "error-1" in capsys.readouterr().out, "the log does not know the id"
 
 
-async def test_an_exception_in_a_plain_call_is_internal_too(stage: Stage) -> None:
-    stage.answers.listed = ValueError(SECRET)
-    refusal = await refused(stage.chat.ListModels(chat_service_pb2.ListModelsRequest()))
+async def test_an_exception_in_a_plain_call_is_internal_too() -> None:
+    async with behind_the_boundary(Faulty(ValueError(SECRET))) as stub:
+        refusal = await refused(stub.ListModels(chat_service_pb2.ListModelsRequest()))
     assert (refusal.code, refusal.metadata["error_id"]) == (grpc.StatusCode.INTERNAL, "error-1")
     assert "hunter2" not in str(refusal)
 
@@ -296,58 +318,39 @@ async def test_an_exception_in_a_plain_call_is_internal_too(stage: Stage) -> Non
     ],
 )
 async def test_an_error_midway_in_a_stream_keeps_its_code_reason_and_retry_delay(
-    stage: Stage, error: Exception, code: grpc.StatusCode, retry_seconds: float | None
+    error: Exception, code: grpc.StatusCode, retry_seconds: float | None
 ) -> None:
-    async def breaks(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-        yield delta("Hel", 1)
-        raise error
-
-    stage.answers.script = breaks
-    refusal = await refused(drained(chat(stage)))
+    async with behind_the_boundary(Faulty(error, after=1)) as stub:
+        refusal = await refused(drained(stub.Chat(HI)))
     assert (refusal.code, refusal.retry_seconds, refusal.message) == (code, retry_seconds, str(error))
 
 
-async def test_a_long_message_in_any_script_is_cut_to_what_a_trailer_carries(stage: Stage) -> None:
-    stage.answers.listed = DataLoss("CORRUPT", "ключ \U0001f600 " * 500 + "\ud800")
-    refusal = await refused(stage.chat.ListModels(chat_service_pb2.ListModelsRequest()))
+async def test_a_long_message_in_any_script_is_cut_to_what_a_trailer_carries() -> None:
+    error = DataLoss("CORRUPT", "ключ \U0001f600 " * 500 + "\ud800")
+    async with behind_the_boundary(Faulty(error)) as stub:
+        refusal = await refused(stub.ListModels(chat_service_pb2.ListModelsRequest()))
     assert refusal.code is grpc.StatusCode.DATA_LOSS
     assert refusal.message.startswith("ключ") and refusal.message.endswith("...")
 
 
-async def test_a_cancelled_answer_closes_the_stream_behind_it_at_once(stage: Stage) -> None:
-    closed = asyncio.Event()
-
-    async def endless(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-        try:
-            yield delta("Hel", 1)
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
-    stage.answers.script = endless
-    call = chat(stage)
+async def test_a_cancelled_answer_frees_the_engine_at_once(stage: Stage) -> None:
+    stage.engine.hold = asyncio.Event()
+    call = stage.chat.Chat(HI)
     await call.read()
+    assert stage.engine.streams == 1
     call.cancel()
     async with asyncio.timeout(2):
-        await closed.wait()
+        await stage.engine.stream_ended.wait()
 
 
 async def test_a_caller_that_reads_nothing_and_leaves_frees_the_engine(stage: Stage) -> None:
-    closed = asyncio.Event()
-
-    async def torrent(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-        try:
-            while True:
-                yield delta("x" * 100_000, 1)
-        finally:
-            closed.set()
-
-    stage.answers.script = torrent
-    call = chat(stage)
+    stage.engine.respond = lambda fields: ("x" * 1_000_000,) * 200
+    call = stage.chat.Chat(HI)
     await call.read()
+    assert stage.engine.streams == 1, "what nobody reads is not fetched"
     call.cancel()
     async with asyncio.timeout(5):
-        await closed.wait()
+        await stage.engine.stream_ended.wait()
 
 
 async def test_a_deadline_is_a_deadline(stage: Stage) -> None:

@@ -1,81 +1,88 @@
 """ChatService, over the wire. Answers themselves are tested where the chat is."""
 
+import asyncio
+from collections.abc import Mapping
+
 import grpc
 
 from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import chat_service_pb2 as pb
 from hotlora.v1 import resources_pb2 as resources_pb
-from service.engine import EngineState
-from service.serving import ChatMessage, ChatTurn, ServedModel, Serving
-from tests.contract.stage import BASE, Stage
-from tests.contract.test_adapters import a_version
+from tests.contract.stage import BASE, ENGINE_MAX_RANK, Stage
+from tests.contract.test_adapters import a_version, proven
+from trainer.config import Technique
 
 HELLO = resources_pb.Message(role="user", content="Hi")
+PROMPT = b"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+PROMPT_TOKENS = len(PROMPT) - 2 * len("<|im_start|>") - len("<|im_end|>") + 3
+"""A token each byte, and one each mark of a turn."""
+
+
+def asked(stage: Stage) -> list[Mapping[str, object]]:
+    """What the engine is asked from now on."""
+    requests: list[Mapping[str, object]] = []
+
+    def respond(fields: Mapping[str, object]) -> tuple[str, ...]:
+        requests.append(fields)
+        return ("Hel", "lo")
+
+    stage.engine.respond = respond
+    return requests
 
 
 async def test_an_answer_comes_in_deltas_and_ends_with_reason_and_counts(stage: Stage) -> None:
+    asked(stage)
+    stage.engine.hold = held = asyncio.Event()
     call = stage.chat.Chat(pb.ChatRequest(messages=[HELLO]))
-    first, second, last = [response async for response in call]
-    assert first == pb.ChatResponse(
-        delta="Hel",
-        model="support@1",
-        completion_tokens=1,
-        time_to_first_token_seconds=0.25,
-        elapsed_seconds=1.25,
-    )
-    assert (second.delta, second.finish_reason) == ("lo", pb.FINISH_REASON_UNSPECIFIED)
-    assert (last.finish_reason, last.prompt_tokens, last.completion_tokens) == (pb.FINISH_REASON_STOP, 7, 2)
+    answer = aiter(call)
+    first = await anext(answer)
+    held.set()
+    rest = [response async for response in answer]
+
+    assert (first.delta, first.model, first.completion_tokens) == ("Hel", BASE, 1)
+    assert first.finish_reason == pb.FINISH_REASON_UNSPECIFIED
+    assert 0 < first.time_to_first_token_seconds == first.elapsed_seconds
+    assert "".join(response.delta for response in rest) == "lo"
+    last = rest[-1]
+    assert last.finish_reason == pb.FINISH_REASON_STOP
+    assert (last.prompt_tokens, last.completion_tokens) == (PROMPT_TOKENS, 2)
+    assert last.time_to_first_token_seconds == first.time_to_first_token_seconds < last.elapsed_seconds
     assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_what_is_not_set_takes_its_default(stage: Stage) -> None:
+    requests = asked(stage)
     await stage.chat.Chat(pb.ChatRequest(messages=[HELLO])).read()
-    assert stage.answers.turns == [
-        ChatTurn(
-            model="",
-            messages=(ChatMessage(role="user", content="Hi"),),
-            max_tokens=None,
-            temperature=0.0,
-            top_p=1.0,
-            seed=None,
-            stop=(),
-        )
-    ]
+
+    (request,) = requests
+    assert (request["model"], request["temperature"], request["top_p"]) == (BASE, 0.0, 1.0)
+    assert request["max_tokens"] == 256
+    assert "seed" not in request
+    assert "stop" not in request
 
 
 async def test_what_is_set_arrives(stage: Stage) -> None:
+    requests = asked(stage)
     request = pb.ChatRequest(
-        model="support@1", messages=[HELLO], max_tokens=9, temperature=0.5, top_p=0.25, seed=0, stop=["END"]
+        model=BASE, messages=[HELLO], max_tokens=9, temperature=0.5, top_p=0.25, seed=0, stop=["END"]
     )
     await stage.chat.Chat(request).read()
-    assert stage.answers.turns == [
-        ChatTurn(
-            model="support@1",
-            messages=(ChatMessage(role="user", content="Hi"),),
-            max_tokens=9,
-            temperature=0.5,
-            top_p=0.25,
-            seed=0,
-            stop=("END",),
-        )
-    ]
+
+    expected = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.25, "seed": 0, "stop": ["END"]}
+    assert {name: requests[0][name] for name in expected} == expected
 
 
 async def test_models_are_listed_with_their_states_and_the_engine_behind_them(stage: Stage) -> None:
-    version = await a_version(stage)
-    stage.engine.state, stage.engine.restarts, stage.engine.message = EngineState.STARTING, 3, "It restarts."
-    stage.answers.listed = [
-        ServedModel(id=BASE, base_model=BASE, version=None, serving=Serving.READY, max_model_length=512),
-        ServedModel(
-            id=version.model, base_model=BASE, version=version, serving=Serving.ASLEEP, max_model_length=512
-        ),
-    ]
+    await a_version(stage)
+    await proven(stage, await a_version(stage, technique=Technique.FULL))
     listed = await stage.chat.ListModels(pb.ListModelsRequest())
-    base, adapter = listed.models
+    base, whole, adapter = listed.models
     assert (base.id, base.adapter_version, base.available) == (BASE, "", True)
-    assert (base.serving, adapter.serving) == (pb.Model.SERVING_READY, pb.Model.SERVING_ASLEEP)
+    assert base.serving == pb.Model.SERVING_READY
     assert base.state == adapters_pb.AdapterVersion.STATE_UNSPECIFIED
+    assert (whole.id, whole.serving) == ("support@2", pb.Model.SERVING_ASLEEP)
     assert (adapter.id, adapter.adapter_version) == ("support@1", "adapters/support/versions/1")
+    assert (adapter.serving, adapter.available) == (pb.Model.SERVING_STARTING, False)
     assert adapter.state == adapters_pb.AdapterVersion.STATE_PENDING
     assert not base.HasField("create_time")
     published = await stage.adapters.GetAdapterVersion(
@@ -83,5 +90,7 @@ async def test_models_are_listed_with_their_states_and_the_engine_behind_them(st
     )
     assert adapter.create_time == published.create_time
     assert listed.engine == pb.Engine(
-        state=pb.Engine.STATE_STARTING, restarts=3, message="It restarts.", max_rank=32
+        state=pb.Engine.STATE_READY,
+        message=f"the engine at {stage.engine.url} is ready",
+        max_rank=ENGINE_MAX_RANK,
     )

@@ -1,7 +1,6 @@
 """Health, reflection, binding and the graceful end of the server."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import grpc
@@ -14,9 +13,8 @@ from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.rpc import ServerLimits
-from service.serving import ChatDelta, ChatTurn, FinishReason
-from tests.contract.doubles import delta
 from tests.contract.stage import GOOD_LINE, Stage, refused, running
+from tests.doubles.engine import WORDS
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -77,17 +75,12 @@ async def test_a_second_service_on_the_same_port_is_told_so(stage: Stage, tmp_pa
 
 
 async def test_while_draining_new_calls_are_told_to_come_back_and_running_ones_end_well(stage: Stage) -> None:
-    release = asyncio.Event()
-
-    async def slow(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-        yield delta("Hel", 1)
-        await release.wait()
-        yield delta("lo", 2, FinishReason.STOP)
-
-    stage.answers.script = slow
+    stage.engine.hold = held = asyncio.Event()
     message = resources_pb.Message(role="user", content="Hi")
     call = stage.chat.Chat(chat_pb.ChatRequest(messages=[message]))
-    assert (await call.read()).delta == "Hel"
+    first, *words = WORDS[:5]
+    answer = aiter(call)
+    assert (await anext(answer)).delta == first
     ending = asyncio.create_task(stage.server.drain())
     health_watch = health(stage).Watch(health_pb2.HealthCheckRequest())
     while (await health_watch.read()).status != NOT_SERVING:
@@ -95,9 +88,8 @@ async def test_while_draining_new_calls_are_told_to_come_back_and_running_ones_e
     refusal = await refused(stage.datasets.ListDatasets(datasets_pb.ListDatasetsRequest()))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert refusal.retry_seconds
-    release.set()
-    assert (await call.read()).delta == "lo"
-    assert await call.read() is grpc.aio.EOF
+    held.set()
+    assert "".join([response.delta async for response in answer]) == "".join(words)
     await ending
 
 
@@ -122,23 +114,14 @@ async def test_watches_end_at_once_when_the_server_drains_and_can_be_resumed(tmp
 
 
 async def test_a_call_that_does_not_end_in_time_is_cut(tmp_path: Path) -> None:
-    closed = asyncio.Event()
-
-    async def endless(turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
-        try:
-            yield delta("Hel", 1)
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
     async with running(tmp_path, server_limits=ServerLimits(drain_seconds=0.1)) as stage:
-        stage.answers.script = endless
+        stage.engine.hold = asyncio.Event()
         message = resources_pb.Message(role="user", content="Hi")
         call = stage.chat.Chat(chat_pb.ChatRequest(messages=[message]))
         await call.read()
         async with asyncio.timeout(3):
             await stage.server.drain()
-            await closed.wait()
+            await stage.engine.stream_ended.wait()
 
 
 async def test_run_answers_until_it_is_cancelled_and_then_drains(tmp_path: Path) -> None:

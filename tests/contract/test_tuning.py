@@ -17,7 +17,6 @@ from service.registry.rows import ProgressEvent
 from service.rpc.boundary import Drain
 from service.rpc.following import Following
 from service.rpc.tuning import TuningServicer
-from tests.contract.doubles import EngineDouble
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Refusal, Stage, refused, running
 from trainer import events
 from trainer.config import Technique
@@ -275,16 +274,6 @@ async def test_everything_that_the_engine_or_the_base_cannot_do_is_refused_at_on
     }
     assert "32" in refusal.violations["hyperparameters.rank"]
     assert "512" in refusal.violations["hyperparameters.max_sequence_length"]
-
-
-async def test_while_the_engines_highest_rank_is_unknown_the_setting_counts(tmp_path: Path) -> None:
-    engine = EngineDouble()
-    engine.max_rank = 0
-    async with running(tmp_path, engine=engine) as stage:
-        await stage.upload(GOOD_LINE)
-        assert (await stage.job(hyperparameters=pb.Hyperparameters(rank=64))).hyperparameters.rank == 64
-        refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(rank=65))
-        assert "64" in refusal.violations["hyperparameters.rank"]
 
 
 async def test_a_row_above_the_usual_length_is_planned_for_and_its_job_accepted(tmp_path: Path) -> None:
