@@ -1,5 +1,5 @@
-"""What this machine has: main memory within its control group, what its processor multiplies natively, and a
-GPU.
+"""What this machine has: main memory within its control group and whether it ran out, what its processor
+multiplies natively, and a GPU.
 
 Reads a few small files of the kernel and asks the GPU driver's own tool, without loading torch. Knows neither
 models nor what they need.
@@ -7,12 +7,15 @@ models nor what they need.
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 _GROUP = Path("/sys/fs/cgroup")
+_KILL_COUNTERS = (_GROUP / "memory.events", Path("/proc/vmstat"))
+"""Files with a line `oom_kill N`: the control group's own, and the machine's where there is no group."""
 _CPU_INFO = Path("/proc/cpuinfo")
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of x86 (the first two) and Arm CPUs."""
@@ -52,6 +55,20 @@ def main_memory() -> tuple[int, int]:
         return memory.total, memory.available
     used = _number(_GROUP / "memory.current") or 0
     return limit, min(memory.available, max(0, limit - used))
+
+
+def memory_kills(counters: Sequence[Path] = _KILL_COUNTERS) -> int:
+    """Processes that the kernel has killed so far for want of memory; 0 where no file of `counters` says."""
+    for path in counters:
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
 
 
 def has_native_bfloat16() -> bool:

@@ -7,7 +7,9 @@ process is gone at the end. Decides nothing about the job: it gives an outcome.
 import asyncio
 import contextlib
 import logging
+import signal
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -16,6 +18,7 @@ from typing import Self
 
 from service.changes import Changes
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable
+from service.machine import main_memory
 from service.registry import JobRow, JobState, ProgressEvent, Registry
 from service.registry.states import JOB_OWNED
 from service.runner.forkserver import Child, ForkServer
@@ -33,8 +36,10 @@ class Crash:
     """The trainer ended, or had to be ended, without a last word."""
 
     reason: str
-    """TRAINER_CRASHED, TRAINER_HUNG or INTERNAL."""
+    """TRAINER_CRASHED, TRAINER_HUNG, OUT_OF_MEMORY, SERVICE_DIED or INTERNAL."""
     message: str
+    is_final: bool = False
+    """Whether the same settings would end the same again."""
 
 
 class NotStarted:
@@ -58,7 +63,9 @@ class Attempt:
         registry: Registry,
         changes: Changes,
         limits: Limits,
+        memory_kills: Callable[[], int],
     ) -> None:
+        """`memory_kills` counts what the kernel has killed for want of memory."""
         self._job = job
         self._job_path = job_path
         self._mark_path = mark_path
@@ -67,6 +74,9 @@ class Attempt:
         self._registry = registry
         self._changes = changes
         self._limits = limits
+        self._memory_kills = memory_kills
+        self._memory_kills_before = memory_kills()
+        self._latest_metrics = job.latest_metrics
         self._child: Child | None = None
         self._listener: asyncio.Server | None = None
         self._writer: StreamWriter | None = None
@@ -143,7 +153,7 @@ class Attempt:
         if reader is None:
             if not child.ended.is_set():
                 self._kill()
-            return Crash(reason="TRAINER_CRASHED", message=f"The trainer did not begin: {_how(child)}.")
+            return self._died(child, "The trainer did not begin")
         await self._remember(child)
         while True:
             try:
@@ -212,10 +222,17 @@ class Attempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.exit_seconds):
                 await child.ended.wait()
-        return Crash(reason="TRAINER_CRASHED", message=f"The trainer died: {_how(child)}.")
+        return self._died(child, "The trainer died")
+
+    def _died(self, child: Child, what: str) -> Crash:
+        if child.signal == signal.SIGKILL and self._memory_kills() > self._memory_kills_before:
+            return Crash(reason="OUT_OF_MEMORY", message=_out_of_memory(self._latest_metrics), is_final=True)
+        return Crash(reason="TRAINER_CRASHED", message=f"{what}: {child.exit_description}.")
 
     async def _record(self, event: ProgressEvent) -> None:
         """Record an event, with a few tries while the registry is busy or its disk is full."""
+        if isinstance(event, events.Metrics):
+            self._latest_metrics = event
         for left in reversed(range(_RECORD_TRIES)):
             try:
                 await self._registry.append_event(self._job.id, self._job.epoch, event)
@@ -285,5 +302,14 @@ class Attempt:
             self._server.kill()
 
 
-def _how(child: Child) -> str:
-    return child.exit_description
+def _out_of_memory(metrics: events.Metrics | None) -> str:
+    all_bytes, _ = main_memory()
+    peak = "" if metrics is None else f", of which step {metrics.step} took {_gib(metrics.peak_memory_bytes)}"
+    return (
+        f"The kernel killed the trainer because memory ran out; {_gib(all_bytes)} are there for "
+        f"everything{peak}. Shorter rows, a smaller batch or QLoRA need less; a plan says how much."
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"

@@ -74,6 +74,8 @@ class Endings:
                     pass
                 elif present.state == JobState.PAUSING:
                     await self._pause(job)
+                elif crash.is_final:
+                    await self.fail(job, crash.reason, crash.message)
                 elif present.crashes + 1 >= self._max_crashes:
                     tries = f" It was attempt {present.attempt}, and {self._max_crashes} of them ended so."
                     await self.fail(job, crash.reason, crash.message + tries)

@@ -34,13 +34,16 @@ class Child:
         self.ended = asyncio.Event()
         """Also set when the fork server died and can tell no more."""
         self.exit_description = "it ended without a word"
+        self.signal: int | None = None
+        """What ended it, where it was one and the fork server could tell."""
 
     def begin(self, pid: int) -> None:
         self.mark = ProcessMark.of(pid)
         self.started.set()
 
-    def end(self, exit_description: str) -> None:
+    def end(self, exit_description: str, signal: int | None = None) -> None:
         self.exit_description = exit_description
+        self.signal = signal
         self.ended.set()
 
 
@@ -147,13 +150,15 @@ class ForkServer:
         match message:
             case {"started": str(job), "pid": int(pid)} if job in self._children:
                 self._children[job].begin(pid)
-            case {"ended": str(job), "exit_code": exit_code, "signal": signal} if job in self._children:
+            case {"ended": str(job), "exit_code": exit_code, "signal": int() | None as signal} if (
+                job in self._children
+            ):
                 description = (
                     f"it ended with exit code {exit_code}"
                     if signal is None
                     else f"it was ended by signal {signal}"
                 )
-                self._children.pop(job).end(description)
+                self._children.pop(job).end(description, signal)
             case _:
                 _LOG.warning("the fork server said something unexpected: %.200r", message)
 

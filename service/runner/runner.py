@@ -18,6 +18,7 @@ from pathlib import Path
 from service.changes import Changes
 from service.disk import Disk
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable, WrongState
+from service.machine import memory_kills
 from service.registry import JobRow, Registry
 from service.runner.attempt import Attempt, Crash, NotStarted, Outcome
 from service.runner.endings import Endings
@@ -52,13 +53,16 @@ class Runner:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
+        memory_kills: Callable[[], int] = memory_kills,
     ) -> None:
-        """`command` starts a fork server; its arguments are added. `clock` gives seconds since the epoch."""
+        """`command` starts a fork server; its arguments are added. `clock` gives seconds since the epoch.
+        `memory_kills` counts what the kernel has killed for want of memory."""
         self._registry = registry
         self._changes = changes
         self._settings = settings
         self._base_model = base_model
         self._limits = limits or Limits()
+        self._memory_kills = memory_kills
         self._owner_name = ids()
         self._files = JobFiles(work_dir=settings.work_dir, artifacts_dir=settings.artifacts_dir)
         self._disk = Disk(directory=settings.home, min_free_bytes=settings.min_free_disk_bytes)
@@ -176,6 +180,7 @@ class Runner:
             registry=self._registry,
             changes=self._changes,
             limits=self._limits,
+            memory_kills=self._memory_kills,
         ) as attempt:
             await self._settle(job, attempt, await attempt.outcome())
 

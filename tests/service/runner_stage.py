@@ -42,6 +42,8 @@ class Stage:
     min_free_disk_bytes: int = 0
     max_running_jobs: int = 1
     plans: dict[str, Behaviour] = field(default_factory=dict)
+    memory_kills: Callable[[], int] = lambda: 0
+    """As the kernel counts them."""
 
     @property
     def settings(self) -> Settings:
@@ -79,6 +81,7 @@ class Stage:
             base_model=self.base_model,
             command=(sys.executable, "-m", "tests.doubles.trainer", "--plan", str(self.home / "plan.json")),
             limits=self.limits,
+            memory_kills=self.memory_kills,
         )
 
     @asynccontextmanager

@@ -7,11 +7,13 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from service.errors import WrongState
+from service.machine import memory_kills
 from service.registry import JobRow, JobState, StateChanged, VersionState
 from service.runner.processes import ProcessMark
 from tests.service.registry_stage import new_job, until
@@ -102,6 +104,25 @@ async def test_a_trainer_that_says_nothing_for_long_is_killed_and_the_job_fails_
             assert not alive(pid)
         assert (job.state, job.failure_reason, job.attempt) == (JobState.FAILED, "TRAINER_HUNG", 3)
         await stage.check_ended_once(job, JobState.FAILED)
+
+
+async def test_a_trainer_that_the_kernel_kills_for_memory_is_not_tried_again(stage: Stage) -> None:
+    stage.plan(crash_at_step=2)
+    stage.memory_kills = count().__next__
+    async with stage.running():
+        job = await stage.run()
+    assert (job.state, job.failure_reason, job.attempt) == (JobState.FAILED, "OUT_OF_MEMORY", 1)
+    assert "of which step 1 took 0.0 GiB" in (job.failure_message or "")
+    await stage.check_ended_once(job, JobState.FAILED)
+
+
+def test_the_kernels_count_of_what_it_killed_for_memory_is_read_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "memory.events").write_text("low 0\nhigh 3\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n")
+    (tmp_path / "vmstat").write_text("oom_kill 7\n")
+    group, machine = tmp_path / "memory.events", tmp_path / "vmstat"
+    assert memory_kills([group, machine]) == 1
+    assert memory_kills([tmp_path / "absent", machine]) == 7
+    assert memory_kills([tmp_path / "absent"]) == 0
 
 
 async def test_a_failure_that_the_trainer_explains_is_final(stage: Stage) -> None:
