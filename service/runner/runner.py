@@ -19,7 +19,7 @@ from service.changes import Changes
 from service.disk import Disk
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable, WrongState
 from service.machine import memory_kills
-from service.registry import JobRow, Registry
+from service.registry import JobRow, JobState, Registry, StateChanged
 from service.runner.attempt import Attempt, Crash, NotStarted, Outcome
 from service.runner.endings import Endings
 from service.runner.files import JobFiles
@@ -35,6 +35,8 @@ COMMAND = (sys.executable, "-m", "trainer.forkserver")
 _LOG = logging.getLogger(__name__)
 _MAX_SOCKET_DIR = 60
 """A Unix socket's path has about 100 bytes; a job's socket takes up to 40 of them."""
+_LATEST_EVENTS = 400
+"""Looked through for a checkpoint; at most what the registry gives at once."""
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 """What the machine lacks for a while; no job is to blame."""
 
@@ -279,9 +281,29 @@ class Runner:
                 mark.kill_group()
                 await mark.gone(self._limits.exit_seconds)
             try:
-                await self._endings.put_back(job)
+                await self._take_over(job)
             except (Conflict, NotFound):
                 continue
+
+    async def _take_over(self, job: JobRow) -> None:
+        """Back to the queue. A service that died before the job got anywhere may have died of it, which
+        counts as a crash: otherwise such a job would end one service after the other."""
+        if job.owner == self._owner_name or await self._got_somewhere(job):
+            await self._endings.put_back(job)
+            return
+        message = "The service died while the job ran, before the attempt kept a checkpoint."
+        await self._endings.stopped(job, Crash(reason="SERVICE_DIED", message=message))
+
+    async def _got_somewhere(self, job: JobRow) -> bool:
+        """Whether the attempt kept a checkpoint."""
+        latest = await self._registry.events_after(job.id, max(0, job.last_sequence - _LATEST_EVENTS))
+        for row in reversed(latest):
+            match row.body:
+                case events.CheckpointSaved():
+                    return True
+                case StateChanged(state=JobState.RUNNING):
+                    return False
+        return True  # so much was said since it began
 
     def _is_lost(self, job: JobRow) -> bool:
         if job.owner == self._owner_name:

@@ -265,6 +265,20 @@ async def test_two_services_in_one_home_run_each_job_once(stage: Stage) -> None:
     assert numbers == list(range(12, 0, -1))
 
 
+async def test_a_job_that_every_service_dies_with_before_a_checkpoint_is_given_up(stage: Stage) -> None:
+    stage.plan(gate=str(stage.gate), gate_step=1)
+    job = await stage.submit()
+    for attempt in (1, 2, 3):
+        async with service(stage.home) as process:
+            await stage.until(job, lambda row, at=attempt: row.state == R and row.attempt == at)  # type: ignore[misc]
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+    async with stage.running():
+        job = await stage.ended(job)
+    assert (job.state, job.failure_reason, job.attempt) == (JobState.FAILED, "SERVICE_DIED", 3)
+    await stage.check_ended_once(job, JobState.FAILED)
+
+
 async def test_a_service_that_may_open_no_file_for_a_while_lives_on_and_blames_no_job(stage: Stage) -> None:
     async with service(stage.home) as process:
         await stage.run("first")
