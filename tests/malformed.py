@@ -145,7 +145,7 @@ CASES = [
     Case("only_blank_lines.jsonl", "line 1", "the file has no rows", "one row a line"),
     Case("only_bom.jsonl", "line 1", "the file has no rows", "one row a line"),
     Case("only_system.jsonl", "line 1", "the row has only a system message", "Add a user message"),
-    Case("prompt_is_a_list.jsonl", "line 1", '"prompt" is a list, not a string', "double quotes"),
+    Case("prompt_is_a_list.jsonl", "line 1", "prompt[0] is a string, not an object", '"role": "user"'),
     Case("role_in_capitals.jsonl", "line 1", 'messages[0].role is "User"', "system, user or assistant"),
     Case(
         "role_is_a_number.jsonl",
@@ -179,6 +179,17 @@ CASES = [
     Case("two_users.jsonl", "line 3", "messages[1].role is user where assistant must stand", "take turns"),
     Case("unknown_message_key.jsonl", "line 1", 'unknown key "name" in messages[0]', "Remove it"),
     Case("unknown_role.jsonl", "line 1", 'messages[1].role is "tool"', "Turns of tools"),
+    Case("tools.jsonl", "line 1", 'the row offers tools: it has "tools"', "Turns of tools"),
+    Case(
+        "openai_preference_of_tools.jsonl", "line 1", '"input" offers tools: it has "tools"', "Turns of tools"
+    ),
+    Case("openai_preference_without_output.jsonl", "line 1", '"non_preferred_output" is missing', "Write"),
+    Case(
+        "completion_begins_with_user.jsonl",
+        "line 1",
+        "prompt + completion[1].role is user where assistant must stand",
+        "take turns",
+    ),
     Case("unknown_row_key.jsonl", "line 1", 'unknown key "source" in the row', "Remove it"),
     Case("utf16.jsonl", "line 1", "the file looks like UTF-16 text", "as UTF-8"),
     Case(

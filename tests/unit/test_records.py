@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +65,31 @@ def test_messages_are_taken_as_they_stand_and_only_assistants_are_trained() -> N
 
 def test_a_prompt_and_its_completion_are_a_user_and_an_assistant() -> None:
     assert parsed(ROW) == [Record(line=1, messages=TURNS)]
+
+
+def test_a_prompt_and_its_completion_may_be_messages_of_which_the_prompts_are_never_trained() -> None:
+    talk = [{"role": turn.role, "content": turn.content} for turn in TURNS]
+    row = {"prompt": [*talk, talk[0]], "completion": [talk[1]], "tools": None}
+    untrained = replace(TURNS[1], trained=False)
+    assert parsed(json.dumps(row).encode()) == [
+        Record(line=1, messages=(TURNS[0], untrained, TURNS[0], TURNS[1]))
+    ]
+
+
+def test_a_developer_is_what_a_system_is() -> None:
+    row = b'{"messages": [{"role": "developer", "content": "Be kind."}, '
+    row += b'{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "tools": []}'
+    assert parsed(row) == parsed(row.replace(b"developer", b"system"))
+    (record,) = parsed(row)
+    assert isinstance(record, Record)
+    assert record.messages[0].role == "system"
+
+
+def test_a_prompt_that_is_json_by_itself_stays_text() -> None:
+    row = {"prompt": '[{"city": "Bonn"}]', "completion": "Bonn"}
+    (record,) = parsed(json.dumps(row).encode())
+    assert isinstance(record, Record)
+    assert record.messages[0].content == '[{"city": "Bonn"}]'
 
 
 @pytest.mark.parametrize(
@@ -266,8 +292,13 @@ def test_a_text_is_a_row_of_its_own_kind() -> None:
         {"prompt": [USER], "chosen": [YES], "rejected": [NO]},
         {"prompt": "Open?", "chosen": [USER, YES], "rejected": [USER, NO]},
         {"chosen": [USER, YES], "rejected": [USER, NO]},
+        {
+            "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [YES],
+            "non_preferred_output": [NO],
+        },
     ],
-    ids=["texts", "messages", "whole conversations", "whole conversations alone"],
+    ids=["texts", "messages", "whole conversations", "whole conversations alone", "as OpenAI takes it"],
 )
 def test_a_preference_is_a_prompt_and_two_answers_however_it_is_written(row: dict[str, object]) -> None:
     assert parsed(json.dumps(row).encode()) == [PAIR]

@@ -4,11 +4,14 @@ Checks on already bounded JSON values; which key of a row holds them is `shapes`
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from trainer.records.rows import EXAMPLE_ROW, RowError, Turn, checked_text, kind_name, quoted
 
 _MESSAGE_KEYS = {"role", "content", "weight"}
 _TOOL_KEYS = {"tool_calls", "tool_call_id", "function_call"}
+ROW_TOOL_KEYS = ("tools", "functions")
+"""Where a row says which tools there are."""
 TOOL_ADVICE = (
     "Turns of tools are not trained on, since no chat here calls tools: leave them out, "
     "or write what they say as the user's words."
@@ -16,26 +19,51 @@ TOOL_ADVICE = (
 
 
 def turns_of_prompt(row: Mapping[str, object]) -> tuple[Turn, ...]:
-    """A question and its answer. Raises RowError."""
+    """A question, which is never trained, and its answer, each of them text or messages. Raises RowError."""
     for key in ("prompt", "completion"):
         if key not in row:
             raise RowError(f'"{key}" is missing', 'A row needs both "prompt" and "completion".')
-    return (
-        Turn(role="user", content=checked_text(row["prompt"], '"prompt"')),
-        Turn(role="assistant", content=checked_text(row["completion"], '"completion"'), trained=True),
-    )
+    turns = (*prompt_turns(row["prompt"], "prompt"), *answer_turns(row["completion"], "completion"))
+    check_order(turns, "prompt + completion")
+    _check_trained(turns)
+    return turns
+
+
+def prompt_turns(value: object, name: str) -> tuple[Turn, ...]:
+    """What is asked, as text or messages in any order, nothing of it trained. Raises RowError."""
+    if isinstance(value, list):
+        return tuple(replace(turn, trained=False) for turn in listed_turns(value, name))
+    return (Turn(role="user", content=checked_text(value, f'"{name}"')),)
+
+
+def answer_turns(value: object, name: str) -> tuple[Turn, ...]:
+    """What is answered, as text or messages in any order. Raises RowError."""
+    if isinstance(value, list):
+        return listed_turns(value, name)
+    return (Turn(role="assistant", content=checked_text(value, f'"{name}"'), trained=True),)
 
 
 def turns_of_messages(messages: object) -> tuple[Turn, ...]:
     """A whole conversation, some of it trained. Raises RowError."""
     turns = listed_turns(messages, "messages")
     check_order(turns)
+    _check_trained(turns)
+    return turns
+
+
+def _check_trained(turns: Sequence[Turn]) -> None:
     if not any(turn.trained for turn in turns):
         raise RowError(
             "no assistant message is trained on: each has weight 0",
             "Give at least one assistant message weight 1, or leave its weight out.",
         )
-    return turns
+
+
+def refuse_tools(row: Mapping[str, object], where: str) -> None:
+    """Raise RowError where a row offers tools; an empty list of them is harmless."""
+    for key in ROW_TOOL_KEYS:
+        if row.get(key):
+            raise RowError(f"{where} offers tools: it has {quoted(key)}", TOOL_ADVICE)
 
 
 def listed_turns(messages: object, name: str) -> tuple[Turn, ...]:
@@ -64,6 +92,8 @@ def _turn(message: object, where: str) -> Turn:
     role = message["role"]
     if not isinstance(role, str):
         raise RowError(f"{where}.role is {kind_name(role)}, not a string", "Use system, user or assistant.")
+    if role == "developer":  # what OpenAI calls a system message of its later models
+        role = "system"
     if role not in ("system", "user", "assistant"):
         advice = TOOL_ADVICE if role in ("tool", "function") else "Use system, user or assistant."
         raise RowError(f"{where}.role is {quoted(role)}", advice)

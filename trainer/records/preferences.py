@@ -7,11 +7,17 @@ sets have them, what both begin with is the prompt. Which key of a row holds wha
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
+from typing import NamedTuple
 
-from trainer.records.conversations import check_alternation, listed_turns
-from trainer.records.rows import PreferenceRecord, RowError, Turn, checked_text, listed
+from trainer.records.conversations import answer_turns, check_alternation, prompt_turns, refuse_tools
+from trainer.records.rows import PreferenceRecord, RowError, Turn, listed, quoted
 
 EXAMPLE = '{"prompt": "...", "chosen": "...", "rejected": "..."}'
+OPENAI_ANSWERS = ("preferred_output", "non_preferred_output")
+_OPENAI_EXAMPLE = (
+    '{"input": {"messages": [{"role": "user", "content": "..."}]}, '
+    '"preferred_output": [{"role": "assistant", "content": "..."}], "non_preferred_output": [...]}'
+)
 
 
 def preference_of(row: Mapping[str, object], line: int) -> PreferenceRecord:
@@ -19,31 +25,52 @@ def preference_of(row: Mapping[str, object], line: int) -> PreferenceRecord:
     missing = [key for key in ("chosen", "rejected") if key not in row]
     if missing:
         raise RowError(f"{listed(missing)} is missing", f"Write {EXAMPLE}.")
-    chosen, rejected = (_answer(row[key], key) for key in ("chosen", "rejected"))
-    prompt = _prompt(row["prompt"]) if "prompt" in row else _shared(chosen, rejected)
+    prompt = prompt_turns(row["prompt"], "prompt") if "prompt" in row else None
+    return _pair(prompt, _Answer("chosen", row["chosen"]), _Answer("rejected", row["rejected"]), line)
+
+
+def openai_preference_of(row: Mapping[str, object], line: int) -> PreferenceRecord:
+    """A row as OpenAI's preference fine-tuning takes it. Raises RowError."""
+    for key in ("input", *OPENAI_ANSWERS):
+        if key not in row:
+            raise RowError(f'"{key}" is missing', f"Write {_OPENAI_EXAMPLE}.")
+    for key in row:
+        if key not in ("input", *OPENAI_ANSWERS):
+            raise RowError(f"unknown key {quoted(key)} in the row", f"Write {_OPENAI_EXAMPLE}.")
+    asked = row["input"]
+    if not isinstance(asked, dict) or "messages" not in asked:
+        raise RowError('"input" is not an object with "messages"', f"Write {_OPENAI_EXAMPLE}.")
+    refuse_tools(asked, '"input"')
+    prompt = prompt_turns(asked["messages"], "input.messages")
+    wanted, other = (_Answer(key, row[key]) for key in OPENAI_ANSWERS)
+    return _pair(prompt, wanted, other, line)
+
+
+class _Answer(NamedTuple):
+    key: str
+    value: object
+
+    def turns(self) -> tuple[Turn, ...]:
+        """The messages, all of the assistant's trained."""
+        turns = answer_turns(self.value, self.key)
+        return tuple(replace(turn, trained=turn.role == "assistant") for turn in turns)
+
+
+def _pair(prompt: tuple[Turn, ...] | None, wanted: _Answer, other: _Answer, line: int) -> PreferenceRecord:
+    chosen, rejected = wanted.turns(), other.turns()
+    prompt = prompt if prompt is not None else _shared(chosen, rejected)
     if not prompt:
         raise RowError('"prompt" is missing', f"Write {EXAMPLE}.")
     chosen, rejected = (_without(prompt, answer) for answer in (chosen, rejected))
     _check_prompt(prompt)
-    for key, answer in (("chosen", chosen), ("rejected", rejected)):
+    for key, answer in ((wanted.key, chosen), (other.key, rejected)):
         _check_answer(key, answer)
     if chosen == rejected:
         raise RowError(
-            '"chosen" and "rejected" are the same', "Remove the row: nothing can be learned from it."
+            f'"{wanted.key}" and "{other.key}" are the same',
+            "Remove the row: nothing can be learned from it.",
         )
     return PreferenceRecord(line=line, prompt=prompt, chosen=chosen, rejected=rejected)
-
-
-def _prompt(value: object) -> tuple[Turn, ...]:
-    if isinstance(value, list):
-        return tuple(replace(turn, trained=False) for turn in listed_turns(value, "prompt"))
-    return (Turn(role="user", content=checked_text(value, '"prompt"')),)
-
-
-def _answer(value: object, key: str) -> tuple[Turn, ...]:
-    if isinstance(value, list):
-        return tuple(replace(turn, trained=turn.role == "assistant") for turn in listed_turns(value, key))
-    return (Turn(role="assistant", content=checked_text(value, f'"{key}"'), trained=True),)
 
 
 def _shared(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]) -> tuple[Turn, ...]:

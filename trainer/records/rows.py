@@ -98,7 +98,7 @@ class Format(StrEnum):
     CHAT = "chat"
     """{"messages": [{"role", "content", "weight"}, ...]}, as the OpenAI fine-tuning API takes it."""
     PROMPT_COMPLETION = "prompt_completion"
-    """{"prompt", "completion"}."""
+    """{"prompt", "completion"}, each of them text or messages."""
     ALPACA = "alpaca"
     """{"instruction", "input", "output", "system", "history"}; the first and the third are required."""
     SHAREGPT = "sharegpt"
@@ -106,7 +106,7 @@ class Format(StrEnum):
     TEXT = "text"
     """{"text"}, or a file of plain text."""
     PREFERENCES = "preferences"
-    """{"prompt", "chosen", "rejected"}."""
+    """{"prompt", "chosen", "rejected"}, or {"input", "preferred_output", "non_preferred_output"}."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer.records.conversations import turns_of_messages, turns_of_prompt
+from trainer.records.conversations import ROW_TOOL_KEYS, refuse_tools, turns_of_messages, turns_of_prompt
 from trainer.records.lines import parse_line
-from trainer.records.preferences import preference_of
+from trainer.records.preferences import OPENAI_ANSWERS, openai_preference_of, preference_of
 from trainer.records.published import turns_of_alpaca, turns_of_sharegpt
 from trainer.records.rows import (
     DEFAULT_LIMITS,
@@ -39,12 +39,15 @@ class _Shape:
     """What published sets carry without meaning."""
 
 
+_OF_TOOLS = (*ROW_TOOL_KEYS, "parallel_tool_calls")
+"""Carried by sets of several shapes; where tools are really offered, the row is refused."""
+
 SHAPES: Mapping[Format, _Shape] = {
-    Format.CHAT: _Shape(telling=("messages",)),
+    Format.CHAT: _Shape(telling=("messages",), ignored=_OF_TOOLS),
     Format.SHAREGPT: _Shape(telling=("conversations",), others=("system",), ignored=("id",)),
     Format.ALPACA: _Shape(telling=("instruction", "output"), others=("input", "system", "history")),
-    Format.PREFERENCES: _Shape(telling=("chosen", "rejected"), others=("prompt",)),
-    Format.PROMPT_COMPLETION: _Shape(telling=("completion", "prompt")),
+    Format.PREFERENCES: _Shape(telling=("chosen", "rejected"), others=("prompt",), ignored=_OF_TOOLS),
+    Format.PROMPT_COMPLETION: _Shape(telling=("completion", "prompt"), ignored=_OF_TOOLS),
     Format.TEXT: _Shape(telling=("text",)),
 }
 """In the order in which they are tried."""
@@ -60,14 +63,21 @@ _LISTS = ("messages", "conversations", "history", "prompt", "chosen", "rejected"
 """Keys whose list may stand in a table's cell as JSON."""
 
 
+_SPEAKERS = frozenset(("role", "from"))
+"""One of these is in each message, and tells a list of messages from a text that happens to be JSON."""
+
+
 def record_of(row: object, line: int, reading: Reading) -> AnyRecord:
     """The record of a row's JSON value. Raises RowError."""
     if not isinstance(row, dict):
         raise RowError(f"the row is {kind_name(row)}, not an object", f"Write {EXAMPLE_ROW}.")
     if reading.mapping:
         row = _mapped(row, reading.mapping)
+    refuse_tools(row, "the row")
     format_ = reading.format or _format(row)
-    _check_keys(row, format_)
+    is_openai_preference = format_ is Format.PREFERENCES and not row.keys().isdisjoint(OPENAI_ANSWERS)
+    if not is_openai_preference:
+        _check_keys(row, format_)
     for key in _LISTS:
         if key in row:
             row[key] = _unpacked(row[key])
@@ -79,7 +89,7 @@ def record_of(row: object, line: int, reading: Reading) -> AnyRecord:
         case Format.ALPACA:
             return Record(line=line, messages=turns_of_alpaca(row))
         case Format.PREFERENCES:
-            return preference_of(row, line)
+            return openai_preference_of(row, line) if is_openai_preference else preference_of(row, line)
         case Format.PROMPT_COMPLETION:
             return Record(line=line, messages=turns_of_prompt(row))
         case Format.TEXT:
@@ -127,6 +137,8 @@ def _format(row: dict[str, object]) -> Format:
             'the row has "messages" and also "prompt" or "completion"',
             'Keep either "messages" or the pair "prompt" and "completion".',
         )
+    if not row.keys().isdisjoint(OPENAI_ANSWERS):
+        return Format.PREFERENCES
     for key, format_ in _TELLING:
         if key in row:
             return format_
@@ -161,7 +173,10 @@ def _unpacked(value: object) -> object:
         found = parse_line(value.encode(errors="replace"), DEFAULT_LIMITS, ended=True)
     except RowError:
         return value
-    return found if isinstance(found, list) else value
+    is_messages = isinstance(found, list) and all(
+        isinstance(each, dict) and not _SPEAKERS.isdisjoint(each) for each in found
+    )
+    return found if is_messages else value
 
 
 def _found(row: Mapping[str, object]) -> str:
