@@ -14,7 +14,7 @@ from trainer.batches import pack, pad
 from trainer.channel import Channel
 from trainer.config import Hyperparameters, Metric, Objective, Task, Technique
 from trainer.events import FailureReason
-from trainer.generation import answer
+from trainer.generation import answer, work
 from trainer.model import load_base
 from trainer.rendering import Renderer
 from trainer.rows import Row, load_examples
@@ -84,6 +84,12 @@ def test_answers_are_those_of_the_plain_forward_pass_token_by_token(
     answers = answer(trainee, prompts, stops=(), max_tokens=6, between=QUIET.check)
     assert answers == [slow_answer(trainee, prompt, 6) for prompt in prompts]
     assert len({tuple(each) for each in answers}) > 1
+    cramped = replace(trainee, tokens_per_pass=40)
+    assert answer(cramped, prompts, stops=(), max_tokens=6, between=QUIET.check) == answers
+    if trainee.packs:
+        assert work(cramped, prompts, 6) > work(trainee, prompts, 6), (
+            "fewer prompts at a time take more passes"
+        )
     stop = answers[0][3]
     (stopped,) = answer(trainee, prompts[:1], stops=(stop,), max_tokens=6, between=QUIET.check)
     assert stopped == answers[0][: answers[0].index(stop)]
