@@ -1,4 +1,5 @@
-"""What every call passes on its way in and out: decoding, validation, draining, and the table of errors.
+"""What every call passes on its way in and out: a place among all calls, decoding, validation, draining,
+and the table of errors.
 
 Servicers behind it raise `service.errors`, and need to think of nothing else. Whatever leaves has a code on
 purpose: never UNKNOWN, never the text of an exception that we did not raise for callers. No method is known
@@ -16,9 +17,9 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import FieldViolation, HotloraError, InvalidRequest, Unavailable
+from service.errors import Exhausted, FieldViolation, HotloraError, InvalidRequest, Unavailable
 from service.rpc import validation
-from service.rpc.errors import Outcome, internal_outcome, outcome_of
+from service.rpc.errors import Outcome, internal_outcome, outcome_of, unknown_method_outcome
 
 Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:  # generic in its stubs alone
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # generic in its stubs alone
 
 DRAIN_RETRY_SECONDS = 5.0
 """What a caller that is refused while the service drains is told to wait: about a restart."""
+
+BUSY_RETRY_SECONDS = 1.0
+"""What a caller is told to wait that finds no place among the calls."""
 
 _LINGER_SECONDS = 0.3
 _QUIET_SECONDS = 0.05
@@ -61,10 +65,11 @@ class Drain:
         """Return when no call runs."""
         await self._idle.wait()
 
-    def enter(self) -> None:
-        """Count a call that begins."""
+    def enter(self) -> int:
+        """Count a call that begins; gives how many run now."""
         self._calls += 1
         self._idle.clear()
+        return self._calls
 
     def leave(self) -> None:
         """Count a call that ended."""
@@ -81,19 +86,21 @@ class _Unreadable:
 class Boundary(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server."""
 
-    def __init__(self, *, drain: Drain, new_id: Callable[[], str]) -> None:
+    def __init__(self, *, drain: Drain, new_id: Callable[[], str], most_calls: int) -> None:
+        """`most_calls` may run at the same time; those to health and reflection do not count."""
         self._drain = drain
         self._new_id = new_id
+        self._most_calls = most_calls
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
-        """Wrap the method's handler; None, for a method that nobody has, stays None."""
+        """Wrap the method's handler; a method that nobody has gets one that says so."""
         handler = await continuation(handler_call_details)
         if handler is None:
-            return None
+            return _unknown(handler_call_details.method)
         behaviour, make = _parts(handler)
         method = handler_call_details.method
         wrapped = (
@@ -138,11 +145,16 @@ class Boundary(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         is_ours = not method.startswith("/grpc.")
-        if is_ours:
-            self._drain.enter()
+        running = self._drain.enter() if is_ours else 0
         try:
             if is_ours:
                 self._drain.refuse_if_begun()
+            if running > self._most_calls:
+                raise Exhausted(
+                    "TOO_MANY_CALLS",
+                    f"{self._most_calls} calls run already, which is the limit, watches included; try again",
+                    retry_seconds=BUSY_RETRY_SECONDS,
+                )
             yield
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
@@ -174,6 +186,14 @@ async def _linger(context: Context) -> None:
                 async with asyncio.timeout(_QUIET_SECONDS):
                     if await context.read() is grpc.aio.EOF:
                         return
+
+
+def _unknown(method: str) -> "_Handler":
+    async def refuse(_: Any, context: Context) -> None:
+        await _abort(context, unknown_method_outcome(method))
+
+    # On the wire, streams both ways are every kind of call.
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 async def _abort(context: Context, outcome: Outcome) -> None:

@@ -94,6 +94,12 @@ def internal_outcome(error_id: str) -> Outcome:
     return _outcome(grpc.StatusCode.INTERNAL, message, "INTERNAL", {"error_id": error_id}, [])
 
 
+def unknown_method_outcome(method: str) -> Outcome:
+    """The outcome of a call to a method that this service does not have."""
+    message = f"There is no method {method}; reflection lists those that there are."
+    return _outcome(grpc.StatusCode.UNIMPLEMENTED, message, "UNKNOWN_METHOD", {}, [])
+
+
 def cut(text: str, most_characters: int) -> str:
     """`text` in at most so many characters, with an ellipsis where something is missing."""
     return text if len(text) <= most_characters else text[: most_characters - 3] + "..."

@@ -56,9 +56,9 @@ class ServerLimits:
     """What callers may take."""
 
     concurrent_calls: int = 512
-    """Calls at the same time, watches included; one more gets RESOURCE_EXHAUSTED."""
+    """Calls at the same time, watches included; one more gets RESOURCE_EXHAUSTED (TOO_MANY_CALLS)."""
     message_bytes: int = 4 * 1024 * 1024
-    """Largest request; a larger one gets RESOURCE_EXHAUSTED."""
+    """Largest request; a larger one gets RESOURCE_EXHAUSTED from gRPC itself, without details."""
     drain_seconds: float = 10.0
     """What running calls get to end by themselves."""
 
@@ -97,8 +97,11 @@ class Server:
         self._port = 0
         self._stopped = asyncio.Event()
         self._server = grpc.aio.server(
-            interceptors=[Boundary(drain=self._drain, new_id=new_error_id)],
-            maximum_concurrent_rpcs=self._limits.concurrent_calls,
+            interceptors=[
+                Boundary(drain=self._drain, new_id=new_error_id, most_calls=self._limits.concurrent_calls)
+            ],
+            # Room to refuse with details, and for health; beyond it gRPC refuses by itself, without any.
+            maximum_concurrent_rpcs=2 * self._limits.concurrent_calls,
             options=[
                 ("grpc.max_receive_message_length", self._limits.message_bytes),
                 ("grpc.so_reuseport", 0),  # two services on one port would each get half of the calls

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -18,15 +18,24 @@ from hotlora.v1 import (
     chat_service_pb2,
     chat_service_pb2_grpc,
     dataset_service_pb2,
+    evaluation_service_pb2,
+    planning_service_pb2,
     tuning_service_pb2,
 )
 from hotlora.v1 import resources_pb2 as resources_pb
 from service.errors import DataLoss, Exhausted, Unavailable
 from service.rpc import ServerLimits
-from service.rpc.boundary import Boundary, Context, Drain
+from service.rpc.boundary import BUSY_RETRY_SECONDS, Boundary, Context, Drain
 from tests.contract.stage import GOOD_LINE, Stage, ids, refused, running
 
-MODULES = (adapter_service_pb2, chat_service_pb2, dataset_service_pb2, tuning_service_pb2)
+MODULES = (
+    adapter_service_pb2,
+    chat_service_pb2,
+    dataset_service_pb2,
+    evaluation_service_pb2,
+    planning_service_pb2,
+    tuning_service_pb2,
+)
 METHODS: list[MethodDescriptor] = [
     method
     for module in MODULES
@@ -231,10 +240,15 @@ async def test_a_call_too_many_is_refused_and_the_next_one_is_not(tmp_path: Path
         await stage.job()
         watch = stage.tuning.WatchTuningJob(tuning_service_pb2.WatchTuningJobRequest(name="tuningJobs/job-1"))
         await watch.read()
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stage.datasets.ListDatasets(dataset_service_pb2.ListDatasetsRequest())
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        refusal = await refused(stage.datasets.ListDatasets(dataset_service_pb2.ListDatasetsRequest()))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+        assert refusal.retry_seconds == BUSY_RETRY_SECONDS
         watch.cancel()
+        async with asyncio.timeout(5):
+            while True:
+                with suppress(grpc.aio.AioRpcError):
+                    await stage.datasets.ListDatasets(dataset_service_pb2.ListDatasetsRequest())
+                    break
 
 
 SECRET = "postgres://user:hunter2@host/ /srv/secret/path"
@@ -264,7 +278,7 @@ class Faulty(chat_service_pb2_grpc.ChatServiceServicer):
 @asynccontextmanager
 async def behind_the_boundary(servicer: Faulty) -> AsyncIterator[chat_service_pb2_grpc.ChatServiceStub]:
     """The servicer in a server whose every call passes the boundary."""
-    server = grpc.aio.server(interceptors=[Boundary(drain=Drain(), new_id=ids("error"))])
+    server = grpc.aio.server(interceptors=[Boundary(drain=Drain(), new_id=ids("error"), most_calls=9)])
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -363,9 +377,11 @@ async def test_a_deadline_is_a_deadline(stage: Stage) -> None:
 
 
 async def test_an_unknown_method_is_unimplemented(stage: Stage) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stage.channel.unary_unary("/hotlora.v1.TuningService/Nothing")(b"")
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    for path in ("/hotlora.v1.TuningService/Nothing", "/nobody.Knows/This", "nonsense"):
+        for call in (stage.channel.unary_unary(path)(b""), stage.channel.unary_stream(path)(b"").read()):
+            refusal = await refused(call)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD")
+            assert path in refusal.message
 
 
 async def test_malformed_bytes_for_health_are_an_invalid_argument_too(stage: Stage) -> None:
