@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hotlora.v1 import dataset_service_pb2 as pb
 from hotlora.v1 import resources_pb2 as resources_pb
+from trainer.base_model import context_of
 from trainer.config import Task
 from trainer.inspection import BadRows, Draft, PreviewRow, Repeat, Report, Wish
 from trainer.records import Format, Kind, Limits, Reading
@@ -18,8 +19,6 @@ from trainer.rendering import Renderer, Segment
 
 _READ_BYTES = 64 * 1024
 _MAX_PROBLEMS = 20
-_DEFAULT_CONTEXT = 2048
-"""Tokens, where a base model's directory says nothing."""
 
 _TASKS: Mapping[int, Task | None] = {
     resources_pb.TASK_UNSPECIFIED: None,
@@ -51,9 +50,10 @@ KINDS = {
 """What the rows of a file are, on the wire."""
 
 
-def check(path: Path, header: pb.UploadHeader, base_model: Path | None) -> pb.Dataset:
+def check(path: Path, header: pb.UploadHeader, base_model: Path | None, *, engine_length: int) -> pb.Dataset:
     """What an upload of this file would find. Without a base model's directory no tokens are counted.
 
+    `engine_length` is what the engine serves, in tokens, whatever the base model was made for.
     Raises OSError, and RenderingError for a directory that is no base model.
     """
     renderer = Renderer.from_directory(base_model) if base_model is not None else None
@@ -62,7 +62,7 @@ def check(path: Path, header: pb.UploadHeader, base_model: Path | None) -> pb.Da
         draft = Draft(
             path=Path(folder) / "rows.part",
             renderer=renderer,
-            context_length=_context_length(base_model),
+            context_length=min(_context_length(base_model), engine_length),
             wish=Wish(reading=wish.reading, bad_rows=BadRows.DROP, task=wish.task),
             limits=Limits(max_problems=_MAX_PROBLEMS),
         )
@@ -155,6 +155,5 @@ def _context_length(base_model: Path | None) -> int:
     try:
         config = json.loads((base_model / "config.json").read_bytes()) if base_model is not None else {}
     except (OSError, ValueError):
-        return _DEFAULT_CONTEXT
-    lengths = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
-    return next((length for length in lengths if isinstance(length, int)), _DEFAULT_CONTEXT)
+        config = {}
+    return context_of(config)

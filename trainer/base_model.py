@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +127,11 @@ def check_directory(path: Path) -> int:
         raise BaseModelError(f"{path} has no tokenizer.json")
     for weights in _weight_files(path):
         _check_safetensors(weights)
+    return context_of(config)
+
+
+def context_of(config: Mapping[str, object]) -> int:
+    """The tokens of context that a model with this config.json was made for."""
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         length = config.get(key)
         if isinstance(length, int) and length > 0:

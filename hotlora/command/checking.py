@@ -10,6 +10,7 @@ from hotlora.command.failing import ExitCode
 from hotlora.v1.dataset_service_pb2 import UploadHeader
 
 _DEFAULT_BASE = "smollm2-135m-instruct"
+_DEFAULT_ENGINE_LENGTH = 2048
 
 
 def check(path: Path, *, wishes: UploadHeader, base_model: Path | None, as_json: bool) -> ExitCode:
@@ -20,7 +21,7 @@ def check(path: Path, *, wishes: UploadHeader, base_model: Path | None, as_json:
         raise typer.BadParameter(f"this needs `pip install hotlora[service]`: {error}") from error
 
     directory = base_model or _default_base()
-    dataset = inspection.check(path, wishes, directory)
+    dataset = inspection.check(path, wishes, directory, engine_length=_engine_length())
     if as_json:
         output.print_json(dataset)
     else:
@@ -28,6 +29,11 @@ def check(path: Path, *, wishes: UploadHeader, base_model: Path | None, as_json:
         if directory is None:
             output.console().print("Tokens were not counted: name a base model's directory by --base-model.")
     return ExitCode.BAD_ARGUMENT if dataset.report.problems else ExitCode.OK
+
+
+def _engine_length() -> int:
+    """The context that a service with this environment serves, in tokens."""
+    return int(os.environ.get("HOTLORA_ENGINE_MAX_MODEL_LEN", _DEFAULT_ENGINE_LENGTH))
 
 
 def _default_base() -> Path | None:

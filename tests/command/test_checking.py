@@ -80,7 +80,8 @@ def test_checking_a_file_never_loads_torch(tmp_path: Path) -> None:
     path.write_text(GOOD)
     program = (
         "import sys, hotlora.inspection; from hotlora.v1.dataset_service_pb2 import UploadHeader;"
-        "from pathlib import Path; hotlora.inspection.check(Path(sys.argv[1]), UploadHeader(), None);"
+        "from pathlib import Path;"
+        "hotlora.inspection.check(Path(sys.argv[1]), UploadHeader(), None, engine_length=9);"
         "print('torch' in sys.modules, 'pyarrow' in sys.modules)"
     )
 
@@ -89,3 +90,14 @@ def test_checking_a_file_never_loads_torch(tmp_path: Path) -> None:
     )
 
     assert run.stdout == "False False\n"
+
+
+def test_a_row_longer_than_base_or_engine_can_serve_is_bad_without_a_service_too(tmp_path: Path) -> None:
+    base = tmp_path / "smollm2-135m-instruct"
+    tiny_renderer(base)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "Open?", "completion": "' + "x" * 3000 + '"}\n')
+
+    assert "more than the context of 2,048 that is served" in check(path, models_dir=tmp_path).stdout
+    (base / "config.json").write_text('{"seq_length": 100}')
+    assert "more than the context of 100 that is served" in check(path, models_dir=tmp_path).stdout

@@ -1,5 +1,6 @@
 """The parser of training files: what it accepts, what it refuses and why, and that no bytes can break it."""
 
+import gzip
 import json
 import tracemalloc
 from dataclasses import replace
@@ -14,9 +15,11 @@ from trainer.records import (
     DEFAULT_LIMITS,
     KEPT_LIMITS,
     AnyRecord,
+    Format,
     Limits,
     LineProblem,
     PreferenceRecord,
+    Reading,
     Record,
     RecordParser,
     RecordsError,
@@ -279,6 +282,35 @@ PAIR = PreferenceRecord(
     chosen=(Turn(role="assistant", content="Yes.", trained=True),),
     rejected=(Turn(role="assistant", content="No.", trained=True),),
 )
+
+
+AS_TEXT = Reading(format=Format.TEXT)
+
+
+def test_a_line_of_plain_text_above_the_bound_is_cut_between_characters() -> None:
+    limits = Limits(max_line_bytes=10)
+    content = "Grüße aus Köln, früh am Morgen"
+
+    for size in (1, 7, 100):
+        chunks = [content.encode()[begin : begin + size] for begin in range(0, len(content.encode()), size)]
+        texts = [found for found in iter_records(chunks, limits, AS_TEXT) if isinstance(found, TextRecord)]
+        assert "".join(record.text for record in texts) == content
+        assert all(record.line == 1 and len(record.text.encode()) <= 10 for record in texts)
+
+
+@pytest.mark.parametrize("content", [b"{% for shop in shops %}\n", b"{\n  'a': 1\n}\n", b"{"])
+def test_plain_text_that_begins_with_a_brace_is_plain_text_where_that_was_said(content: bytes) -> None:
+    assert list(iter_records([content], DEFAULT_LIMITS, AS_TEXT)) == [
+        TextRecord(line=1, text=content.decode().rstrip("\n"))
+    ]
+    assert list(iter_records([b'{"text": "a"}\n'], DEFAULT_LIMITS, AS_TEXT)) == [TextRecord(line=1, text="a")]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 64, 4096])
+def test_zeros_behind_a_gzip_archive_are_passed_over(chunk_bytes: int) -> None:
+    content = gzip.compress(ROW) + bytes(600) + gzip.compress(ROW) + bytes(600)
+    chunks = [content[begin : begin + chunk_bytes] for begin in range(0, len(content), chunk_bytes)]
+    assert len([found for found in iter_records(chunks) if isinstance(found, Record)]) == 2
 
 
 def test_a_text_is_a_row_of_its_own_kind() -> None:

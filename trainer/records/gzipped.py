@@ -19,6 +19,9 @@ class Gunzip:
         """What the chunk unpacks to, in pieces of at most 64 KiB. Raises RowError."""
         while chunk:
             if self._member.eof:
+                chunk = chunk.lstrip(b"\0")  # tapes and block devices pad; gzip passes over it, too
+                if not chunk:
+                    return
                 self._member = zlib.decompressobj(_GZIP)
             try:
                 piece = self._member.decompress(chunk, _PIECE_BYTES)

@@ -1,4 +1,7 @@
-"""A file of plain text: one long document, taken in pieces that end where a paragraph or a line does."""
+"""A file of plain text: one long document, taken in pieces that end where a paragraph or a line does.
+
+A line above `Limits.max_line_bytes`, as text without line breaks is, ends them where it is cut.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -20,7 +23,7 @@ class PlainText:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines = LineSplitter(limits)
+        self._lines = LineSplitter(limits, keeps_rest=True)
         self._piece: list[str] = []
         self._characters = 0
         self._first_line = 0
@@ -60,7 +63,7 @@ class PlainText:
             return
         self._piece.append(text)
         self._characters += len(text) + 1
-        is_full = self._characters > PIECE_CHARACTERS
+        is_full = self._characters > PIECE_CHARACTERS or not line.is_ended
         if is_full or (not text.strip() and self._characters > PIECE_CHARACTERS // 2):
             yield from self._end_piece()
 

@@ -39,7 +39,9 @@ def container_of(begin: bytes, limits: Limits, reading: Reading, *, is_whole: bo
 def _of_text(text: bytes, limits: Limits, reading: Reading, *, is_enough: bool) -> Container | None:
     container: Container | None = None
     line, newline, _ = text.partition(b"\n")
-    if text.startswith(b"{") or (not text and is_enough):
+    if text.startswith(b"{"):
+        container = _lines_or_text(text, limits, reading, is_enough=is_enough)
+    elif not text and is_enough:
         container = JsonLines(limits)
     elif text.startswith(b"["):
         container = _list_or_text(text, limits, reading, is_enough=is_enough)
@@ -48,6 +50,15 @@ def _of_text(text: bytes, limits: Limits, reading: Reading, *, is_enough: bool) 
     elif newline or is_enough:
         container = _table_or_lines(line, limits, reading)
     return container
+
+
+def _lines_or_text(text: bytes, limits: Limits, reading: Reading, *, is_enough: bool) -> Container | None:
+    if reading.format is not Format.TEXT or reading.mapping:
+        return JsonLines(limits)
+    inner = text[1:].lstrip(b" \t")
+    if not inner and not is_enough:
+        return None
+    return JsonLines(limits) if inner.startswith((b'"', b"}")) else PlainText(limits)
 
 
 def _list_or_text(text: bytes, limits: Limits, reading: Reading, *, is_enough: bool) -> Container | None:

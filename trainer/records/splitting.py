@@ -21,10 +21,15 @@ class Line:
 
 
 class LineSplitter:
-    """Cuts at each newline, and an endless line at `Limits.max_line_bytes`."""
+    """Cuts at each newline, and an endless line at `Limits.max_line_bytes`.
 
-    def __init__(self, limits: Limits) -> None:
+    `keeps_rest`: a line above the bound is no mistake, but comes in several of at most that length, all of
+    the same number; none of them breaks a character, and only the last is ended.
+    """
+
+    def __init__(self, limits: Limits, *, keeps_rest: bool = False) -> None:
         self._limits = limits
+        self._keeps_rest = keeps_rest
         self._pending = bytearray()  # the line that has begun
         self._overlong = False  # the line that has begun was given out; its rest is thrown away
         self.lines = 0
@@ -35,9 +40,8 @@ class LineSplitter:
         begin = 0
         while True:
             end = chunk.find(b"\n", begin)
-            overlong = self._extend(chunk[begin:] if end < 0 else chunk[begin:end])
-            if overlong is not None:
-                yield overlong
+            part = chunk[begin:] if end < 0 else chunk[begin:end]
+            yield from self._extend_and_cut(part) if self._keeps_rest else self._extend(part)
             if end < 0:
                 return
             line = self._ended(is_ended=True)
@@ -52,17 +56,27 @@ class LineSplitter:
             if line is not None:
                 yield line
 
-    def _extend(self, part: bytes) -> Line | None:
+    def _extend(self, part: bytes) -> Iterator[Line]:
         if self._overlong:
-            return None
+            return
         room = self._limits.max_line_bytes - len(self._pending)
         self._pending += part[: room + 1]
         if len(part) <= room:
-            return None
+            return
         self._overlong = True
         content = bytes(self._pending)
         self._pending.clear()
-        return Line(number=self.lines + 1, content=content, is_ended=False, is_overlong=True)
+        yield Line(number=self.lines + 1, content=content, is_ended=False, is_overlong=True)
+
+    def _extend_and_cut(self, part: bytes) -> Iterator[Line]:
+        self._pending += part
+        while len(self._pending) > self._limits.max_line_bytes:
+            end = self._limits.max_line_bytes
+            while end > 1 and self._pending[end] & 0xC0 == 0x80:  # within a character of UTF-8
+                end -= 1
+            content = bytes(self._pending[:end])
+            del self._pending[:end]
+            yield Line(number=self.lines + 1, content=content, is_ended=False, is_overlong=False)
 
     def _ended(self, *, is_ended: bool) -> Line | None:
         """The line that ends here, unless it was given out before."""
