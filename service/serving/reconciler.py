@@ -273,11 +273,11 @@ class Reconciler:
             self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
 
     async def _quarantine(self, row: VersionRow, deaths: int) -> None:
-        error = RejectedError(
-            Rejection.QUARANTINED,
-            f"the engine died {deaths} times while loading it; it is not loaded again unless asked for",
-        )
-        await self._reject(row, error, 0.0)
+        message = f"the engine died {deaths} times while loading or proving it; ask again to have it loaded"
+        if not self._engine.supervised:
+            # Nobody here sees how it was started, and with vLLM 0.32's own operators every proof ends it.
+            message += ". On a CPU that engine needs the plugin hotlora-vllm-cpu-lora"
+        await self._reject(row, RejectedError(Rejection.QUARANTINED, message), 0.0)
 
     async def _reject(self, row: VersionRow, error: RejectedError, seconds: float) -> None:
         self._served.remove(row.model)

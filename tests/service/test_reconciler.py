@@ -174,6 +174,18 @@ async def test_an_adapter_that_the_engine_dies_of_twice_is_quarantined_and_the_r
         assert (await on.outcome(killer, {VersionState.ACTIVE})).state == VersionState.ACTIVE
 
 
+async def test_a_version_that_an_attached_engine_dies_of_names_the_plugin_that_it_may_lack(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, supervised=False) as on:
+        on.double.faults.dies_at_load = {"killer@1"}
+
+        killer = await on.outcome(await on.publish("killer", b"killer"))
+
+        assert killer.failure_reason == "QUARANTINED"
+        assert "hotlora-vllm-cpu-lora" in str(killer.failure_message)
+
+
 async def test_an_active_adapter_that_is_swapped_by_a_later_load_is_found_out(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         first = await on.outcome(await on.publish("first", b"first"))
