@@ -1,5 +1,6 @@
 """Stands in for `python -m trainer.probe`: figures of a machine that trains 1,000 tokens a second, or what
-HOTLORA_PROBE_DOUBLE asks for: `fail` ends with status 1, `hang` waits to be ended."""
+HOTLORA_PROBE_DOUBLE asks for: `fail` ends with status 1, `hang` waits to be ended.
+`tests/training/test_double.py` compares the two."""
 
 import argparse
 import os
@@ -7,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.config import Technique
+from trainer.config import Hyperparameters, Technique
 from trainer.planning import Calibration, Load, Sample
 
 RUNTIME_BYTES = 500_000_000
@@ -15,6 +16,7 @@ RUNTIME_BYTES = 500_000_000
 
 def calibration(technique: Technique) -> Calibration:
     """Two samples: 0.1 s a step and 1 ms a token; memory 600 MB and 3 MB a token."""
+    settings = Hyperparameters()
     return Calibration(
         technique=technique,
         device="cpu",
@@ -22,7 +24,15 @@ def calibration(technique: Technique) -> Calibration:
         runtime_bytes=RUNTIME_BYTES,
         samples=tuple(
             Sample(
-                load=Load(tokens=tokens, trained_tokens=tokens // 2, rows=tokens // 128, longest_row=128),
+                load=Load(
+                    tokens=tokens,
+                    trained_tokens=tokens // 2,
+                    rows=tokens // 128,
+                    longest_row=128,
+                    rank=settings.rank,
+                    dropout=settings.dropout,
+                    virtual_tokens=settings.virtual_tokens,
+                ),
                 peak_bytes=600_000_000 + 3_000_000 * tokens,
                 step_seconds=0.1 + tokens / 1000,
             )

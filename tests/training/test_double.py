@@ -1,7 +1,9 @@
-"""The trainer's double against the real one: the same jobs, and what each told and how it ended."""
+"""The doubles of trainer and probe against the real ones: the same orders, what each told, how it ended."""
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,9 +15,10 @@ import pytest
 
 from service.artifacts import Form, Manifest, verify_files
 from tests.training.conftest import Bases, Jobs
-from tests.training.processes import ForkServer, kill
+from tests.training.processes import ROOT, ForkServer, kill
 from trainer import events
-from trainer.config import JobFile
+from trainer.config import JobFile, Technique
+from trainer.planning import Calibration
 
 ENDLESS = {"max_steps": 1_000_000, "validation_fraction": 0.0}
 NAN_LEARNING_RATE = 1e30
@@ -162,3 +165,50 @@ def test_the_double_publishes_what_the_service_reads_as_it_reads_a_trainers(
 
     assert read[0] == read[1]
     assert read[0][0] is Form.ADAPTER
+
+
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""The double's machine has none."""
+
+
+def probed(module: str, base: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A probe as the service runs one."""
+    command = [sys.executable, "-m", module, str(base), "--technique", Technique.LORA, "--threads", "1"]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **WITHOUT_GPU, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_double_of_a_probe_says_what_a_probe_says(base_of: Bases) -> None:
+    said = []
+    for module in ("trainer.probe", "tests.doubles.probe"):
+        run = probed(module, base_of("llama"))
+        assert run.returncode == 0, run.stderr
+        (line,) = run.stdout.splitlines()
+        said.append(Calibration.decode(line))
+
+    real, double = said
+    assert (double.technique, double.device) == (real.technique, real.device)
+    assert [sample.load for sample in double.samples] == [sample.load for sample in real.samples]
+    for calibration in said:
+        assert calibration.number_bytes in {2, 4}
+        for sample in calibration.samples:
+            assert 0 < calibration.runtime_bytes < sample.peak_bytes
+            assert sample.step_seconds > 0
+
+
+def test_the_double_of_a_probe_fails_as_one_does_that_finds_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    for run in (
+        probed("trainer.probe", tmp_path),
+        probed("tests.doubles.probe", tmp_path, HOTLORA_PROBE_DOUBLE="fail"),
+    ):
+        assert run.returncode == 1
+        assert run.stdout == ""
+        assert run.stderr
