@@ -3,13 +3,14 @@
 Knows nothing of what the settings are used for beyond their meaning. Secrets never appear in its repr.
 """
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from hotlora import addresses
 
 
 def _absolute(path: Path) -> Path:
@@ -21,22 +22,8 @@ def _directories(paths: object) -> object:
     return [path for path in paths.split(os.pathsep) if path] if isinstance(paths, str) else paths
 
 
-def _loopback_address(address: str) -> str:
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not HOST:PORT, for example 127.0.0.1:50051 (port 0: a free one)")
-    bare_host = host.strip("[]")
-    try:
-        is_loopback = bare_host == "localhost" or ipaddress.ip_address(bare_host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(f"{host!r} is not a loopback host; accepted: 127.0.0.1, [::1], localhost")
-    return address
-
-
 Directory = Annotated[Path, AfterValidator(_absolute)]
-LoopbackAddress = Annotated[str, AfterValidator(_loopback_address)]
+LoopbackAddress = Annotated[str, AfterValidator(addresses.loopback)]
 
 
 def _models_dir(fields: dict[str, Any]) -> Path:

@@ -1,7 +1,8 @@
 """Serve the page: `python -m ui`.
 
 HOTLORA_ADDRESS names the service ("127.0.0.1:50051" by default), HOTLORA_UI_ADDRESS where to listen
-("127.0.0.1:7860"; port 0 takes a free one). Prints the URL once it listens.
+("127.0.0.1:7860"; port 0 takes a free one; only loopback, since whoever opens the page may train). Prints
+the URL once it listens.
 """
 
 import os
@@ -9,20 +10,25 @@ import signal
 import sys
 import threading
 
-from hotlora import lifeline
+from hotlora import addresses, lifeline
 
 DEFAULT_UI_ADDRESS = "127.0.0.1:7860"
 # As the service's own limit on a dataset: what it would refuse need not be copied to it first.
 MAX_UPLOAD = "512mb"
 
 
-def main() -> None:
-    """Serve until asked to stop."""
+def main() -> int:
+    """Serve until asked to stop; 2 where the address cannot be taken."""
+    try:
+        address = addresses.loopback(os.environ.get("HOTLORA_UI_ADDRESS") or DEFAULT_UI_ADDRESS)
+    except ValueError as error:
+        print(f"HOTLORA_UI_ADDRESS: {error}", file=sys.stderr)
+        return 2
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from ui.page import CSS, build  # noqa: PLC0415  gradio reads the environment when it is imported
 
-    host, _, port = os.environ.get("HOTLORA_UI_ADDRESS", DEFAULT_UI_ADDRESS).rpartition(":")
+    host, _, port = address.rpartition(":")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -43,7 +49,8 @@ def main() -> None:
     sys.stdout.flush()
     stop.wait()
     page.close(verbose=False)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
