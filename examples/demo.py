@@ -39,7 +39,7 @@ from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
 
 RUNS: Final = Path("runs/demo")
 ADAPTER_ID: Final = "triage"
-SETTINGS: Final = Hyperparameters(rank=16, learning_rate=6e-4, epochs=2, batch_size=4, dropout=0.0)
+SETTINGS: Final = Hyperparameters(rank=16, learning_rate=3e-4, epochs=2, batch_size=4, dropout=0.0)
 ANSWER_TOKENS: Final = 80
 """A verdict has about 40; a base model that rambles is cut off."""
 QUESTIONS_AT_ONCE: Final = 8
