@@ -48,7 +48,9 @@ def upload_header(
             f"The file has {size_bytes:,} bytes; a dataset may have {UPLOAD_LIMIT_BYTES:,} at most.",
             reason="FILE_TOO_LARGE",
         )
-    return UploadDatasetRequest(header=_header(dataset_id, display_name, wishes))
+    header = _header(dataset_id, display_name, wishes)
+    header.size_bytes = size_bytes
+    return UploadDatasetRequest(header=header)
 
 
 def import_request(

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hotlora.v1 import resources_pb2 as hotlora_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n hotlora/v1/dataset_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahotlora/v1/resources.proto\"\x9a\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x1a\n\x12longest_row_tokens\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04kind\x18\t \x01(\x0e\x32\x18.hotlora.v1.Dataset.Kind\x12\x1e\n\x04task\x18\n \x01(\x0e\x32\x10.hotlora.v1.Task\x12)\n\x06report\x18\x0b \x01(\x0b\x32\x19.hotlora.v1.DatasetReport\x12\x0e\n\x06labels\x18\x0c \x03(\t\"Y\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12KIND_CONVERSATIONS\x10\x01\x12\r\n\tKIND_TEXT\x10\x02\x12\x14\n\x10KIND_PREFERENCES\x10\x03\"o\n\x14UploadDatasetRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.hotlora.v1.UploadHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\x87\x04\n\x0cUploadHeader\x12\x42\n\ndataset_id\x18\x01 \x01(\tB.\xbaH+r)2\'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12,\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x12.hotlora.v1.FormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\xc2\x01\n\x07mapping\x18\x04 \x03(\x0b\x32%.hotlora.v1.UploadHeader.MappingEntryB\x89\x01\xbaH\x85\x01\x9a\x01\x81\x01\x10\x08\"trrR\x08messagesR\x06promptR\ncompletionR\x0binstructionR\x05inputR\x06outputR\x06systemR\x07historyR\rconversationsR\x04textR\x06\x63hosenR\x08rejected*\x07r\x05\x10\x01\x18\xc8\x01\x12/\n\x08\x62\x61\x64_rows\x18\x05 \x01(\x0e\x32\x13.hotlora.v1.BadRowsB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\x04task\x18\x06 \x01(\x0e\x32\x10.hotlora.v1.TaskB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x1a.\n\x0cMappingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\x14ImportDatasetRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.hotlora.v1.UploadHeader\x12 \n\nlocal_path\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 H\x00\x12#\n\x03hub\x18\x03 \x01(\x0b\x32\x14.hotlora.v1.HubSplitH\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"\xba\x01\n\x08HubSplit\x12\\\n\nrepository\x18\x01 \x01(\tBH\xbaHErC2A^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$\x12\x18\n\x06\x63onfig\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05split\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x08max_rows\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\"\x87\x04\n\rDatasetReport\x12\x11\n\trows_kept\x18\x01 \x01(\x05\x12\x14\n\x0crows_dropped\x18\x02 \x01(\x05\x12\x10\n\x08rows_cut\x18\x03 \x01(\x05\x12(\n\x08problems\x18\x04 \x03(\x0b\x32\x16.hotlora.v1.RowProblem\x12(\n\x07reasons\x18\x05 \x03(\x0b\x32\x17.hotlora.v1.ReasonCount\x12\x12\n\nduplicates\x18\x06 \x01(\x05\x12/\n\x0e\x64uplicate_rows\x18\x07 \x03(\x0b\x32\x17.hotlora.v1.RepeatedRow\x12\r\n\x05leaks\x18\x08 \x01(\x05\x12,\n\x0bleaked_rows\x18\t \x03(\x0b\x32\x17.hotlora.v1.RepeatedRow\x12\x0e\n\x06tokens\x18\n \x01(\x03\x12\x16\n\x0etrained_tokens\x18\x0b \x01(\x03\x12\x36\n\x11token_percentiles\x18\x0c \x03(\x0b\x32\x1b.hotlora.v1.TokenPercentile\x12\x1a\n\x12longest_row_tokens\x18\r \x01(\x05\x12\x18\n\x10longest_row_line\x18\x0e \x01(\x05\x12&\n\x06labels\x18\x0f \x03(\x0b\x32\x16.hotlora.v1.LabelCount\x12\'\n\x07preview\x18\x10 \x03(\x0b\x32\x16.hotlora.v1.PreviewRow\";\n\nRowProblem\x12\r\n\x05place\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\"+\n\x0bReasonCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"/\n\x0bRepeatedRow\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x12\n\nfirst_line\x18\x02 \x01(\x05\"2\n\x0fTokenPercentile\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\")\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"W\n\x11GetDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.hotlora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x14\x44\x65leteDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"\x17\n\x15\x44\x65leteDatasetResponse\"x\n\x15PreviewDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1b\n\x08max_rows\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\">\n\x16PreviewDatasetResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.hotlora.v1.PreviewRow\"\xd0\x01\n\nPreviewRow\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12%\n\x08messages\x18\x02 \x03(\x0b\x32\x13.hotlora.v1.Message\x12-\n\x08segments\x18\x03 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x16\n\x0etrained_tokens\x18\x05 \x01(\x05\x12\x36\n\x11rejected_segments\x18\x06 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\"0\n\x0fRenderedSegment\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07trained\x18\x02 \x01(\x08*\xa0\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_CHAT\x10\x01\x12\x1c\n\x18\x46ORMAT_PROMPT_COMPLETION\x10\x02\x12\x11\n\rFORMAT_ALPACA\x10\x03\x12\x13\n\x0f\x46ORMAT_SHAREGPT\x10\x04\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x05\x12\x16\n\x12\x46ORMAT_PREFERENCES\x10\x06*K\n\x07\x42\x61\x64Rows\x12\x18\n\x14\x42\x41\x44_ROWS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x41\x44_ROWS_REFUSE\x10\x01\x12\x11\n\rBAD_ROWS_DROP\x10\x02\x32\xe6\x03\n\x0e\x44\x61tasetService\x12H\n\rUploadDataset\x12 .hotlora.v1.UploadDatasetRequest\x1a\x13.hotlora.v1.Dataset(\x01\x12\x46\n\rImportDataset\x12 .hotlora.v1.ImportDatasetRequest\x1a\x13.hotlora.v1.Dataset\x12@\n\nGetDataset\x12\x1d.hotlora.v1.GetDatasetRequest\x1a\x13.hotlora.v1.Dataset\x12Q\n\x0cListDatasets\x12\x1f.hotlora.v1.ListDatasetsRequest\x1a .hotlora.v1.ListDatasetsResponse\x12T\n\rDeleteDataset\x12 .hotlora.v1.DeleteDatasetRequest\x1a!.hotlora.v1.DeleteDatasetResponse\x12W\n\x0ePreviewDataset\x12!.hotlora.v1.PreviewDatasetRequest\x1a\".hotlora.v1.PreviewDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n hotlora/v1/dataset_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahotlora/v1/resources.proto\"\x9a\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x1a\n\x12longest_row_tokens\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04kind\x18\t \x01(\x0e\x32\x18.hotlora.v1.Dataset.Kind\x12\x1e\n\x04task\x18\n \x01(\x0e\x32\x10.hotlora.v1.Task\x12)\n\x06report\x18\x0b \x01(\x0b\x32\x19.hotlora.v1.DatasetReport\x12\x0e\n\x06labels\x18\x0c \x03(\t\"Y\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12KIND_CONVERSATIONS\x10\x01\x12\r\n\tKIND_TEXT\x10\x02\x12\x14\n\x10KIND_PREFERENCES\x10\x03\"o\n\x14UploadDatasetRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.hotlora.v1.UploadHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xa4\x04\n\x0cUploadHeader\x12\x42\n\ndataset_id\x18\x01 \x01(\tB.\xbaH+r)2\'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12,\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x12.hotlora.v1.FormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\xc2\x01\n\x07mapping\x18\x04 \x03(\x0b\x32%.hotlora.v1.UploadHeader.MappingEntryB\x89\x01\xbaH\x85\x01\x9a\x01\x81\x01\x10\x08\"trrR\x08messagesR\x06promptR\ncompletionR\x0binstructionR\x05inputR\x06outputR\x06systemR\x07historyR\rconversationsR\x04textR\x06\x63hosenR\x08rejected*\x07r\x05\x10\x01\x18\xc8\x01\x12/\n\x08\x62\x61\x64_rows\x18\x05 \x01(\x0e\x32\x13.hotlora.v1.BadRowsB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\x04task\x18\x06 \x01(\x0e\x32\x10.hotlora.v1.TaskB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12\x1b\n\nsize_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x1a.\n\x0cMappingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\x14ImportDatasetRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.hotlora.v1.UploadHeader\x12 \n\nlocal_path\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 H\x00\x12#\n\x03hub\x18\x03 \x01(\x0b\x32\x14.hotlora.v1.HubSplitH\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"\xba\x01\n\x08HubSplit\x12\\\n\nrepository\x18\x01 \x01(\tBH\xbaHErC2A^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$\x12\x18\n\x06\x63onfig\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05split\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x08max_rows\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\"\x87\x04\n\rDatasetReport\x12\x11\n\trows_kept\x18\x01 \x01(\x05\x12\x14\n\x0crows_dropped\x18\x02 \x01(\x05\x12\x10\n\x08rows_cut\x18\x03 \x01(\x05\x12(\n\x08problems\x18\x04 \x03(\x0b\x32\x16.hotlora.v1.RowProblem\x12(\n\x07reasons\x18\x05 \x03(\x0b\x32\x17.hotlora.v1.ReasonCount\x12\x12\n\nduplicates\x18\x06 \x01(\x05\x12/\n\x0e\x64uplicate_rows\x18\x07 \x03(\x0b\x32\x17.hotlora.v1.RepeatedRow\x12\r\n\x05leaks\x18\x08 \x01(\x05\x12,\n\x0bleaked_rows\x18\t \x03(\x0b\x32\x17.hotlora.v1.RepeatedRow\x12\x0e\n\x06tokens\x18\n \x01(\x03\x12\x16\n\x0etrained_tokens\x18\x0b \x01(\x03\x12\x36\n\x11token_percentiles\x18\x0c \x03(\x0b\x32\x1b.hotlora.v1.TokenPercentile\x12\x1a\n\x12longest_row_tokens\x18\r \x01(\x05\x12\x18\n\x10longest_row_line\x18\x0e \x01(\x05\x12&\n\x06labels\x18\x0f \x03(\x0b\x32\x16.hotlora.v1.LabelCount\x12\'\n\x07preview\x18\x10 \x03(\x0b\x32\x16.hotlora.v1.PreviewRow\";\n\nRowProblem\x12\r\n\x05place\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\"+\n\x0bReasonCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"/\n\x0bRepeatedRow\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x12\n\nfirst_line\x18\x02 \x01(\x05\"2\n\x0fTokenPercentile\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\")\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"W\n\x11GetDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.hotlora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x14\x44\x65leteDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\"\x17\n\x15\x44\x65leteDatasetResponse\"x\n\x15PreviewDatasetRequest\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1b\n\x08max_rows\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\">\n\x16PreviewDatasetResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.hotlora.v1.PreviewRow\"\xd0\x01\n\nPreviewRow\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12%\n\x08messages\x18\x02 \x03(\x0b\x32\x13.hotlora.v1.Message\x12-\n\x08segments\x18\x03 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x16\n\x0etrained_tokens\x18\x05 \x01(\x05\x12\x36\n\x11rejected_segments\x18\x06 \x03(\x0b\x32\x1b.hotlora.v1.RenderedSegment\"0\n\x0fRenderedSegment\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07trained\x18\x02 \x01(\x08*\xa0\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_CHAT\x10\x01\x12\x1c\n\x18\x46ORMAT_PROMPT_COMPLETION\x10\x02\x12\x11\n\rFORMAT_ALPACA\x10\x03\x12\x13\n\x0f\x46ORMAT_SHAREGPT\x10\x04\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x05\x12\x16\n\x12\x46ORMAT_PREFERENCES\x10\x06*K\n\x07\x42\x61\x64Rows\x12\x18\n\x14\x42\x41\x44_ROWS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x41\x44_ROWS_REFUSE\x10\x01\x12\x11\n\rBAD_ROWS_DROP\x10\x02\x32\xe6\x03\n\x0e\x44\x61tasetService\x12H\n\rUploadDataset\x12 .hotlora.v1.UploadDatasetRequest\x1a\x13.hotlora.v1.Dataset(\x01\x12\x46\n\rImportDataset\x12 .hotlora.v1.ImportDatasetRequest\x1a\x13.hotlora.v1.Dataset\x12@\n\nGetDataset\x12\x1d.hotlora.v1.GetDatasetRequest\x1a\x13.hotlora.v1.Dataset\x12Q\n\x0cListDatasets\x12\x1f.hotlora.v1.ListDatasetsRequest\x1a .hotlora.v1.ListDatasetsResponse\x12T\n\rDeleteDataset\x12 .hotlora.v1.DeleteDatasetRequest\x1a!.hotlora.v1.DeleteDatasetResponse\x12W\n\x0ePreviewDataset\x12!.hotlora.v1.PreviewDatasetRequest\x1a\".hotlora.v1.PreviewDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADHEADER'].fields_by_name['bad_rows']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_UPLOADHEADER'].fields_by_name['task']._loaded_options = None
   _globals['_UPLOADHEADER'].fields_by_name['task']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_UPLOADHEADER'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_UPLOADHEADER'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_IMPORTDATASETREQUEST'].oneofs_by_name['source']._loaded_options = None
   _globals['_IMPORTDATASETREQUEST'].oneofs_by_name['source']._serialized_options = b'\272H\002\010\001'
   _globals['_IMPORTDATASETREQUEST'].fields_by_name['local_path']._loaded_options = None
@@ -76,10 +78,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\272H1r/2-^datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'
   _globals['_PREVIEWDATASETREQUEST'].fields_by_name['max_rows']._loaded_options = None
   _globals['_PREVIEWDATASETREQUEST'].fields_by_name['max_rows']._serialized_options = b'\272H\006\032\004\030d(\000'
-  _globals['_FORMAT']._serialized_start=3128
-  _globals['_FORMAT']._serialized_end=3288
-  _globals['_BADROWS']._serialized_start=3290
-  _globals['_BADROWS']._serialized_end=3365
+  _globals['_FORMAT']._serialized_start=3157
+  _globals['_FORMAT']._serialized_end=3317
+  _globals['_BADROWS']._serialized_start=3319
+  _globals['_BADROWS']._serialized_end=3394
   _globals['_DATASET']._serialized_start=139
   _globals['_DATASET']._serialized_end=549
   _globals['_DATASET_KIND']._serialized_start=460
@@ -87,43 +89,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADDATASETREQUEST']._serialized_start=551
   _globals['_UPLOADDATASETREQUEST']._serialized_end=662
   _globals['_UPLOADHEADER']._serialized_start=665
-  _globals['_UPLOADHEADER']._serialized_end=1184
-  _globals['_UPLOADHEADER_MAPPINGENTRY']._serialized_start=1138
-  _globals['_UPLOADHEADER_MAPPINGENTRY']._serialized_end=1184
-  _globals['_IMPORTDATASETREQUEST']._serialized_start=1187
-  _globals['_IMPORTDATASETREQUEST']._serialized_end=1339
-  _globals['_HUBSPLIT']._serialized_start=1342
-  _globals['_HUBSPLIT']._serialized_end=1528
-  _globals['_DATASETREPORT']._serialized_start=1531
-  _globals['_DATASETREPORT']._serialized_end=2050
-  _globals['_ROWPROBLEM']._serialized_start=2052
-  _globals['_ROWPROBLEM']._serialized_end=2111
-  _globals['_REASONCOUNT']._serialized_start=2113
-  _globals['_REASONCOUNT']._serialized_end=2156
-  _globals['_REPEATEDROW']._serialized_start=2158
-  _globals['_REPEATEDROW']._serialized_end=2205
-  _globals['_TOKENPERCENTILE']._serialized_start=2207
-  _globals['_TOKENPERCENTILE']._serialized_end=2257
-  _globals['_LABELCOUNT']._serialized_start=2259
-  _globals['_LABELCOUNT']._serialized_end=2300
-  _globals['_GETDATASETREQUEST']._serialized_start=2302
-  _globals['_GETDATASETREQUEST']._serialized_end=2389
-  _globals['_LISTDATASETSREQUEST']._serialized_start=2391
-  _globals['_LISTDATASETSREQUEST']._serialized_end=2473
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=2475
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=2561
-  _globals['_DELETEDATASETREQUEST']._serialized_start=2563
-  _globals['_DELETEDATASETREQUEST']._serialized_end=2653
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=2655
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=2678
-  _globals['_PREVIEWDATASETREQUEST']._serialized_start=2680
-  _globals['_PREVIEWDATASETREQUEST']._serialized_end=2800
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=2802
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=2864
-  _globals['_PREVIEWROW']._serialized_start=2867
-  _globals['_PREVIEWROW']._serialized_end=3075
-  _globals['_RENDEREDSEGMENT']._serialized_start=3077
-  _globals['_RENDEREDSEGMENT']._serialized_end=3125
-  _globals['_DATASETSERVICE']._serialized_start=3368
-  _globals['_DATASETSERVICE']._serialized_end=3854
+  _globals['_UPLOADHEADER']._serialized_end=1213
+  _globals['_UPLOADHEADER_MAPPINGENTRY']._serialized_start=1167
+  _globals['_UPLOADHEADER_MAPPINGENTRY']._serialized_end=1213
+  _globals['_IMPORTDATASETREQUEST']._serialized_start=1216
+  _globals['_IMPORTDATASETREQUEST']._serialized_end=1368
+  _globals['_HUBSPLIT']._serialized_start=1371
+  _globals['_HUBSPLIT']._serialized_end=1557
+  _globals['_DATASETREPORT']._serialized_start=1560
+  _globals['_DATASETREPORT']._serialized_end=2079
+  _globals['_ROWPROBLEM']._serialized_start=2081
+  _globals['_ROWPROBLEM']._serialized_end=2140
+  _globals['_REASONCOUNT']._serialized_start=2142
+  _globals['_REASONCOUNT']._serialized_end=2185
+  _globals['_REPEATEDROW']._serialized_start=2187
+  _globals['_REPEATEDROW']._serialized_end=2234
+  _globals['_TOKENPERCENTILE']._serialized_start=2236
+  _globals['_TOKENPERCENTILE']._serialized_end=2286
+  _globals['_LABELCOUNT']._serialized_start=2288
+  _globals['_LABELCOUNT']._serialized_end=2329
+  _globals['_GETDATASETREQUEST']._serialized_start=2331
+  _globals['_GETDATASETREQUEST']._serialized_end=2418
+  _globals['_LISTDATASETSREQUEST']._serialized_start=2420
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2502
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2504
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2590
+  _globals['_DELETEDATASETREQUEST']._serialized_start=2592
+  _globals['_DELETEDATASETREQUEST']._serialized_end=2682
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=2684
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=2707
+  _globals['_PREVIEWDATASETREQUEST']._serialized_start=2709
+  _globals['_PREVIEWDATASETREQUEST']._serialized_end=2829
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=2831
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=2893
+  _globals['_PREVIEWROW']._serialized_start=2896
+  _globals['_PREVIEWROW']._serialized_end=3104
+  _globals['_RENDEREDSEGMENT']._serialized_start=3106
+  _globals['_RENDEREDSEGMENT']._serialized_end=3154
+  _globals['_DATASETSERVICE']._serialized_start=3397
+  _globals['_DATASETSERVICE']._serialized_end=3883
 # @@protoc_insertion_point(module_scope)

@@ -85,7 +85,7 @@ class UploadDatasetRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("dataset_id", "display_name", "format", "mapping", "bad_rows", "task", "validate_only")
+    __slots__ = ("dataset_id", "display_name", "format", "mapping", "bad_rows", "task", "validate_only", "size_bytes")
     class MappingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class UploadHeader(_message.Message):
     BAD_ROWS_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     dataset_id: str
     display_name: str
     format: Format
@@ -107,7 +108,8 @@ class UploadHeader(_message.Message):
     bad_rows: BadRows
     task: _resources_pb2.Task
     validate_only: bool
-    def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ..., format: _Optional[_Union[Format, str]] = ..., mapping: _Optional[_Mapping[str, str]] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    size_bytes: int
+    def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ..., format: _Optional[_Union[Format, str]] = ..., mapping: _Optional[_Mapping[str, str]] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., validate_only: _Optional[bool] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ImportDatasetRequest(_message.Message):
     __slots__ = ("header", "local_path", "hub")

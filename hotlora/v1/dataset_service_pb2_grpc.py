@@ -28,6 +28,10 @@ if _version_not_supported:
 class DatasetServiceStub:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
+    A base model renders rows by its own chat template. One that has none, such as GPT-2, is given a plain template, for
+    training and for chat alike: the system message and an empty line, then "User: ..." and "Assistant: ..." on lines of
+    their own, each answer ended by the base's end token.
+
     Accepted: rows as JSON Lines, as a JSON list, as CSV with a header (comma, semicolon, tab or bar) or as Parquet, each of
     them also within gzip. What a file is, its content tells, never its name. Text is UTF-8. The shapes of rows stand at
     Format. All rows of one file are of one kind.
@@ -76,6 +80,10 @@ class DatasetServiceStub:
 class DatasetServiceServicer:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
 
+    A base model renders rows by its own chat template. One that has none, such as GPT-2, is given a plain template, for
+    training and for chat alike: the system message and an empty line, then "User: ..." and "Assistant: ..." on lines of
+    their own, each answer ended by the base's end token.
+
     Accepted: rows as JSON Lines, as a JSON list, as CSV with a header (comma, semicolon, tab or bar) or as Parquet, each of
     them also within gzip. What a file is, its content tells, never its name. Text is UTF-8. The shapes of rows stand at
     Format. All rows of one file are of one kind.
@@ -116,7 +124,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """Lists datasets, newest first. Errors: INVALID_ARGUMENT (a page_token that is not ours).
+        """Lists datasets, newest first, without labels; of their reports with the figures alone, without rows, reasons and
+        labels. Errors: INVALID_ARGUMENT (a page_token that is not ours).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +189,10 @@ def add_DatasetServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DatasetService:
     """Keeps datasets. A dataset is immutable: other rows, other id. Ids are never reused, not even after a delete.
+
+    A base model renders rows by its own chat template. One that has none, such as GPT-2, is given a plain template, for
+    training and for chat alike: the system message and an empty line, then "User: ..." and "Assistant: ..." on lines of
+    their own, each answer ended by the base's end token.
 
     Accepted: rows as JSON Lines, as a JSON list, as CSV with a header (comma, semicolon, tab or bar) or as Parquet, each of
     them also within gzip. What a file is, its content tells, never its name. Text is UTF-8. The shapes of rows stand at

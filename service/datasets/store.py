@@ -158,10 +158,14 @@ class DatasetStore:
             finally:
                 await _unbroken(self._in_thread(draft.discard))
 
-    def refuse_if_larger(self, size_bytes: int) -> None:
-        """Raise Exhausted for a file of a size that `upload` would refuse in the end."""
-        if size_bytes > self.limits.records.max_file_bytes:
-            raise self._too_large()
+    def refuse_if_larger(self, size_bytes: int, *, field: str) -> None:
+        """Raise Exhausted, naming the field, for a file of a size that `upload` would refuse in the end."""
+        most = self.limits.records.max_file_bytes
+        if size_bytes > most:
+            raise Exhausted(
+                "FILE_TOO_LARGE",
+                f"{field}: the file has {size_bytes:,} bytes, and a dataset {most:,} at most; split it",
+            )
 
     async def delete(self, dataset_id: str) -> None:
         """Forget a dataset, then its file. Raises NotFound, WrongState (DATASET_IN_USE)."""

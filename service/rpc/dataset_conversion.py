@@ -3,6 +3,8 @@
 What a file's uploader wishes and what was found in it, `hotlora.inspection` converts, for the command too.
 """
 
+from dataclasses import replace
+
 from hotlora import inspection
 from hotlora.v1 import dataset_service_pb2 as pb
 from hotlora.v1 import resources_pb2 as resources_pb
@@ -18,6 +20,14 @@ _TASKS_SENT = {
     Task.GENERATION: resources_pb.TASK_GENERATION,
     Task.INSTRUCTION: resources_pb.TASK_INSTRUCTION,
 }
+
+
+def summary_message(row: DatasetRow) -> pb.Dataset:
+    """A dataset in a list: a thousand labels and some examples of each would not fit a page of them."""
+    if row.report is None:
+        return dataset_message(row)
+    figures = replace(row.report, problems=(), reasons={}, duplicate_rows=(), leaked_rows=(), labels={})
+    return dataset_message(replace(row, report=figures))
 
 
 def dataset_message(row: DatasetRow) -> pb.Dataset:

@@ -35,14 +35,16 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     async def UploadDataset(
         self, requests: AsyncIterator[pb.UploadDatasetRequest], context: Context
     ) -> pb.Dataset:
-        return await self._taken_in(await self._header(requests), _chunks(requests))
+        header = await self._header(requests)
+        self._store.refuse_if_larger(header.size_bytes, field="header.size_bytes")
+        return await self._taken_in(header, _chunks(requests))
 
     async def ImportDataset(self, request: pb.ImportDatasetRequest, context: Context) -> pb.Dataset:
         if request.HasField("hub"):
             async with aclosing(self._of_hub(request)) as rows:
                 return await self._taken_in(request.header, rows, idle_seconds=math.inf)
         with await asyncio.to_thread(self._local_files.open, request.local_path) as file:
-            self._store.refuse_if_larger(os.fstat(file.fileno()).st_size)
+            self._store.refuse_if_larger(os.fstat(file.fileno()).st_size, field="local_path")
             async with aclosing(chunks_of(file)) as chunks:
                 return await self._taken_in(request.header, chunks)
 
@@ -58,7 +60,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             limit=conversion.limit_of(request.page_size), cursor=request.page_token
         )
         return pb.ListDatasetsResponse(
-            datasets=map(dataset_conversion.dataset_message, page.rows), next_page_token=page.next_cursor
+            datasets=map(dataset_conversion.summary_message, page.rows), next_page_token=page.next_cursor
         )
 
     async def DeleteDataset(

@@ -338,6 +338,39 @@ async def test_an_id_that_could_be_a_path_is_refused(stage: Stage, dataset_id: s
     assert stage.files() == []
 
 
+async def test_a_file_that_says_that_it_is_too_large_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async with running(tmp_path, upload_limits=small(max_file_bytes=100)) as stage:
+        call = stage.datasets.UploadDataset()
+        await call.write(pb.UploadDatasetRequest(header=pb.UploadHeader(size_bytes=101)))
+        refusal = await refused(call)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "FILE_TOO_LARGE")
+        assert refusal.message.startswith("header.size_bytes: the file has 101 bytes")
+
+
+async def test_a_list_has_the_figures_of_each_report_and_none_of_its_rows_and_labels(stage: Stage) -> None:
+    header = pb.UploadHeader(
+        dataset_id="rows", bad_rows=pb.BAD_ROWS_DROP, task=resources_pb.TASK_CLASSIFICATION
+    )
+    whole = await stage.datasets.UploadDataset(
+        iter(
+            [
+                pb.UploadDatasetRequest(header=header),
+                pb.UploadDatasetRequest(chunk=GOOD_LINE * 2 + b"oops\n"),
+            ]
+        )
+    )
+    (listed,) = (await stage.datasets.ListDatasets(pb.ListDatasetsRequest())).datasets
+    assert (listed.report.rows_dropped, listed.report.duplicates) == (1, 1)
+    assert whole.labels
+    for name in ("problems", "reasons", "duplicate_rows", "labels"):
+        assert getattr(whole.report, name)
+        assert not getattr(listed.report, name)
+        whole.report.ClearField(name)
+    whole.report.ClearField("leaked_rows")
+    whole.ClearField("labels")
+    assert listed == whole, "all else is there"
+
+
 async def test_datasets_are_listed_newest_first_in_pages(stage: Stage) -> None:
     for number in range(3):
         await stage.upload(GOOD_LINE, f"rows-{number}")
