@@ -18,10 +18,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.planning_bases import build
-from trainer.config import BaseModel, Hyperparameters, JobFile, Technique
+from trainer.config import BaseModel, Hyperparameters, JobFile, Objective, Technique
 from trainer.planning import RUNTIME_BYTES, Data, Device, Footing, plan, shape_of_directory
+from trainer.records import Kind
 from trainer.rendering import Renderer
-from trainer.rows import load_rows
+from trainer.rows import load_examples
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path(os.environ.get("HOTLORA_MODELS_DIR", ROOT / ".hotlora" / "models"))
@@ -39,18 +40,25 @@ class Case:
     technique: Technique
     batch: int
     length: int
-    """Tokens of every row, more or less."""
+    """Tokens of every row, of each side of a pair, and of each piece of a text, more or less."""
     rank: int = 16
     dropout: float = 0.05
     dtype: str = "float32"
     answer_share: float = 0.5
-    """Part of a row's words that carries loss."""
+    """Part of a row's words that carries loss; texts are trained on whole."""
+    kind: Kind = Kind.CONVERSATIONS
 
     @property
     def name(self) -> str:
         """For people."""
         rank = f" r{self.rank}" if self.technique in (Technique.LORA, Technique.QLORA) else ""
-        return f"{self.base} {self.technique}{rank} {self.dtype} {self.batch} x {self.length}"
+        kind = "" if self.kind is Kind.CONVERSATIONS else f" {self.kind}"
+        return f"{self.base} {self.technique}{rank}{kind} {self.dtype} {self.batch} x {self.length}"
+
+    @property
+    def objective(self) -> Objective:
+        """What such rows are for."""
+        return Objective.PREFERENCE if self.kind is Kind.PREFERENCES else Objective.SUPERVISED
 
 
 LORA, QLORA, PROMPT, FULL = (
@@ -74,6 +82,9 @@ CASES = (
     Case(base=DEFAULT, technique=LORA, batch=2, length=96, dropout=0.0, answer_share=0.9),
     Case(base=DEFAULT, technique=QLORA, batch=1, length=64),
     Case(base=DEFAULT, technique=PROMPT, batch=1, length=64),
+    Case(base="llama-80m", technique=LORA, batch=1, length=128, kind=Kind.PREFERENCES),
+    Case(base="llama-20m", technique=FULL, batch=2, length=64, kind=Kind.PREFERENCES),
+    Case(base="llama-80m", technique=LORA, batch=2, length=96, kind=Kind.TEXT),
     Case(base="llama-360m", technique=LORA, batch=1, length=48),
 )
 
@@ -114,15 +125,21 @@ def main() -> None:
     print(json.dumps({"planned against measured peak memory": figures}))
 
 
-def write_rows(path: Path, rows: int, length: int, answer_share: float) -> None:
-    """Conversations of about `length` tokens: every word is one token."""
-    words = max(2, length - 20)
-    answer = max(1, round(words * answer_share))
-    messages = [
-        {"role": "user", "content": "the" + " the" * max(0, words - answer - 1)},
-        {"role": "assistant", "content": "the" + " the" * (answer - 1)},
-    ]
-    path.write_text((json.dumps({"messages": messages}) + "\n") * rows)
+def write_rows(path: Path, case: Case) -> None:
+    """One batch of rows: every word is one token, and a conversation has some 20 besides."""
+    words = max(2, case.length - 20)
+    answer = max(1, round(words * case.answer_share))
+    question = [{"role": "user", "content": "the" + " the" * max(0, words - answer - 1)}]
+    answers = ["the" + " the" * (answer - 1), "a" + " a" * (answer - 1)]
+    match case.kind:
+        case Kind.CONVERSATIONS:
+            row: dict[str, object] = {"messages": [*question, {"role": "assistant", "content": answers[0]}]}
+        case Kind.PREFERENCES:
+            row = {"prompt": question, "chosen": answers[0], "rejected": answers[1]}
+        case Kind.TEXT:
+            path.write_text(json.dumps({"text": "the" + " the" * (case.batch * (case.length - 1))}) + "\n")
+            return
+    path.write_text((json.dumps(row) + "\n") * case.batch)
 
 
 def settings_of(case: Case) -> Hyperparameters:
@@ -133,14 +150,15 @@ def settings_of(case: Case) -> Hyperparameters:
         learning_rate=1e-3,
         max_steps=STEPS,
         batch_size=case.batch,
-        max_sequence_length=4096,
+        max_sequence_length=case.length if case.kind is Kind.TEXT else 4096,
         validation_fraction=0.0,
     )
 
 
 def planned_bytes(case: Case, base: Path, renderer: Renderer, data: Path) -> int:
     """What the plan says, by the formula alone."""
-    rows = load_rows(data, renderer, max_length=4096)
+    examples = load_examples(data, renderer, max_length=4096, objective=case.objective)
+    rows = [row for example in examples for row in example.rows]
     tokens = sum(len(row.token_ids) for row in rows)
     device = Device(
         footing=Footing(
@@ -155,16 +173,21 @@ def planned_bytes(case: Case, base: Path, renderer: Renderer, data: Path) -> int
     found = plan(
         shape_of_directory(base),
         Data(
-            rows=len(rows),
+            rows=len(examples),
             tokens=tokens,
             longest_row=max(len(row.token_ids) for row in rows),
             trained_share=sum(row.trained_tokens for row in rows) / tokens,
+            objective=case.objective,
+            is_cut=case.kind is Kind.TEXT,
         ),
         device,
         context_length=4096,
         max_rank=512,
         calibrations={},
-        given={name: getattr(settings, name) for name in ("rank", "dropout", "max_steps", "batch_size")},
+        given={
+            name: getattr(settings, name)
+            for name in ("rank", "dropout", "max_steps", "batch_size", "max_sequence_length")
+        },
     )
     return next(one.total_bytes for one in found.techniques if one.technique is case.technique)
 
@@ -172,7 +195,7 @@ def planned_bytes(case: Case, base: Path, renderer: Renderer, data: Path) -> int
 def measure(case: Case, base: Path, folder: Path) -> int:
     """Train in a process of its own; returns the highest resident size of it."""
     data = folder / "rows.jsonl"
-    write_rows(data, case.batch, case.length, case.answer_share)
+    write_rows(data, case)
     work, artifacts = folder / "work", folder / "artifacts"
     work.mkdir()
     artifacts.mkdir()
@@ -184,6 +207,7 @@ def measure(case: Case, base: Path, folder: Path) -> int:
         dataset_path=data,
         dataset_sha256=hashlib.sha256(data.read_bytes()).hexdigest(),
         technique=case.technique,
+        objective=case.objective,
         hyperparameters=settings_of(case),
         work_path=work,
         artifacts_path=artifacts,

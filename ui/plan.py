@@ -9,9 +9,9 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError, InvalidArgument
-from hotlora.v1.dataset_service_pb2 import UploadHeader
+from hotlora.v1.dataset_service_pb2 import Dataset, UploadHeader
 from hotlora.v1.planning_service_pb2 import DataDescription, PlanRequest, PlanResponse
-from hotlora.v1.tuning_service_pb2 import Technique
+from hotlora.v1.tuning_service_pb2 import Objective, Technique
 from ui.cards import TECHNIQUES
 from ui.listening import PRIVATE, toast
 from ui.words import plain
@@ -43,7 +43,8 @@ def _plan(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
 
 async def _data(client: AsyncClient, path: Path) -> DataDescription:
     """The rows of a file in numbers; nothing is kept of it."""
-    report = (await client.upload_dataset(path, wishes=UploadHeader(validate_only=True))).report
+    dataset = await client.upload_dataset(path, wishes=UploadHeader(validate_only=True))
+    report = dataset.report
     if not report.rows_kept:
         raise InvalidArgument("The file has no row that can be trained on.")
     return DataDescription(
@@ -51,6 +52,10 @@ async def _data(client: AsyncClient, path: Path) -> DataDescription:
         tokens=report.tokens,
         longest_row_tokens=report.longest_row_tokens,
         trained_share=report.trained_tokens / max(1, report.tokens),
+        objective=Objective.OBJECTIVE_PREFERENCE
+        if dataset.kind == Dataset.KIND_PREFERENCES
+        else Objective.OBJECTIVE_SUPERVISED,
+        texts=dataset.kind == Dataset.KIND_TEXT,
     )
 
 

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hotlora.v1 import tuning_service_pb2 as hotlora_dot_v1_dot_tuning__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hotlora/v1/planning_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhotlora/v1/tuning_service.proto\"\xab\x03\n\x0bPlanRequest\x12\x1c\n\nbase_model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12H\n\x07\x64\x61taset\x18\x02 \x01(\tB7\xbaH4r220^(datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\x12)\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1b.hotlora.v1.DataDescription\x12-\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x1d.hotlora.v1.DeviceDescription\x12+\n\x05model\x18\x05 \x01(\x0b\x32\x1c.hotlora.v1.ModelDescription\x12.\n\x07\x65xample\x18\x06 \x01(\x0e\x32\x13.hotlora.v1.ExampleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x34\n\x0fhyperparameters\x18\x07 \x01(\x0b\x32\x1b.hotlora.v1.Hyperparameters\x12\r\n\x05probe\x18\x08 \x01(\x08\x12\x38\n\x0fprobe_technique\x18\t \x01(\x0e\x32\x15.hotlora.v1.TechniqueB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xa8\x01\n\x0f\x44\x61taDescription\x12\x1a\n\x04rows\x18\x01 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xc2\xd7/(\x01\x12\x1e\n\x06tokens\x18\x02 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\'\n\x12longest_row_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x00\x12\x30\n\rtrained_share\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\xee\x01\n\x11\x44\x65viceDescription\x12:\n\x04kind\x18\x01 \x01(\x0e\x32\".hotlora.v1.DeviceDescription.KindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\x0cmemory_bytes\x18\x02 \x01(\x03\x42\x12\xbaH\x0f\"\r\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\xc0\x84=\x12\x38\n\x15operations_per_second\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\xc8Ngm\xc1\xab\x43)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"9\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_CPU\x10\x01\x12\r\n\tKIND_CUDA\x10\x02\"\x82\x02\n\x10ModelDescription\x12\x1a\n\x06layers\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12 \n\x0bhidden_size\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x08\x12#\n\x0f\x61ttention_heads\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12#\n\x0fkey_value_heads\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x00\x12&\n\x11intermediate_size\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01\x12%\n\x0fvocabulary_size\x18\x06 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xad\xe2\x04(\x01\x12\x17\n\x0ftied_embeddings\x18\x07 \x01(\x08\"\xe8\x01\n\x0cPlanResponse\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12)\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1b.hotlora.v1.DataDescription\x12\"\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x12.hotlora.v1.Device\x12-\n\ntechniques\x18\x05 \x03(\x0b\x32\x19.hotlora.v1.TechniquePlan\x12\x32\n\x0erecommendation\x18\x06 \x01(\x0b\x32\x1a.hotlora.v1.Recommendation\"y\n\x06\x44\x65vice\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".hotlora.v1.DeviceDescription.Kind\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x61vailable_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06is_own\x18\x04 \x01(\x08\"\xce\x03\n\rTechniquePlan\x12(\n\ttechnique\x18\x01 \x01(\x0e\x32\x15.hotlora.v1.Technique\x12&\n\x06memory\x18\x02 \x03(\x0b\x32\x16.hotlora.v1.MemoryLine\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x66its\x18\x04 \x01(\x08\x12\x1a\n\x12trained_parameters\x18\x05 \x01(\x03\x12\x34\n\x0fhyperparameters\x18\x06 \x01(\x0b\x32\x1b.hotlora.v1.Hyperparameters\x12*\n\x07reasons\x18\x07 \x03(\x0b\x32\x19.hotlora.v1.SettingReason\x12\r\n\x05steps\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x14\n\x07seconds\x18\n \x01(\x01H\x00\x88\x01\x01\x12-\n\x0cspeed_source\x18\x0b \x01(\x0e\x32\x17.hotlora.v1.SpeedSource\x12.\n\nprobe_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08textbook\x18\r \x03(\x0b\x32\x18.hotlora.v1.TextbookLineB\n\n\x08_seconds\"V\n\nMemoryLine\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.hotlora.v1.MemoryPart\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xa4\x01\n\x0cTextbookLine\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.hotlora.v1.MemoryPart\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x1a\n\rprinted_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nreal_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07reality\x18\x06 \x01(\tB\x10\n\x0e_printed_bytes\"=\n\rSettingReason\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Y\n\x0eRecommendation\x12(\n\ttechnique\x18\x01 \x01(\x0e\x32\x15.hotlora.v1.Technique\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07reasons\x18\x03 \x03(\t*J\n\x07\x45xample\x12\x17\n\x13\x45XAMPLE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45XAMPLE_LLAMA_7B\x10\x01\x12\x10\n\x0c\x45XAMPLE_GPT2\x10\x02*\xdf\x01\n\nMemoryPart\x12\x1b\n\x17MEMORY_PART_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMORY_PART_WEIGHTS\x10\x01\x12\x17\n\x13MEMORY_PART_ADAPTER\x10\x02\x12\x19\n\x15MEMORY_PART_GRADIENTS\x10\x03\x12\x19\n\x15MEMORY_PART_OPTIMIZER\x10\x04\x12\x1b\n\x17MEMORY_PART_ACTIVATIONS\x10\x05\x12\x15\n\x11MEMORY_PART_BATCH\x10\x06\x12\x18\n\x14MEMORY_PART_OVERHEAD\x10\x07*{\n\x0bSpeedSource\x12\x1c\n\x18SPEED_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12SPEED_SOURCE_PROBE\x10\x01\x12\x19\n\x15SPEED_SOURCE_LIKENESS\x10\x02\x12\x1b\n\x17SPEED_SOURCE_ARITHMETIC\x10\x03\x32L\n\x0fPlanningService\x12\x39\n\x04Plan\x12\x17.hotlora.v1.PlanRequest\x1a\x18.hotlora.v1.PlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hotlora/v1/planning_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhotlora/v1/tuning_service.proto\"\xab\x03\n\x0bPlanRequest\x12\x1c\n\nbase_model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12H\n\x07\x64\x61taset\x18\x02 \x01(\tB7\xbaH4r220^(datasets/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$\x12)\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1b.hotlora.v1.DataDescription\x12-\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x1d.hotlora.v1.DeviceDescription\x12+\n\x05model\x18\x05 \x01(\x0b\x32\x1c.hotlora.v1.ModelDescription\x12.\n\x07\x65xample\x18\x06 \x01(\x0e\x32\x13.hotlora.v1.ExampleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x34\n\x0fhyperparameters\x18\x07 \x01(\x0b\x32\x1b.hotlora.v1.Hyperparameters\x12\r\n\x05probe\x18\x08 \x01(\x08\x12\x38\n\x0fprobe_technique\x18\t \x01(\x0e\x32\x15.hotlora.v1.TechniqueB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xed\x01\n\x0f\x44\x61taDescription\x12\x1a\n\x04rows\x18\x01 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xc2\xd7/(\x01\x12\x1e\n\x06tokens\x18\x02 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12)\n\x12longest_row_tokens\x18\x03 \x01(\x05\x42\r\xbaH\n\x1a\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12\x30\n\rtrained_share\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x32\n\tobjective\x18\x05 \x01(\x0e\x32\x15.hotlora.v1.ObjectiveB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\r\n\x05texts\x18\x06 \x01(\x08\"\xee\x01\n\x11\x44\x65viceDescription\x12:\n\x04kind\x18\x01 \x01(\x0e\x32\".hotlora.v1.DeviceDescription.KindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\x0cmemory_bytes\x18\x02 \x01(\x03\x42\x12\xbaH\x0f\"\r\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\xc0\x84=\x12\x38\n\x15operations_per_second\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\xc8Ngm\xc1\xab\x43)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"9\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_CPU\x10\x01\x12\r\n\tKIND_CUDA\x10\x02\"\x82\x02\n\x10ModelDescription\x12\x1a\n\x06layers\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12 \n\x0bhidden_size\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x08\x12#\n\x0f\x61ttention_heads\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12#\n\x0fkey_value_heads\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x00\x12&\n\x11intermediate_size\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01\x12%\n\x0fvocabulary_size\x18\x06 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xad\xe2\x04(\x01\x12\x17\n\x0ftied_embeddings\x18\x07 \x01(\x08\"\xe8\x01\n\x0cPlanResponse\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12)\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1b.hotlora.v1.DataDescription\x12\"\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x12.hotlora.v1.Device\x12-\n\ntechniques\x18\x05 \x03(\x0b\x32\x19.hotlora.v1.TechniquePlan\x12\x32\n\x0erecommendation\x18\x06 \x01(\x0b\x32\x1a.hotlora.v1.Recommendation\"y\n\x06\x44\x65vice\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".hotlora.v1.DeviceDescription.Kind\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x61vailable_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06is_own\x18\x04 \x01(\x08\"\xce\x03\n\rTechniquePlan\x12(\n\ttechnique\x18\x01 \x01(\x0e\x32\x15.hotlora.v1.Technique\x12&\n\x06memory\x18\x02 \x03(\x0b\x32\x16.hotlora.v1.MemoryLine\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x66its\x18\x04 \x01(\x08\x12\x1a\n\x12trained_parameters\x18\x05 \x01(\x03\x12\x34\n\x0fhyperparameters\x18\x06 \x01(\x0b\x32\x1b.hotlora.v1.Hyperparameters\x12*\n\x07reasons\x18\x07 \x03(\x0b\x32\x19.hotlora.v1.SettingReason\x12\r\n\x05steps\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x14\n\x07seconds\x18\n \x01(\x01H\x00\x88\x01\x01\x12-\n\x0cspeed_source\x18\x0b \x01(\x0e\x32\x17.hotlora.v1.SpeedSource\x12.\n\nprobe_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08textbook\x18\r \x03(\x0b\x32\x18.hotlora.v1.TextbookLineB\n\n\x08_seconds\"V\n\nMemoryLine\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.hotlora.v1.MemoryPart\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xa4\x01\n\x0cTextbookLine\x12$\n\x04part\x18\x01 \x01(\x0e\x32\x16.hotlora.v1.MemoryPart\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x1a\n\rprinted_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nreal_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07reality\x18\x06 \x01(\tB\x10\n\x0e_printed_bytes\"=\n\rSettingReason\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Y\n\x0eRecommendation\x12(\n\ttechnique\x18\x01 \x01(\x0e\x32\x15.hotlora.v1.Technique\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07reasons\x18\x03 \x03(\t*J\n\x07\x45xample\x12\x17\n\x13\x45XAMPLE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45XAMPLE_LLAMA_7B\x10\x01\x12\x10\n\x0c\x45XAMPLE_GPT2\x10\x02*\xdf\x01\n\nMemoryPart\x12\x1b\n\x17MEMORY_PART_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMORY_PART_WEIGHTS\x10\x01\x12\x17\n\x13MEMORY_PART_ADAPTER\x10\x02\x12\x19\n\x15MEMORY_PART_GRADIENTS\x10\x03\x12\x19\n\x15MEMORY_PART_OPTIMIZER\x10\x04\x12\x1b\n\x17MEMORY_PART_ACTIVATIONS\x10\x05\x12\x15\n\x11MEMORY_PART_BATCH\x10\x06\x12\x18\n\x14MEMORY_PART_OVERHEAD\x10\x07*{\n\x0bSpeedSource\x12\x1c\n\x18SPEED_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12SPEED_SOURCE_PROBE\x10\x01\x12\x19\n\x15SPEED_SOURCE_LIKENESS\x10\x02\x12\x1b\n\x17SPEED_SOURCE_ARITHMETIC\x10\x03\x32L\n\x0fPlanningService\x12\x39\n\x04Plan\x12\x17.hotlora.v1.PlanRequest\x1a\x18.hotlora.v1.PlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,9 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATADESCRIPTION'].fields_by_name['tokens']._loaded_options = None
   _globals['_DATADESCRIPTION'].fields_by_name['tokens']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\000'
   _globals['_DATADESCRIPTION'].fields_by_name['longest_row_tokens']._loaded_options = None
-  _globals['_DATADESCRIPTION'].fields_by_name['longest_row_tokens']._serialized_options = b'\272H\010\032\006\030\200\200\010(\000'
+  _globals['_DATADESCRIPTION'].fields_by_name['longest_row_tokens']._serialized_options = b'\272H\n\032\010\030\200\224\353\334\003(\000'
   _globals['_DATADESCRIPTION'].fields_by_name['trained_share']._loaded_options = None
   _globals['_DATADESCRIPTION'].fields_by_name['trained_share']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000@\001'
+  _globals['_DATADESCRIPTION'].fields_by_name['objective']._loaded_options = None
+  _globals['_DATADESCRIPTION'].fields_by_name['objective']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_DEVICEDESCRIPTION'].fields_by_name['kind']._loaded_options = None
   _globals['_DEVICEDESCRIPTION'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_DEVICEDESCRIPTION'].fields_by_name['memory_bytes']._loaded_options = None
@@ -68,36 +70,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELDESCRIPTION'].fields_by_name['intermediate_size']._serialized_options = b'\272H\010\032\006\030\300\204=(\001'
   _globals['_MODELDESCRIPTION'].fields_by_name['vocabulary_size']._loaded_options = None
   _globals['_MODELDESCRIPTION'].fields_by_name['vocabulary_size']._serialized_options = b'\272H\t\032\007\030\200\255\342\004(\001'
-  _globals['_EXAMPLE']._serialized_start=2479
-  _globals['_EXAMPLE']._serialized_end=2553
-  _globals['_MEMORYPART']._serialized_start=2556
-  _globals['_MEMORYPART']._serialized_end=2779
-  _globals['_SPEEDSOURCE']._serialized_start=2781
-  _globals['_SPEEDSOURCE']._serialized_end=2904
+  _globals['_EXAMPLE']._serialized_start=2548
+  _globals['_EXAMPLE']._serialized_end=2622
+  _globals['_MEMORYPART']._serialized_start=2625
+  _globals['_MEMORYPART']._serialized_end=2848
+  _globals['_SPEEDSOURCE']._serialized_start=2850
+  _globals['_SPEEDSOURCE']._serialized_end=2973
   _globals['_PLANREQUEST']._serialized_start=145
   _globals['_PLANREQUEST']._serialized_end=572
   _globals['_DATADESCRIPTION']._serialized_start=575
-  _globals['_DATADESCRIPTION']._serialized_end=743
-  _globals['_DEVICEDESCRIPTION']._serialized_start=746
-  _globals['_DEVICEDESCRIPTION']._serialized_end=984
-  _globals['_DEVICEDESCRIPTION_KIND']._serialized_start=927
-  _globals['_DEVICEDESCRIPTION_KIND']._serialized_end=984
-  _globals['_MODELDESCRIPTION']._serialized_start=987
-  _globals['_MODELDESCRIPTION']._serialized_end=1245
-  _globals['_PLANRESPONSE']._serialized_start=1248
-  _globals['_PLANRESPONSE']._serialized_end=1480
-  _globals['_DEVICE']._serialized_start=1482
-  _globals['_DEVICE']._serialized_end=1603
-  _globals['_TECHNIQUEPLAN']._serialized_start=1606
-  _globals['_TECHNIQUEPLAN']._serialized_end=2068
-  _globals['_MEMORYLINE']._serialized_start=2070
-  _globals['_MEMORYLINE']._serialized_end=2156
-  _globals['_TEXTBOOKLINE']._serialized_start=2159
-  _globals['_TEXTBOOKLINE']._serialized_end=2323
-  _globals['_SETTINGREASON']._serialized_start=2325
-  _globals['_SETTINGREASON']._serialized_end=2386
-  _globals['_RECOMMENDATION']._serialized_start=2388
-  _globals['_RECOMMENDATION']._serialized_end=2477
-  _globals['_PLANNINGSERVICE']._serialized_start=2906
-  _globals['_PLANNINGSERVICE']._serialized_end=2982
+  _globals['_DATADESCRIPTION']._serialized_end=812
+  _globals['_DEVICEDESCRIPTION']._serialized_start=815
+  _globals['_DEVICEDESCRIPTION']._serialized_end=1053
+  _globals['_DEVICEDESCRIPTION_KIND']._serialized_start=996
+  _globals['_DEVICEDESCRIPTION_KIND']._serialized_end=1053
+  _globals['_MODELDESCRIPTION']._serialized_start=1056
+  _globals['_MODELDESCRIPTION']._serialized_end=1314
+  _globals['_PLANRESPONSE']._serialized_start=1317
+  _globals['_PLANRESPONSE']._serialized_end=1549
+  _globals['_DEVICE']._serialized_start=1551
+  _globals['_DEVICE']._serialized_end=1672
+  _globals['_TECHNIQUEPLAN']._serialized_start=1675
+  _globals['_TECHNIQUEPLAN']._serialized_end=2137
+  _globals['_MEMORYLINE']._serialized_start=2139
+  _globals['_MEMORYLINE']._serialized_end=2225
+  _globals['_TEXTBOOKLINE']._serialized_start=2228
+  _globals['_TEXTBOOKLINE']._serialized_end=2392
+  _globals['_SETTINGREASON']._serialized_start=2394
+  _globals['_SETTINGREASON']._serialized_end=2455
+  _globals['_RECOMMENDATION']._serialized_start=2457
+  _globals['_RECOMMENDATION']._serialized_end=2546
+  _globals['_PLANNINGSERVICE']._serialized_start=2975
+  _globals['_PLANNINGSERVICE']._serialized_end=3051
 # @@protoc_insertion_point(module_scope)

@@ -79,12 +79,16 @@ def plan_message(answer: Answer) -> pb.PlanResponse:
 
 
 def _data_of(message: pb.DataDescription) -> Data:
-    tokens = message.tokens or message.rows * _DEFAULT_ROW_TOKENS
+    objective = settings_conversion.objective_of(message.objective) or Objective.SUPERVISED
+    sides = 2 if objective is Objective.PREFERENCE else 1
+    tokens = message.tokens or sides * message.rows * _DEFAULT_ROW_TOKENS
     return Data(
         rows=message.rows,
         tokens=tokens,
-        longest_row=message.longest_row_tokens or 2 * -(-tokens // message.rows),
+        longest_row=message.longest_row_tokens or 2 * -(-tokens // (sides * message.rows)),
         trained_share=message.trained_share or UNKNOWN_SHARE,
+        objective=objective,
+        is_cut=message.texts,
     )
 
 
@@ -94,6 +98,8 @@ def _data_message(data: Data) -> pb.DataDescription:
         tokens=data.tokens,
         longest_row_tokens=data.longest_row,
         trained_share=data.trained_share,
+        objective=settings_conversion.objective_sent(data.objective),
+        texts=data.is_cut,
     )
 
 

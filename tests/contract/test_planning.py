@@ -56,13 +56,28 @@ async def test_a_job_without_settings_gets_those_of_the_plan(stage: Stage) -> No
             assert getattr(job.hyperparameters, reason.field) == reason.value
 
 
+async def test_described_preferences_are_planned_as_the_same_in_a_dataset_would_be(stage: Stage) -> None:
+    await stage.upload(b'{"prompt": "hello", "chosen": "world", "rejected": "moon"}\n' * 20)
+    measured = await plan(stage, dataset="datasets/rows")
+    assert measured.data.objective == tuning_pb.OBJECTIVE_PREFERENCE
+    described = await plan(stage, data=measured.data)
+    assert list(described.techniques) == list(measured.techniques)
+    supervised = pb.DataDescription()
+    supervised.CopyFrom(measured.data)
+    supervised.objective = tuning_pb.OBJECTIVE_SUPERVISED
+    lora = of(await plan(stage, data=supervised), tuning_pb.TECHNIQUE_LORA)
+    assert lora.hyperparameters.learning_rate > of(measured, lora.technique).hyperparameters.learning_rate
+
+
 async def test_a_long_text_is_planned_in_the_pieces_that_a_run_makes_of_it(stage: Stage) -> None:
     await stage.upload(b'{"text": "' + b"word " * 2_000 + b'"}\n', "book")
     await stage.upload(b'{"text": "' + b"word " * 90 + b'"}\n', "page")
-    book = of(await plan(stage, dataset="datasets/book"), tuning_pb.TECHNIQUE_LORA)
+    measured = await plan(stage, dataset="datasets/book")
+    book = of(measured, tuning_pb.TECHNIQUE_LORA)
     page = of(await plan(stage, dataset="datasets/page"), tuning_pb.TECHNIQUE_LORA)
     assert book.total_bytes < 2 * page.total_bytes
     assert book.steps > page.steps
+    assert list((await plan(stage, data=measured.data)).techniques) == list(measured.techniques)
 
 
 async def test_settings_that_are_chosen_stay_and_the_rest_is_the_plans(stage: Stage) -> None:

@@ -28,7 +28,7 @@ from trainer.planning import (
 )
 from trainer.planning.advice import recommend
 from trainer.planning.calibration import calibrated
-from trainer.planning.duration import course
+from trainer.planning.duration import course, seconds
 from trainer.planning.memory import largest_pass, memory, total
 from trainer.planning.textbook import GPT2, LLAMA_7B
 
@@ -130,16 +130,35 @@ def test_the_four_techniques_need_memory_in_the_order_that_everyone_expects() ->
 
 
 @pytest.mark.parametrize(
-    ("batch", "mean", "longest", "expected"),
-    [(1, 100.0, 100, 100), (4, 100.0, 200, 500), (64, 100.0, 200, 1024), (4, 100.0, 1500, 1500)],
+    ("batch", "longest", "expected"), [(1, 100, 100), (4, 200, 500), (64, 200, 1024), (4, 1500, 1500)]
 )
 def test_a_pass_is_as_large_as_its_rows_and_the_budget_let_it_be(
-    batch: int, mean: float, longest: int, expected: int
+    batch: int, longest: int, expected: int
 ) -> None:
-    tokens, trained, _ = largest_pass(
-        batch_size=batch, mean_row=mean, longest_row=longest, trained_share=0.5, budget=1024
-    )
+    data = Data(rows=1000, tokens=100_000, longest_row=longest, trained_share=0.5)
+    tokens, trained, _ = largest_pass(data, batch_size=batch, budget=1024)
     assert (tokens, trained) == (expected, expected // 2)
+
+
+def test_a_pair_is_in_a_pass_with_both_of_its_rows() -> None:
+    pairs = Data(
+        rows=1000, tokens=200_000, longest_row=300, trained_share=0.5, objective=Objective.PREFERENCE
+    )
+    assert largest_pass(pairs, batch_size=1, budget=1024) == (600, 300, 2)
+    assert largest_pass(pairs, batch_size=2, budget=1024) == (800, 400, 4)
+    assert largest_pass(pairs, batch_size=1, budget=512)[0] == 600, "a pair is never cut in two"
+
+
+def test_the_reference_of_preferences_reads_every_pair_once() -> None:
+    pairs = Data(rows=100, tokens=20_000, longest_row=150, trained_share=0.5, objective=Objective.PREFERENCE)
+    settings = Hyperparameters(epochs=2, batch_size=10, validation_fraction=0.1)
+    assert course(pairs, settings).reference_tokens == 20_000
+    assert course(pairs, replace(settings, max_steps=3)).reference_tokens == (30 + 10) * 200
+    assert course(replace(pairs, objective=Objective.SUPERVISED), settings).reference_tokens == 0
+    way, speed = course(pairs, settings), calibration(Technique.LORA).speed
+    without = replace(way, reference_tokens=0)
+    longer = seconds(way, Technique.LORA, speed) - seconds(without, Technique.LORA, speed)
+    assert longer == pytest.approx(20_000 * speed.token_seconds / 2)
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,11 @@ class Data:
     """What is trained on, in numbers."""
 
     rows: int
+    """Preferences: pairs."""
     tokens: int
+    """Of all rows; of preferences, of both sides."""
     longest_row: int
+    """Of preferences, the longest side of all."""
     trained_share: float
     """Part of the tokens that carry loss."""
     objective: Objective = Objective.SUPERVISED
@@ -51,8 +54,13 @@ class Data:
 
     @property
     def mean_row(self) -> float:
-        """Tokens."""
+        """Tokens; of preferences, of both sides."""
         return self.tokens / max(1, self.rows)
+
+    @property
+    def sides(self) -> int:
+        """Rows of token ids that go through the model for one of ours."""
+        return 2 if self.objective is Objective.PREFERENCE else 1
 
     def in_pieces(self, max_length: int) -> "Data":
         """The same as a run with that many tokens a row takes it. Pieces are counted exactly where one text
@@ -92,6 +100,8 @@ class Course:
     """That go through the model in training."""
     evaluated_tokens: int
     """That go through it in evaluations, over the whole run."""
+    reference_tokens: int
+    """That go through the reference of preferences, once for each pair that the run sees."""
 
 
 def course(data: Data, settings: Hyperparameters) -> Course:
@@ -100,10 +110,13 @@ def course(data: Data, settings: Hyperparameters) -> Course:
     training = data.rows - aside
     steps = total_steps(settings, training)
     steps_per_epoch = math.ceil(training / settings.batch_size)
+    epochs = steps / steps_per_epoch
+    seen = (min(1.0, epochs) * training + aside) if data.objective is Objective.PREFERENCE else 0
     return Course(
         steps=steps,
-        tokens=round(steps / steps_per_epoch * training * data.mean_row),
+        tokens=round(epochs * training * data.mean_row),
         evaluated_tokens=round(evaluations(settings, steps) * aside * data.mean_row),
+        reference_tokens=round(seen * data.mean_row),
     )
 
 
@@ -115,8 +128,8 @@ def _pieces(tokens: float, max_length: int) -> int:
 def seconds(way: Course, technique: Technique, speed: Speed) -> float:
     """Of the whole run."""
     training = way.steps * speed.step_seconds + way.tokens * speed.token_seconds
-    evaluating = way.evaluated_tokens * speed.token_seconds * _FORWARD_SHARE[technique]
-    return _START_SECONDS + training + evaluating
+    forward = (way.evaluated_tokens + way.reference_tokens) * speed.token_seconds * _FORWARD_SHARE[technique]
+    return _START_SECONDS + training + forward
 
 
 def operations_per_token(shape: ModelShape, technique: Technique) -> float:

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from trainer.config import Technique
 from trainer.pacing import LOGITS_AT_ONCE
+from trainer.planning.duration import Data
 from trainer.planning.shape import ModelShape
 
 WEIGHT_BYTES = 4
@@ -84,19 +85,17 @@ class Load:
     virtual_tokens: int = 20
 
 
-def largest_pass(
-    *, batch_size: int, mean_row: float, longest_row: int, trained_share: float, budget: int
-) -> tuple[int, int, int]:
-    """Tokens, trained tokens and rows of the largest pass that a step of `batch_size` rows can make.
+def largest_pass(data: Data, *, batch_size: int, budget: int) -> tuple[int, int, int]:
+    """Tokens, trained tokens and rows of the largest pass that a step of `batch_size` examples can make.
 
-    The longest rows of a step go first, so a pass is full unless the whole step is smaller; a row above the
-    budget stands alone.
+    The longest examples of a step go first, so a pass is full unless the whole step is smaller; one above the
+    budget stands alone. A pair is in one pass with both of its rows, which are thought to be equally long.
     """
-    longest_row = max(1, longest_row)
-    step = longest_row + (batch_size - 1) * mean_row
-    tokens = longest_row if longest_row >= budget else min(budget, math.ceil(step))
-    rows = max(1, min(batch_size, round(tokens / max(1.0, mean_row))))
-    return tokens, max(1, math.ceil(tokens * trained_share)), rows
+    longest = max(1, min(data.sides * data.longest_row, data.tokens))
+    step = longest + (batch_size - 1) * data.mean_row
+    tokens = longest if longest >= budget else min(budget, math.ceil(step))
+    examples = max(1, min(batch_size, round(tokens / max(1.0, data.mean_row))))
+    return tokens, max(1, math.ceil(tokens * data.trained_share)), data.sides * examples
 
 
 def memory(

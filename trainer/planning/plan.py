@@ -152,10 +152,8 @@ def _technique(
 
 def _load(data: Data, settings: Hyperparameters, device: Device) -> Load:
     tokens, trained_tokens, rows = largest_pass(
+        data,
         batch_size=settings.batch_size,
-        mean_row=data.mean_row,
-        longest_row=data.longest_row,
-        trained_share=data.trained_share,
         budget=TOKENS_PER_PASS[device.footing.device],
     )
     return Load(
