@@ -6,8 +6,9 @@ needs no saved state to see the same rows in the same order. It does not know te
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -59,14 +60,22 @@ Example = Row | Pair
 """What a step counts, shuffles and sets aside: one line of a dataset, or one piece of a text."""
 
 
-def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
+def _nothing() -> None:
+    """Between records, where nobody waits."""
+
+
+def load_rows(
+    path: Path, renderer: Renderer, *, max_length: int, between: Callable[[], None] = _nothing
+) -> list[Row]:
     """Every row of the dataset, in file order. A text longer than `max_length` tokens becomes several rows.
 
-    Raises DataError for a conversation that is longer than `max_length` tokens, for a row that trains
-    nothing, and for preferences, which make pairs; RecordsError for lines that are not records; OSError.
+    `between` is called before each record: a large dataset takes minutes. Raises DataError for a conversation
+    that is longer than `max_length` tokens, for a row that trains nothing, and for preferences, which make
+    pairs; RecordsError for lines that are not records; OSError.
     """
     rows: list[Row] = []
     for record in read_file(path):
+        between()
         try:
             match record:
                 case PreferenceRecord():
@@ -83,13 +92,16 @@ def load_rows(path: Path, renderer: Renderer, *, max_length: int) -> list[Row]:
     return rows
 
 
-def load_pairs(path: Path, renderer: Renderer, *, max_length: int) -> list[Pair]:
+def load_pairs(
+    path: Path, renderer: Renderer, *, max_length: int, between: Callable[[], None] = _nothing
+) -> list[Pair]:
     """Every preference of the dataset, in file order.
 
-    Raises as `load_rows`, but for what is no preference.
+    `between` and errors are as in `load_rows`, but for what is no preference.
     """
     pairs = []
     for record in read_file(path):
+        between()
         if not isinstance(record, PreferenceRecord):
             raise DataError(f"line {record.line} is no preference")
         try:
@@ -106,14 +118,19 @@ def load_pairs(path: Path, renderer: Renderer, *, max_length: int) -> list[Pair]
 
 
 def load_examples(
-    path: Path, renderer: Renderer, *, max_length: int, objective: Objective
+    path: Path,
+    renderer: Renderer,
+    *,
+    max_length: int,
+    objective: Objective,
+    between: Callable[[], None] = _nothing,
 ) -> Sequence[Example]:
-    """What the objective trains on. Raises as `load_rows` and `load_pairs`."""
+    """What the objective trains on, as `load_rows` and `load_pairs` give it."""
     match objective:
         case Objective.SUPERVISED:
-            return load_rows(path, renderer, max_length=max_length)
+            return load_rows(path, renderer, max_length=max_length, between=between)
         case Objective.PREFERENCE:
-            return load_pairs(path, renderer, max_length=max_length)
+            return load_pairs(path, renderer, max_length=max_length, between=between)
 
 
 def _row(rendered: TrainingRow, line: int, max_length: int) -> Row:
@@ -169,7 +186,13 @@ class StepOrder(Generic[RowT]):
     def rows_of_step(self, step: int) -> list[RowT]:
         """The rows of a step, counted from 0."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        order = list(range(len(self.rows)))
-        random.Random(f"epoch {self.seed} {epoch}").shuffle(order)
+        order = _order_of_epoch(len(self.rows), self.seed, epoch)
         begin = batch * self.batch_size
         return [self.rows[index] for index in order[begin : begin + self.batch_size]]
+
+
+@lru_cache(maxsize=1)  # a large epoch takes longer to shuffle than a small step to train
+def _order_of_epoch(num_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(num_rows))
+    random.Random(f"epoch {seed} {epoch}").shuffle(order)
+    return tuple(order)

@@ -98,7 +98,9 @@ def _train(
     if job.technique is Technique.PROMPT_TUNING:
         context -= settings.virtual_tokens
     max_length = min(settings.max_sequence_length, context)
-    rows = load_examples(job.dataset_path, renderer, max_length=max_length, objective=job.objective)
+    rows = load_examples(
+        job.dataset_path, renderer, max_length=max_length, objective=job.objective, between=channel.check
+    )
     training, validation = split_validation(rows, settings.validation_fraction, settings.seed)
     order = StepOrder(rows=training, batch_size=settings.batch_size, seed=settings.seed)
     total_steps = pacing.total_steps(settings, len(training))

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.training.conftest import Jobs, Recorder
+from tests.training.tiny import write_pairs, write_rows
 from trainer import events
 from trainer.channel import Channel
-from trainer.config import BaseModel, JobFile, Technique
+from trainer.config import BaseModel, JobFile, Objective, Technique
 from trainer.events import FailureReason
 from trainer.failures import explain
 from trainer.run import run
@@ -46,6 +48,20 @@ def test_a_run_learns_and_tells_its_story_in_order(make_job: Jobs, family: str) 
     assert metrics[-1].eta_seconds == 0
     assert metrics[-1].tokens > metrics[0].tokens > 0
     assert recorder.of(events.Evaluation)[-1].rows == 2
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_a_run_says_that_it_lives_while_it_reads_a_dataset_however_long_that_takes(
+    make_job: Jobs, tmp_path: Path, objective: Objective
+) -> None:
+    heard: list[events.TrainerEvent] = []
+    ticks = itertools.count(step=11)  # every look at the clock finds more than a heartbeat's time gone
+    channel = Channel(lambda line: heard.append(events.decode(line)), clock=lambda: float(next(ticks)))
+    write = write_pairs if objective is Objective.PREFERENCE else write_rows
+    job = make_job(objective=objective, dataset=write(tmp_path / "rows.jsonl", 30), max_steps=1)
+    assert run(job, channel, dtype=torch.float32) == 0
+    kinds = [event.kind for event in heard]
+    assert kinds[: kinds.index("first_forward")].count("heartbeat") > 30
 
 
 def test_the_same_job_twice_has_the_same_losses(make_job: Jobs) -> None:
