@@ -13,6 +13,7 @@ import pytest
 from hotlora.v1 import dataset_service_pb2 as pb
 from service.datasets import Hub, LocalFiles
 from tests.contract.stage import GOOD_LINE, Refusal, Stage, refused, running, small
+from tests.doubles import hub as doubles_hub
 
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
@@ -138,6 +139,40 @@ async def test_a_split_of_a_repository_becomes_a_dataset(tmp_path: Path) -> None
         assert other.rows == 1
         shown = await stage.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="datasets/other"))
         assert [message.content for message in shown.rows[0].messages] == ["Which? 0", "This."]
+
+
+@pytest.mark.parametrize(
+    ("readme", "code"),
+    [
+        (b"Talks.", None),
+        (b"---\nconfigs:\n- config_name: a\n  data_files: {secret}\n---\n", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+    ids=["its own files", "a file of the service's machine"],
+)
+async def test_a_repository_of_the_hub_is_read_with_its_own_files_alone(
+    tmp_path: Path, readme: bytes, code: grpc.StatusCode | None
+) -> None:
+    secret = tmp_path / "secret.jsonl"
+    secret.write_bytes(GOOD_LINE)
+    files = {
+        "README.md": readme.replace(b"{secret}", str(secret).encode()),
+        "train-00000.jsonl": GOOD_LINE * 4,
+    }
+    (tmp_path / "empty").mkdir()
+    async with doubles_hub.hub(files) as address:
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+        reader = Hub(directory=tmp_path / "empty", environment=environment)
+        async with running(tmp_path / "home", hub=reader) as stage:
+            split = pb.HubSplit(repository=doubles_hub.REPOSITORY)
+            if code is None:
+                assert (await stage.datasets.ImportDataset(request(split))).rows == 4
+            else:
+                refusal = await import_refused(stage, split)
+                assert refusal.code is code
+            absent = await refused(
+                stage.datasets.ImportDataset(request(pb.HubSplit(repository="shop/none"), dataset_id="none"))
+            )
+            assert (absent.code, absent.reason) == (grpc.StatusCode.NOT_FOUND, "HUB_DATASET_NOT_FOUND")
 
 
 async def test_an_unknown_split_or_config_is_told_with_those_there_are(tmp_path: Path) -> None:
