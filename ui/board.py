@@ -7,6 +7,7 @@ that a plot costs the service one stream however many people look at it.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError, NotFound
@@ -15,7 +16,9 @@ from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Fit, TuningJob, Watch
 
 MAX_JOBS = 50
 MAX_POINTS = 500
-"""Points of a curve that are sent to a browser; longer curves are thinned."""
+"""Points of one kind that a curve keeps; longer ones are thinned."""
+
+_ALARMS = {Fit.VERDICT_OVERFITTING: "overfitting", Fit.VERDICT_DIVERGED: "diverged"}
 
 FINISHED = frozenset({TuningJob.STATE_SUCCEEDED, TuningJob.STATE_FAILED, TuningJob.STATE_CANCELLED})
 
@@ -31,10 +34,32 @@ class Point:
 
 
 @dataclass
+class Series:
+    """The points of one kind, in the order of their steps and about equally far apart. Never more than
+    MAX_POINTS."""
+
+    points: list[Point] = field(default_factory=list)
+    min_gap: int = 0
+    """Steps between two points; the newest point may stand closer, until one comes that does not."""
+
+    def add(self, point: Point) -> None:
+        """Add a point; those at its step and after it go, because a resumed run repeats them."""
+        while self.points and self.points[-1].step >= point.step:
+            self.points.pop()
+        if len(self.points) > 1 and self.points[-1].step - self.points[-2].step < self.min_gap:
+            self.points.pop()
+        self.points.append(point)
+        if len(self.points) > MAX_POINTS:
+            self.min_gap = 2 * (self.points[1].step - self.points[0].step)
+            del self.points[1:-1:2]
+
+
+@dataclass
 class Curve:
     """The figures of one job so far."""
 
-    points: list[Point] = field(default_factory=list)
+    series: dict[str, Series] = field(default_factory=dict)
+    """By kind of point."""
     fit: Fit = field(default_factory=Fit)
     """The latest verdict; empty before the first."""
     best_step: int = 0
@@ -58,31 +83,26 @@ class Curve:
                 self.fit, self.best_step = event.fit, event.fit.best_step
 
     def _add(self, point: Point) -> None:
-        # A resumed run repeats the steps after its checkpoint: what comes later replaces what stood there.
-        kept = [old for old in self.points if old.kind != point.kind or old.step < point.step]
-        self.points = [*kept, point]
-
-    def thinned(self) -> list[Point]:
-        """At most MAX_POINTS points, evenly taken, the last one always."""
-        stride = max(1, -(-len(self.points) // MAX_POINTS))
-        return self.points[::-1][::stride][::-1]
+        self.series.setdefault(point.kind, Series()).add(point)
 
     def marked(self) -> list[Point]:
-        """The thinned points, and upright lines at the best step and where overfitting began."""
-        onset = self.fit.since_step if self.fit.verdict == Fit.VERDICT_OVERFITTING else 0
-        best = self.best_step if any(point.kind == "validation" for point in self.points) else 0
+        """All points, and upright lines at the best step and where an alarm began."""
+        points = [point for series in self.series.values() for point in series.points]
+        alarm = _ALARMS.get(self.fit.verdict, "")
+        onset = self.fit.since_step if alarm else 0
+        best = self.best_step if "validation" in self.series else 0
         if best and best == onset:
-            marks = {f"best step {best}, overfitting since": best}
+            marks = {f"best step {best}, {alarm} since": best}
         else:
-            marks = {f"best step {best}": best, f"overfitting since {onset}": onset}
-        top = max((point.loss for point in self.points), default=0.0)
+            marks = {f"best step {best}": best, f"{alarm} since {onset}": onset}
+        top = max((point.loss for point in points if isfinite(point.loss)), default=0.0)
         upright = [
             Point(step=step, loss=loss, kind=words)
             for words, step in marks.items()
             if step
             for loss in (0.0, top)
         ]
-        return [*self.thinned(), *upright]
+        return [*points, *upright]
 
 
 class Board:
