@@ -1,6 +1,7 @@
 """The Training tab: start a training from a file, follow every job, see its loss, pause or cancel it."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,16 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
                 epochs=whole(epochs, "Epochs"),
             )
             dataset = await client().upload_dataset(Path(path), display_name=Path(path).name[:200])
-            created = await client().create_tuning_job(
-                dataset=dataset.name,
-                adapter_id=adapter_id.strip(),
-                technique=TECHNIQUES[technique],
-                hyperparameters=settings,
-            )
+            try:
+                created = await client().create_tuning_job(
+                    dataset=dataset.name,
+                    adapter_id=adapter_id.strip(),
+                    technique=TECHNIQUES[technique],
+                    hyperparameters=settings,
+                )
+            except HotloraError:
+                await _take_back(client(), dataset.name)
+                raise
         except HotloraError as error:
             raise toast(plain(error)) from error
         except NotANumberError as error:
@@ -135,6 +140,13 @@ def _begin(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
         return gr.Dropdown(choices=[(title(created), created.name)], value=created.name)
 
     return begin
+
+
+async def _take_back(client: AsyncClient, dataset: str) -> None:
+    """Delete what was uploaded for a training that was refused, or each try would leave one more dataset."""
+    # The service keeps it where a job came of the call after all and only its answer was lost.
+    with suppress(HotloraError):
+        await client.delete_dataset(dataset)
 
 
 def _stop(client: Callable[[], AsyncClient]) -> Callable[..., Any]:

@@ -65,6 +65,9 @@ class Stage:
     plan: planning_service_pb2.PlanResponse = field(default_factory=planning_service_pb2.PlanResponse)
     planned: list[planning_service_pb2.PlanRequest] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    refuse_job: str = ""
+    """Why every job is refused; empty for none."""
     refuse_line: int = 0
     """Line of every upload that is refused; 0 for none."""
 
@@ -122,8 +125,12 @@ class Tuning(tuning_service_pb2_grpc.TuningServiceServicer):
         self.stage = stage
 
     async def CreateTuningJob(
-        self, request: tuning_service_pb2.CreateTuningJobRequest, context: object
+        self,
+        request: tuning_service_pb2.CreateTuningJobRequest,
+        context: grpc.aio.ServicerContext[tuning_service_pb2.CreateTuningJobRequest, TuningJob],
     ) -> TuningJob:
+        if self.stage.refuse_job:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.stage.refuse_job)
         self.stage.created.append(request)
         job = TuningJob(
             name=f"tuningJobs/job-{len(self.stage.jobs) + 1}",
@@ -194,6 +201,12 @@ class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
         return dataset_service_pb2.Dataset(
             name="datasets/uploaded", rows=content.count(b"\n"), create_time=Timestamp(seconds=1)
         )
+
+    async def DeleteDataset(
+        self, request: dataset_service_pb2.DeleteDatasetRequest, context: object
+    ) -> dataset_service_pb2.DeleteDatasetResponse:
+        self.stage.deleted.append(request.name)
+        return dataset_service_pb2.DeleteDatasetResponse()
 
 
 class Planning(planning_service_pb2_grpc.PlanningServiceServicer):

@@ -102,6 +102,14 @@ def test_a_refused_file_is_a_toast_that_names_the_line(page: Page, stage: Stage,
     assert stage.created == []
 
 
+def test_a_refused_training_leaves_no_dataset_behind(page: Page, stage: Stage, examples: Path) -> None:
+    stage.refuse_job = "rank 400 is above the engine's limit 64"
+    start(page, examples, "support")
+    expect(page.locator(".toast-body")).to_contain_text(stage.refuse_job)
+    assert len(stage.uploads) == 1
+    assert stage.deleted == ["datasets/uploaded"]
+
+
 def test_a_file_of_2_gb_is_refused_by_the_page_itself(page: Page, stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "huge.jsonl"
     with path.open("wb") as file:
