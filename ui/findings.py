@@ -5,6 +5,7 @@ from html import escape
 from hotlora.v1.dataset_service_pb2 import Dataset, PreviewRow
 
 _SHOWN_PROBLEMS = 5
+_SHOWN_LABELS = 20
 
 
 def findings(dataset: Dataset) -> str:
@@ -25,6 +26,10 @@ def findings(dataset: Dataset) -> str:
         if number:
             counted.append(f"{number:,} {words}")
     parts = [f"<p>{'; '.join(counted)}</p>"]
+    if report.labels:
+        balance = ", ".join(f"{each.label} {each.rows:,}" for each in report.labels[:_SHOWN_LABELS])
+        more = ", ..." if len(report.labels) > _SHOWN_LABELS else ""
+        parts.append(f"<p>Rows by label: {escape(balance)}{more}</p>")
     if report.problems:
         told = "".join(
             f"<li>{escape(f'{each.place}: {each.reason}. {each.advice}')}</li>"

@@ -67,11 +67,11 @@ def _form() -> list[gr.components.Component]:
     )
     technique = gr.Radio(list(TECHNIQUES), value="LoRA", label="Technique", elem_id="technique")
     with gr.Accordion("Settings (empty: default)", open=False):
-        rank = gr.Textbox(value="", label="Rank", elem_id="rank", placeholder="16")
+        rank = gr.Textbox(value="", label="Rank", elem_id="rank", placeholder="8, 16 or 32, by the rows")
         rate = gr.Textbox(
             value="", label="Learning rate", elem_id="learning-rate", placeholder="by technique"
         )
-        epochs = gr.Textbox(value="", label="Epochs", elem_id="epochs", placeholder="3")
+        epochs = gr.Textbox(value="", label="Epochs", elem_id="epochs", placeholder="3 or 4, by the rows")
     return [adapter, technique, rank, rate, epochs]
 
 
