@@ -34,6 +34,7 @@ def test_a_plan_for_the_chosen_file_shows_memory_time_and_advice(
     page.set_input_files("#examples input[type=file]", str(examples))
     expect(page.locator("#examples")).to_contain_text("examples")
     page.get_by_text("Plan: what it will need").click()
+    page.get_by_label("Measure this machine first").check()
     page.click("button#plan")
 
     planned = page.locator("#planned")
@@ -42,6 +43,7 @@ def test_a_plan_for_the_chosen_file_shows_memory_time_and_advice(
     expect(planned).to_contain_text("16.0 GiB")
     expect(planned).to_contain_text("3 rows are <b>few</b>")
     (request,) = stage.planned
+    assert request.probe
     assert (request.data.rows, request.data.tokens, request.data.trained_share) == (
         3,
         90,
