@@ -155,7 +155,8 @@ class Stage:
                 code = process.wait(LIMIT_SECONDS)
             finally:
                 process.kill()
-                self._listener.join(LIMIT_SECONDS)
+                if self._listener.is_alive():  # it is not, where the service never came up
+                    self._listener.join(LIMIT_SECONDS)
                 for end in (process.stdin, process.stderr):
                     assert end is not None
                     end.close()
@@ -163,7 +164,7 @@ class Stage:
 
     @contextmanager
     def proxy(self) -> Iterator[Proxy]:
-        """A wire to the service that can be cut; use it by `loop.call_soon_threadsafe`."""
+        """A wire to the service that can be cut; what it awaits belongs into `run`."""
         proxy = Proxy(self.address)
         self.run(proxy.__aenter__())
         try:
@@ -188,10 +189,10 @@ class Stage:
 
 
 @contextmanager
-def staged(directory: Path, *, with_engine: bool = True, **settings: str) -> Iterator[Stage]:
-    """A service at work below `directory`; `settings` are HOTLORA_* variables in lower case.
+def staged(directory: Path, *, with_engine: bool = True) -> Iterator[Stage]:
+    """A service at work below `directory`.
 
-    Without an engine, the service has the address of one that does not run yet: `engine.start` lets it come.
+    Without one, it has the address of an engine that does not run yet; `engine.restart` lets it come.
     """
     base = write_base(directory)
     home = directory / "home"
@@ -208,7 +209,6 @@ def staged(directory: Path, *, with_engine: bool = True, **settings: str) -> Ite
             "HOTLORA_MIN_FREE_DISK_BYTES": "0",
             "HOTLORA_EVALUATION_ROWS": "0",  # tests ask for the evaluations that they want
             lifeline.VARIABLE: "1",
-            **{f"HOTLORA_{name.upper()}": value for name, value in settings.items()},
         }
         stage = Stage(home=home, engine=double, loop=loop, environment=environment)
         try:
