@@ -5,8 +5,8 @@ from playwright.sync_api import Browser, expect
 
 from hotlora.v1.evaluation_service_pb2 import AdapterEvaluation
 from hotlora.v1.tuning_service_pb2 import TuningJob
+from tests.browser.drawn_report import REPORT
 from tests.browser.stage import Stage
-from tests.command.test_reports import REPORT
 
 pytestmark = pytest.mark.browser
 

@@ -4,8 +4,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hotlora.v1.evaluation_service_pb2 import AdapterEvaluation
+from tests.browser.drawn_report import REPORT
 from tests.browser.stage import Stage
-from tests.command.test_reports import REPORT
 
 pytestmark = pytest.mark.browser
 
