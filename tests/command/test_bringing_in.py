@@ -81,7 +81,8 @@ async def test_training_reads_its_file_as_it_is_told_to(stage: Stage, tmp_path: 
     assert code == 0, written
     code, written = await hotlora(stage, *train, "--task", "classification")
     assert code == 0, written
-    labelled, plain = (await stage.datasets.ListDatasets(pb.ListDatasetsRequest())).datasets
+    listed = (await stage.datasets.ListDatasets(pb.ListDatasetsRequest())).datasets
+    labelled, plain = [await stage.datasets.GetDataset(pb.GetDatasetRequest(name=one.name)) for one in listed]
     assert (plain.rows, list(plain.labels)) == (2, [])
     assert (labelled.rows, list(labelled.labels)) == (2, ["no", "yes"]), (
         "read otherwise, it is another dataset"

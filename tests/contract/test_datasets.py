@@ -567,10 +567,10 @@ async def test_a_caller_on_asyncio_that_sends_more_after_a_bad_line_learns_which
 
 
 async def test_an_upload_in_full_swing_holds_up_no_other_call(stage: Stage) -> None:
-    upload = asyncio.create_task(stage.upload(CONVERSATION * 3_000, chunk_bytes=1 << 20))
+    upload = asyncio.create_task(stage.upload(CONVERSATION * 10_000, chunk_bytes=1 << 20))
     answered = 0
     while not upload.done():
         await stage.datasets.ListDatasets(pb.ListDatasetsRequest())
         answered += 1
-    assert (await upload).rows == 3_000
+    assert (await upload).rows == 10_000
     assert answered > 10
