@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.stage import Stage, base_and_adapter, on_stage
 
@@ -65,6 +65,7 @@ def page(browser: Browser, stage: Stage, url: str) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)  # other tests keep the processors busy meanwhile
     opened.goto(url, wait_until="domcontentloaded")
     opened.wait_for_function("document.querySelector('#right-model input')?.value.includes('@1')")
     yield opened
