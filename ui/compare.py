@@ -146,9 +146,11 @@ def _wire(
 
     async def stream(
         askings: int, begun: int, model: str | None, history: type_history, *sampling: str | float | None
-    ) -> AsyncIterator[tuple[type_history, str, int]]:
+    ) -> AsyncIterator[tuple[Any, Any, Any]]:
         asked = up_to_question(history)
         if not asked or askings == begun:
+            # Said, because outputs of a generator that ends without a word are emptied.
+            yield gr.skip(), gr.skip(), gr.skip()
             return
         yield asked, "waiting for the first token", askings
         try:
@@ -170,10 +172,11 @@ def _wire(
             show_progress="hidden",
             api_visibility=PRIVATE,
         )
+        # The answer is an output too: Gradio may have marked one that was cancelled as an error.
         answering.then(
-            lambda askings, begun, skipped: gr.skip() if askings == begun else skipped + 1,
+            lambda *counts: (_skipped(*counts), gr.skip(), gr.skip()),
             [side.askings, side.begun, side.skipped],
-            side.skipped,
+            [side.skipped, side.chat, side.figures],
             show_progress="hidden",
             api_visibility=PRIVATE,
         )
@@ -227,6 +230,11 @@ type_asked = tuple[type_history, type_history, int, int]
 def _ask(sent: tuple[str, int], left: type_history, right: type_history, *askings: int) -> type_asked:
     turn = Turn(role="user", content=sent[0])
     return [*_answered(left), turn], [*_answered(right), turn], askings[0] + 1, askings[1] + 1
+
+
+def _skipped(askings: int, begun: int, skipped: int) -> Any:
+    """The count of skipped answers, one more where the latest asking has not begun."""
+    return gr.skip() if askings == begun else skipped + 1
 
 
 def _answered(history: type_history) -> type_history:

@@ -66,6 +66,15 @@ def hold(stage: Stage, words: str) -> None:
         stage.parts[name] = Part(before=[words], after=[" and on"])
 
 
+def half_answered(page: Page, stage: Stage) -> dict[str, Part]:
+    """Ask a first question that both models have answered half; gives what is held of their answers."""
+    hold(stage, "half")
+    ask(page, "First?")
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    return dict(stage.parts)
+
+
 def are_stopped(held: dict[str, Part]) -> bool:
     """Whether the service's side of these answers ended before they were said."""
     stopped = all(part.ended.wait(10) and not part.finished for part in held.values())
@@ -78,11 +87,7 @@ def are_stopped(held: dict[str, Part]) -> bool:
 def test_a_new_question_stops_answers_that_still_come_and_is_answered_after_them(
     page: Page, stage: Stage, press: str
 ) -> None:
-    hold(stage, "half")
-    ask(page, "First?")
-    for side in ("left", "right"):
-        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
-    held = dict(stage.parts)
+    held = half_answered(page, stage)
     hold(stage, "quick")
     for part in stage.parts.values():
         part.gate.set()
@@ -101,10 +106,7 @@ def test_a_new_question_stops_answers_that_still_come_and_is_answered_after_them
 
 
 def test_nothing_sent_by_mistake_leaves_a_running_answer_alone(page: Page, stage: Stage) -> None:
-    hold(stage, "half")
-    ask(page, "First?")
-    for side in ("left", "right"):
-        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+    half_answered(page, stage)
     page.click("button#send")
     expect(page.locator(".toast-body")).to_contain_text("Type a question first.")
     for part in stage.parts.values():
@@ -114,11 +116,7 @@ def test_nothing_sent_by_mistake_leaves_a_running_answer_alone(page: Page, stage
 
 
 def test_retry_while_answers_come_stops_them_and_asks_anew(page: Page, stage: Stage) -> None:
-    hold(stage, "half")
-    ask(page, "First?")
-    for side in ("left", "right"):
-        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
-    held = dict(stage.parts)
+    held = half_answered(page, stage)
     hold(stage, "anew")
     page.click("button#retry")
     for side in ("left", "right"):
@@ -127,16 +125,13 @@ def test_retry_while_answers_come_stops_them_and_asks_anew(page: Page, stage: St
     assert are_stopped(held)
 
 
-def test_clear_while_answers_come_stops_them_and_empties_both_chats(page: Page, stage: Stage) -> None:
-    hold(stage, "half")
-    ask(page, "First?")
-    for side in ("left", "right"):
-        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
-    held = dict(stage.parts)
+def test_clear_while_answers_come_stops_them_and_leaves_nothing(page: Page, stage: Stage) -> None:
+    held = half_answered(page, stage)
     page.click("button#clear")
     assert are_stopped(held)
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).not_to_contain_text("First?")
+        expect(page.locator(f"#{side}-figures")).to_have_text("")
 
 
 def test_retry_of_one_side_leaves_the_other_sides_answer_running(page: Page, stage: Stage) -> None:
