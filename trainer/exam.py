@@ -66,13 +66,15 @@ class Exam:
         """The exam of a job, on a sample of the rows set `aside`; None where there is no task, and where a
         score that decides nothing cannot be had or would cost too much.
 
-        `context` is what question and answer may have together, in tokens. `others` are trained on. Raises
-        TrainingError(DATA_ERROR) where the score decides and cannot be had.
+        `context` is the base's, in tokens. `others` are trained on. Raises TrainingError(DATA_ERROR) where
+        the score decides and cannot be had.
         """
         settings = job.hyperparameters
         decides = settings.early_stopping_metric is Metric.TASK_SCORE
+        questions = MAX_QUESTIONS if decides else BATCH_ROWS
+        room = context - trainee.adapted.virtual_tokens
         try:
-            exam = cls._of(job, aside, others, renderer, MAX_QUESTIONS if decides else BATCH_ROWS, context)
+            exam = cls._of(job, aside, others, renderer, questions, room)
         except _UnfitError as error:
             if not decides:
                 return None
@@ -100,8 +102,9 @@ class Exam:
         others: Sequence[Example],
         renderer: Renderer,
         questions: int,
-        context: int,
+        room: int,
     ) -> Self:
+        """`room` is what question and answer may have together, in tokens. Raises _UnfitError."""
         if job.task is None:
             raise _UnfitError("The dataset names no task to score")
         task, stops = job.task, renderer.eos_token_ids
@@ -110,7 +113,7 @@ class Exam:
         chosen = draw.sample(range(len(rows)), min(questions, len(rows)))
         cut = [_cut(rows[index], stops) for index in sorted(chosen)]
         limit = min(MAX_TOKENS, max((len(reference) for _, reference in cut), default=0) + _ROOM)
-        asked = [(prompt, reference) for prompt, reference in cut if len(prompt) + limit <= context]
+        asked = [(prompt, reference) for prompt, reference in cut if len(prompt) + limit <= room]
         if not asked:
             raise _UnfitError(
                 f"No row set aside leaves {limit} tokens of the base's context for an answer, so the task "

@@ -95,9 +95,7 @@ def _train(
     base, renderer = prepared.base, prepared.renderer
 
     context = check_directory(job.base_model.path)
-    if job.technique is Technique.PROMPT_TUNING:
-        context -= settings.virtual_tokens
-    max_length = min(settings.max_sequence_length, context)
+    max_length = pacing.row_limit(settings, job.technique, context)
     rows = load_examples(
         job.dataset_path, renderer, max_length=max_length, objective=job.objective, between=channel.check
     )

@@ -12,6 +12,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from time import monotonic
 
 import structlog
@@ -90,7 +91,6 @@ class Supervisor:
         self._clock = clock
         self._client: EngineClient | None = None
         self._max_model_length = model_length(settings, base)
-        self._abilities = Abilities(adapters=takes_adapters(base.path))
         self._backoff_seconds = self._health.first_backoff_seconds
         self._ready_since = math.inf
         self._state = EngineState.STARTING
@@ -119,9 +119,10 @@ class Supervisor:
     def max_rank(self) -> int:
         return allowed_rank(self._settings.engine_max_rank)
 
-    @property
+    @cached_property
     def abilities(self) -> Abilities:
-        return self._abilities
+        # Looked up when somebody asks, which nobody does of a whole model's engine.
+        return Abilities(adapters=takes_adapters(self._base.path))
 
     @property
     def max_model_length(self) -> int:
@@ -154,7 +155,7 @@ class Supervisor:
         self._generation += 1
         self._tell(EngineState.STARTING, "the engine is starting")
         try:
-            command = self._command(port, api_key)
+            command = await asyncio.to_thread(self._command, port, api_key)
             process = await self._spawner(command, self._log_path)
         except (EngineCannotStartError, OSError) as error:
             return f"the engine cannot be started: {error}"

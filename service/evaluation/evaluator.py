@@ -23,6 +23,7 @@ from service.evaluation.report import Answers, Report, make_report
 from service.registry import DatasetRow, EvaluationRow, JobRow, Registry, VersionRow
 from service.serving import Chat, Served
 from trainer.config import BaseModel, Technique
+from trainer.pacing import row_limit
 from trainer.records import Kind, RecordsError
 from trainer.rendering import Renderer
 from trainer.rows import DataError
@@ -228,13 +229,12 @@ class Evaluator:
 
     def _training(self, job: JobRow, dataset: DatasetRow) -> Training:
         settings = job.hyperparameters
-        front = settings.virtual_tokens if job.technique is Technique.PROMPT_TUNING else 0
         return Training(
             path=self._path(dataset.id),
             validation_fraction=settings.validation_fraction,
             seed=settings.seed,
             plain_text=dataset.kind is Kind.TEXT,
-            max_length=min(settings.max_sequence_length, self._context_length - front),
+            max_length=row_limit(settings, job.technique, self._context_length),
         )
 
     def _path(self, dataset_id: str) -> Path:

@@ -8,7 +8,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from service.evaluation.passages import Passages
@@ -23,7 +23,7 @@ from trainer.records import (
     iter_file,
 )
 from trainer.rendering import Renderer
-from trainer.rows import load_rows, split_validation
+from trainer.rows import Row, load_rows, split_validation
 from trainer.scoring import Task, infer_task, labels_of
 
 MAX_LABELS = 128
@@ -110,10 +110,16 @@ def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:
 
 def _pieces(source: Source, limit: int, renderer: Renderer) -> HeldOut:
     own = source.own
-    rows = load_rows(source.other_path or own.path, renderer, max_length=own.max_length)
+    rows: Sequence[Row]
     if source.other_path is None:
-        _, rows = split_validation(rows, own.validation_fraction, own.seed)
-    trained_on = Passages(_trained_pieces(source.trainings, renderer))
+        trained, rows = split_validation(
+            load_rows(own.path, renderer, max_length=own.max_length), own.validation_fraction, own.seed
+        )
+        before = _trained_pieces(source.trainings[1:], renderer)
+        trained_on = Passages(chain((row.token_ids for row in trained), before))
+    else:
+        rows = load_rows(source.other_path, renderer, max_length=own.max_length)
+        trained_on = Passages(_trained_pieces(source.trainings, renderer))
     unseen = [row for row in rows if not trained_on.mostly_in(row.token_ids)]
     chosen = random.Random(f"evaluation {own.seed}").sample(unseen, min(limit, len(unseen)))
     return HeldOut(
@@ -136,11 +142,12 @@ def _trained_pieces(trainings: Sequence[Training], renderer: Renderer) -> Iterat
 
 def _asked(source: Source, limit: int) -> HeldOut:
     own, path = source.own, source.other_path or source.own.path
-    digests = [_digest(question) for question in _questions(path)]
-    candidates = list(range(len(digests)))
-    if source.other_path is None:
-        _, candidates = split_validation(candidates, own.validation_fraction, own.seed)
-    trained_on = _trained_prompts(source.trainings)
+    digests = [_digest(question) for question in _questions(own.path)]
+    trained, candidates = split_validation(range(len(digests)), own.validation_fraction, own.seed)
+    trained_on = {digests[index] for index in trained} | _trained_prompts(source.trainings[1:])
+    if source.other_path is not None:
+        digests = [_digest(question) for question in _questions(path)]
+        candidates = list(range(len(digests)))
     unseen = [index for index in candidates if digests[index] not in trained_on]
     chosen = set(random.Random(f"evaluation {own.seed}").sample(unseen, min(limit, len(unseen))))
     questions = tuple(question for index, question in enumerate(_questions(path)) if index in chosen)

@@ -1,7 +1,6 @@
 """What a dataset is to a plan: its rows in numbers, as they were counted when it was uploaded."""
 
 from service.registry import DatasetRow
-from trainer.config import Objective
 from trainer.planning import Data
 from trainer.records import Kind
 
@@ -18,5 +17,5 @@ def data_of(dataset: DatasetRow) -> Data:
         longest_row=dataset.longest_row_tokens,
         trained_share=report.trained_tokens / report.tokens if report and report.tokens else UNKNOWN_SHARE,
         is_cut=dataset.kind is Kind.TEXT,
-        objective=Objective.PREFERENCE if dataset.kind is Kind.PREFERENCES else Objective.SUPERVISED,
+        objective=dataset.objective,
     )

@@ -42,6 +42,11 @@ class DatasetRow:
     report: Report | None
     """None for datasets of earlier releases."""
 
+    @property
+    def objective(self) -> Objective:
+        """The one that its rows are for."""
+        return Objective.PREFERENCE if self.kind is Kind.PREFERENCES else Objective.SUPERVISED
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobRow:

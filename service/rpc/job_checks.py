@@ -20,19 +20,18 @@ _SHOWN_LABELS = 3
 
 def objective_for(asked: Objective | None, dataset: DatasetRow) -> Objective:
     """The objective that was asked for, or else the one that the dataset is for."""
-    return asked or (Objective.PREFERENCE if dataset.kind is Kind.PREFERENCES else Objective.SUPERVISED)
+    return asked or dataset.objective
 
 
 def contradicting_objective(objective: Objective, dataset: DatasetRow) -> list[FieldViolation]:
     """An objective that cannot be trained with what the dataset holds."""
-    fitting = objective_for(None, dataset)
-    if objective is fitting:
+    if objective is dataset.objective:
         return []
     return [
         FieldViolation(
             field="objective",
             description=f"objective {objective} does not fit dataset {dataset.id!r}, which holds "
-            f"{dataset.kind}; choose {fitting} or leave it out, or choose another dataset",
+            f"{dataset.kind}; choose {dataset.objective} or leave it out, or choose another dataset",
         )
     ]
 

@@ -61,7 +61,9 @@ class TuningServicer(pb_grpc.TuningServiceServicer):
         dataset = await self._registry.get_dataset(conversion.id_of(request.dataset))
         start = await self._start_of(request.start_version)
         new = self._new_job(request, digest, dataset, start)
-        asked = await self._registry.get_dataset(new.evaluation_dataset_id or dataset.id)
+        asked = dataset
+        if new.evaluation_dataset_id:
+            asked = await self._registry.get_dataset(new.evaluation_dataset_id)
         self._check(request, new, dataset, asked, start)
         self._disk.refuse_if_full()
         return conversion.job_message(await self._registry.create_job(new))

@@ -10,13 +10,13 @@ itself are read: no code, no pickles, nothing that the repository points to else
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from trainer.records.confinement import confine
 from trainer.records.parquet_reader import present
 
 REFUSED_STATUS = 3
@@ -45,9 +45,7 @@ class _RefusedError(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Read what the arguments name; returns the exit status."""
     repository, config, split, rows, *columns = arguments
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine(memory_bytes=_MEMORY_BYTES, cpu_seconds=_CPU_SECONDS)
     # Looked for by the library, though nothing here needs it, and slow to load.
     os.environ.update(USE_TORCH="0", USE_TF="0", USE_JAX="0", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
     try:

@@ -7,9 +7,10 @@ goes wrong ends it in whatever way it does. Bounds its own memory and time befor
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Sequence
+
+from trainer.records.confinement import confine
 
 _MEMORY_BYTES = 6 << 30
 """Address space, most of which libraries only reserve."""
@@ -29,9 +30,7 @@ class _RefusedError(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Read the file of the given descriptor; returns the exit status."""
     descriptor, max_rows, max_bytes, max_keys = map(int, arguments[:4])
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine(memory_bytes=_MEMORY_BYTES, cpu_seconds=_CPU_SECONDS)
     try:
         _write_rows(descriptor, max_rows, max_bytes, max_keys, arguments[4:])
     except _RefusedError as refusal:
