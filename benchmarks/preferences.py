@@ -10,7 +10,7 @@ import os
 import sys
 from statistics import median
 
-from benchmarks.trainer import Arm, Measured, base_directory, measure
+from benchmarks.trainer import Arm, Measured, base_directory, curves, measure, ratios
 
 ARMS = (Arm(name="ours_dpo", steps=6, rows=2, rounds=2), Arm(name="trl_dpo", steps=6, rows=2, rounds=2))
 
@@ -26,20 +26,11 @@ def main() -> None:
         for arm in ARMS[:: 1 if number % 2 == 0 else -1]:
             results[arm.name].append(measure(arm, base, threads, module="benchmarks.preference_arms"))
             print(f"{arm.name}: {results[arm.name][-1]}", file=sys.stderr)
-    pairs = list(zip(results["ours_dpo"], results["trl_dpo"], strict=True))
-    curves = [results[arm.name][0].losses for arm in ARMS]
+    ours, theirs = (results[arm.name] for arm in ARMS)
     figures = {
-        "tokens per second": median(a.tokens_per_second / b.tokens_per_second for a, b in pairs),
-        "tokens per processor second": median(
-            a.tokens_per_processor_second / b.tokens_per_processor_second for a, b in pairs
-        ),
-        "peak memory": median(a.peak_bytes / b.peak_bytes for a, b in pairs),
-        "loss": {
-            "ours": list(curves[0]),
-            "TRL": list(curves[1]),
-            "largest difference": max(abs(a - b) for a, b in zip(*curves, strict=True)),
-        },
-        "tokens per second of ours": median(one.tokens_per_second for one in results["ours_dpo"]),
+        **ratios(ours, theirs),
+        "loss": curves(ours[0], theirs[0]),
+        "tokens per second of ours": median(one.tokens_per_second for one in ours),
         "threads": threads,
         "load average": os.getloadavg()[0],
     }

@@ -85,24 +85,13 @@ def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> 
     rows = {arm.name: arm.rows for arm in arms}
 
     def compared(mine: str, theirs: str) -> dict[str, float]:
-        pairs = list(zip(results[mine], results[theirs], strict=False))
-        figures = {
-            "tokens per second": median(a.tokens_per_second / b.tokens_per_second for a, b in pairs),
-            "tokens per processor second": median(
-                a.tokens_per_processor_second / b.tokens_per_processor_second for a, b in pairs
-            ),
-        }
-        if rows[mine] == rows[theirs]:
-            figures["peak memory"] = median(a.peak_bytes / b.peak_bytes for a, b in pairs)
+        figures = ratios(results[mine], results[theirs])
+        if rows[mine] != rows[theirs]:
+            del figures["peak memory"]
         return figures
 
-    def curves(mine: str, theirs: str) -> dict[str, object]:
-        one, other = results[mine][0].losses, results[theirs][0].losses
-        return {
-            "ours": list(one),
-            "TRL": list(other),
-            "largest difference": max(abs(a - b) for a, b in zip(one, other, strict=True)),
-        }
+    def losses(mine: str, theirs: str) -> dict[str, object]:
+        return curves(results[mine][0], results[theirs][0])
 
     return {
         "ours over TRL's defaults": compared("ours", "trl"),
@@ -113,8 +102,8 @@ def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> 
             else {}
         ),
         "ours over TRL in 32 bits without checkpointing": compared("ours_fp32", "trl_fp32"),
-        "loss in 32 bits": curves("ours_fp32", "trl_fp32"),
-        **({"loss in bfloat16": curves("ours", "trl")} if rows["ours"] == rows["trl"] else {}),
+        "loss in 32 bits": losses("ours_fp32", "trl_fp32"),
+        **({"loss in bfloat16": losses("ours", "trl")} if rows["ours"] == rows["trl"] else {}),
         "arms": {
             arm.name: {
                 "tokens per second": median(one.tokens_per_second for one in results[arm.name]),
@@ -131,6 +120,27 @@ def _figures(arms: Sequence[Arm], results: Mapping[str, Sequence[Measured]]) -> 
         },
         "fast bfloat16": "trl_packed_fp32" not in rows,
         "load average": os.getloadavg()[0],
+    }
+
+
+def ratios(ours: Sequence[Measured], theirs: Sequence[Measured]) -> dict[str, float]:
+    """Of the rounds that both arms ran, the median of ours over theirs."""
+    pairs = list(zip(ours, theirs, strict=False))
+    return {
+        "tokens per second": median(a.tokens_per_second / b.tokens_per_second for a, b in pairs),
+        "tokens per processor second": median(
+            a.tokens_per_processor_second / b.tokens_per_processor_second for a, b in pairs
+        ),
+        "peak memory": median(a.peak_bytes / b.peak_bytes for a, b in pairs),
+    }
+
+
+def curves(ours: Measured, theirs: Measured) -> dict[str, object]:
+    """The losses of both, step by step, and how far they are apart at most."""
+    return {
+        "ours": list(ours.losses),
+        "TRL": list(theirs.losses),
+        "largest difference": max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True)),
     }
 
 

@@ -88,7 +88,7 @@ def datasets_import(
         address,
         hub or source,
         dataset_id=dataset_id,
-        display_name=display_name or source[:200],
+        display_name=display_name or source,
         wishes=wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows),
         as_json=as_json,
     )

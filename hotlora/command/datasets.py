@@ -48,10 +48,7 @@ def upload(
         dataset = training.upload(
             client, path, dataset_id=dataset_id, console=console, display_name=display_name, wishes=wishes
         )
-    if as_json:
-        output.print_json(dataset)
-    else:
-        report_display.show(dataset)
+    _show_found(dataset, as_json=as_json)
 
 
 def bring_in(
@@ -65,14 +62,18 @@ def bring_in(
 ) -> None:
     """Has the service read a path of its own or a split of the hub, and prints what was found there."""
     with Client(address) as client:
-        dataset = client.import_dataset(
-            source, dataset_id=dataset_id, display_name=display_name, wishes=wishes
+        console = None if as_json else output.console()
+        dataset = training.bring_in(
+            client, source, display_name, dataset_id=dataset_id, console=console, wishes=wishes
         )
+    _show_found(dataset, as_json=as_json)
+
+
+def _show_found(dataset: Dataset, *, as_json: bool) -> None:
     if as_json:
         output.print_json(dataset)
-        return
-    output.console().print(f"{dataset.name}: {dataset.rows:,} rows, {dataset.tokens:,} tokens")
-    report_display.show(dataset)
+    else:
+        report_display.show(dataset)
 
 
 def show(address: str | None, name: str, *, as_json: bool) -> None:

@@ -20,12 +20,14 @@ from hotlora.command import job_display, names, output, reading
 from hotlora.command.failing import ExitCode
 from hotlora.command.options import constant
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
-from hotlora.v1.dataset_service_pb2 import Dataset, UploadHeader
+from hotlora.v1.dataset_service_pb2 import Dataset, HubSplit, UploadHeader
 from hotlora.v1.tuning_service_pb2 import Hyperparameters, TuningJob
 
 _DIGEST_CHARACTERS: Final = 12
 """Of the file's SHA-256 in a derived dataset id: the same file gets the same id, another file another."""
 _STEM_CHARACTERS: Final = 40
+_NAME_CHARACTERS: Final = 200
+"""Of a display name, as many as the service takes."""
 
 
 def train(
@@ -148,9 +150,24 @@ def dataset_of(
     hub = names.hub_split(source)
     if hub is None:
         return upload(client, Path(source), dataset_id=dataset_id, console=console, wishes=wishes).name
-    dataset = client.import_dataset(hub, dataset_id=dataset_id, display_name=source[:200], wishes=wishes)
+    return bring_in(client, hub, source, dataset_id=dataset_id, console=console, wishes=wishes).name
+
+
+def bring_in(
+    client: Client,
+    source: str | HubSplit,
+    display_name: str,
+    *,
+    dataset_id: str,
+    console: Console | None,
+    wishes: UploadHeader | None,
+) -> Dataset:
+    """Has the service read a path on its own machine or a split of the hub. A long display name is cut."""
+    dataset = client.import_dataset(
+        source, dataset_id=dataset_id, display_name=display_name[:_NAME_CHARACTERS], wishes=wishes
+    )
     _tell(dataset, console)
-    return dataset.name
+    return dataset
 
 
 def upload(
@@ -180,7 +197,7 @@ def upload(
             return client.upload_dataset(
                 path,
                 dataset_id=under_id,
-                display_name=display_name or path.name[:200],
+                display_name=display_name or path.name[:_NAME_CHARACTERS],
                 wishes=wishes,
                 sent=lambda total_bytes: progress.update(task, completed=total_bytes),
             )
