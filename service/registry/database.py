@@ -5,12 +5,14 @@ Knows no table.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
+import aiosqlite
 from sqlalchemy import Connection, event, func, select
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,6 +24,8 @@ from service.registry.schema import upgrade
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long a statement waits for another process's write, and a transaction for a connection; transactions
 here take milliseconds."""
+
+_WAL_RETRY_SECONDS = 0.01
 
 _WRITERS_LOCK = 0x40714C0A
 """Number of the advisory lock that writers take on PostgreSQL; any that nobody else uses there."""
@@ -72,19 +76,33 @@ class Database:
 
 
 def _prepare_sqlite(
-    busy_timeout_seconds: float, connection: DBAPIConnection, _entry: ConnectionPoolEntry
+    busy_timeout_seconds: float, connection: AsyncAdapt_aiosqlite_connection, _entry: ConnectionPoolEntry
 ) -> None:
     # The driver's own way to begin is deferred, and would fail under two writers; see _begin_sqlite.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {int(busy_timeout_seconds * 1000)}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    connection.run_async(partial(_set_pragmas, busy_timeout_seconds))
+
+
+async def _set_pragmas(busy_timeout_seconds: float, connection: aiosqlite.Connection) -> None:
+    await connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout_seconds * 1000)}")
+    await _enter_wal(busy_timeout_seconds, connection)
+    await connection.execute("PRAGMA synchronous = FULL")
+    await connection.execute("PRAGMA foreign_keys = ON")
+
+
+async def _enter_wal(busy_timeout_seconds: float, connection: aiosqlite.Connection) -> None:
+    """Turn the write-ahead log on; a file keeps it, so only the first connections to a new one ever wait."""
+    deadline = time.monotonic() + busy_timeout_seconds
+    while True:
+        try:
+            await connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Of two that change a file's mode at once, SQLite refuses one without the busy timeout, since
+            # each waiting for the other would never end: https://sqlite.org/c3ref/busy_handler.html
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_WAL_RETRY_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:

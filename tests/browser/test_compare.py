@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from tests.browser.stage import ADAPTER, BASE, Part, Stage, adapter
 
 pytestmark = pytest.mark.browser
@@ -203,6 +204,21 @@ def test_the_pickers_show_every_model_with_its_state(page: Page, stage: Stage) -
     expect(page.locator("#right-model input")).to_have_value(f"{ADAPTER} · active")
     page.click("#right-model input")
     expect(page.locator("ul[role=listbox]")).to_contain_text("broken@1 · failed")
+
+
+def test_an_open_picker_goes_on_to_offer_every_model_when_their_states_change(
+    page: Page, stage: Stage
+) -> None:
+    late = adapter("late@1", 300)
+    late.state = AdapterVersion.STATE_VERIFYING
+    late.available = False
+    stage.models = [*stage.models, late]
+    page.click("#right-model input")
+    expect(page.locator("ul[role=listbox]")).to_contain_text("late@1 · being verified")
+    stage.models = [*stage.models[:-1], adapter("late@1", 300)]
+    expect(page.locator("ul[role=listbox]")).to_contain_text("late@1 · active")
+    page.locator("ul[role=listbox] li", has_text="late@1").click()
+    expect(page.locator("#right-model input")).to_have_value("late@1 · active")
 
 
 def test_the_newest_adapter_is_picked_whatever_its_name(browser: Browser, stage: Stage, url: str) -> None:

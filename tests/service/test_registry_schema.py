@@ -71,12 +71,15 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
         assert await registry.get_job(job.id) == job
 
 
-async def test_two_services_may_start_on_an_empty_database_at_once(tmp_path: Path) -> None:
-    async def start() -> None:
-        async with Registry.open(url(tmp_path), changes=Changes()):
+async def test_services_may_start_on_an_empty_database_at_once(tmp_path: Path) -> None:
+    async def start(home: Path) -> None:
+        async with Registry.open(url(home), changes=Changes()):
             pass
 
-    await asyncio.gather(*(start() for _ in range(4)))
+    for round_number in range(10):
+        home = tmp_path / str(round_number)
+        home.mkdir()
+        await asyncio.gather(*(start(home) for _ in range(4)))
 
 
 async def test_a_schema_of_a_newer_release_is_refused_by_name(tmp_path: Path) -> None:
