@@ -108,9 +108,8 @@ def _train(
     if job.technique is Technique.QLORA:
         quantise(base.model, device, channel.check)
     trainee = Trainee.of(base, settings, device, job.technique, job.objective)
-    trainee.criterion.prepare(trainee.passes([*training, *validation]), channel.check)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
-    progress = _resume(job, checkpoints, trainee, channel)
+    progress = _begin(job, trainee, [*training, *validation], checkpoints, channel)
 
     watch = Watch(
         settings,
@@ -184,15 +183,27 @@ def _train(
     )
 
 
-def _resume(job: JobFile, checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Progress:
-    """Go on at the newest whole checkpoint, and say so; where there is none, begin as the job says."""
-    progress = checkpoints.resume(trainee.matrices, trainee.optimizer)
-    if progress is not None:
-        channel.send(events.Resumed(time=channel.clock(), step=progress.step))
-        return progress
+def _begin(
+    job: JobFile,
+    trainee: Trainee,
+    examples: Sequence[Example],
+    checkpoints: Checkpoints,
+    channel: Channel,
+) -> Progress:
+    """Begin where the job says, then go on at the newest whole checkpoint, if there is one, and say so.
+
+    The beginning counts for a resumed run too: preferences refer to it. Raises TrainingError.
+    """
+    continues = job.start_version is not None
     if job.start_version is not None:
         begin_at(job.start_version, job, trainee.matrices)
-    return Progress.none()
+        trainee.adapted.take_over()
+    trainee.criterion.prepare(trainee.passes(examples), channel.check, continues=continues)
+    progress = checkpoints.resume(trainee.matrices, trainee.optimizer)
+    if progress is None:
+        return Progress.none()
+    channel.send(events.Resumed(time=channel.clock(), step=progress.step))
+    return progress
 
 
 def _save(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channel: Channel) -> None:

@@ -113,9 +113,6 @@ def vllm_command(
             *_common(settings, base, port, packages),
             # For prompt-tuned versions; what goes into that field is composed by the service alone.
             "--enable-prompt-embeds",
-            # On a CPU vLLM compiles only what has no adapters, and needs a C++ compiler and Python's headers
-            # for it, which a machine need not have.
-            *(("--enforce-eager",) if packages.is_cpu_build else ()),
             *(_for_adapters(settings) if takes_adapters(base.path) else ()),
             *_gpu_share(packages, settings.engine_gpu_memory_fraction),
         ),

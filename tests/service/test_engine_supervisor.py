@@ -252,7 +252,6 @@ def test_a_cpu_engine_is_not_started_without_the_plugin_and_with_it_gets_it(tmp_
     fitted = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
     command = vllm_command(settings, BASE, port=1, api_key="k", packages=fitted)
     assert "hotlora_cpu_lora" in command.environment["VLLM_PLUGINS"].split(",")
-    assert "--enforce-eager" in command.arguments  # compiling needs a compiler
 
 
 def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_path: Path) -> None:
@@ -262,7 +261,6 @@ def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_pat
 
     assert command.arguments[command.arguments.index("--dtype") + 1] == "auto"
     assert "OMP_NUM_THREADS" not in command.environment.keys() - os.environ.keys()
-    assert "--enforce-eager" not in command.arguments
 
 
 @pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])

@@ -1,6 +1,7 @@
 """A run may start from a published version: with exactly its weights, or not at all."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +10,17 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import Jobs, Recorder
+from tests.training.tiny import write_pairs
 from trainer import events
-from trainer.config import JobFile, StartVersion, Technique
+from trainer.config import JobFile, Objective, StartVersion, Technique
 from trainer.events import FailureReason
 from trainer.run import run
 
 
-def trained(job: JobFile) -> tuple[Recorder, Path]:
+def trained(job: JobFile, dtype: torch.dtype = torch.float32) -> tuple[Recorder, Path]:
     """Run the job to its end; what it told, and the artifact's directory."""
     recorder = Recorder()
-    assert run(job, recorder.channel, dtype=torch.float32) == 0, recorder.events
+    assert run(job, recorder.channel, dtype=dtype) == 0, recorder.events
     last = recorder.events[-1]
     assert isinstance(last, events.Published)
     return recorder, job.artifacts_path / last.digest
@@ -110,4 +112,40 @@ def test_a_resumed_run_does_not_start_from_the_version_again(make_job: Jobs) -> 
     assert [event.step for event in resumed.of(events.Resumed)] == [4]
     assert [event.loss for event in resumed.of(events.Metrics)] == [
         event.loss for event in whole.of(events.Metrics) if event.step > 4
+    ]
+
+
+@pytest.mark.parametrize(
+    ("technique", "dtype"),
+    [
+        (Technique.LORA, torch.float32),
+        (Technique.PROMPT_TUNING, torch.float32),
+        (Technique.FULL, torch.float32),
+        (Technique.FULL, torch.bfloat16),
+    ],
+)
+def test_the_reference_of_preferences_is_the_version_also_after_a_resumption(
+    make_job: Jobs, tmp_path: Path, technique: Technique, dtype: torch.dtype
+) -> None:
+    settings = {
+        "technique": technique,
+        "objective": Objective.PREFERENCE,
+        "dataset": write_pairs(tmp_path / "pairs.jsonl"),
+        "learning_rate": {Technique.PROMPT_TUNING: 0.3, Technique.FULL: 3e-3}.get(technique, 2e-2),
+        "virtual_tokens": 4,
+        "dropout": 0.0,
+        "warmup_ratio": 0.0,
+    }
+    _, first = trained(make_job(job_id="first", **settings), dtype)
+    job = begun_at(first, make_job(job_id="second", max_steps=8, checkpoint_every_steps=4, **settings))
+    whole, _ = trained(job, dtype)
+    told = whole.of(events.Metrics)
+    # Nothing has moved yet, so no answer is preferred to the other.
+    assert (told[0].loss, told[0].reward_margin) == (pytest.approx(math.log(2), abs=1e-6), 0.0)
+    assert told[-1].loss < told[0].loss
+    resumed, _ = trained(replace(job, attempt=2, artifacts_path=job.artifacts_path / "again"), dtype)
+    again = resumed.of(events.Metrics)
+    assert [event.step for event in again] == [5, 6, 7, 8]
+    assert [(event.loss, event.reward_margin) for event in again] == [
+        (event.loss, event.reward_margin) for event in told[4:]
     ]

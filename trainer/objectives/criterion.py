@@ -31,10 +31,11 @@ class Criterion(ABC):
         """The sum, a 32-bit scalar that can be differentiated; the examples go through in one pass."""
 
     def prepare(  # noqa: B027  (supervised needs nothing)
-        self, passes: Sequence[Sequence[Example]], between: Callable[[], None]
+        self, passes: Sequence[Sequence[Example]], between: Callable[[], None], *, continues: bool = False
     ) -> None:
-        """Measure what has to be measured before the first step; a pass holds what fits in one, and `between`
-        is called before each."""
+        """Measure and keep what has to be known of the model before the first step of all, also where a
+        checkpoint is loaded afterwards. A pass holds what fits in one, and `between` is called before each;
+        `continues`: the model is that of a version, and not the base."""
 
     def take_rewards(self, *, training: bool) -> Rewards | None:
         """Over the examples of training, or of evaluation, since this was last asked for; None where there

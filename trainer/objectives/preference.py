@@ -1,8 +1,9 @@
 """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290), with the sigmoid loss.
 
 For a pair, -log sigmoid(beta * margin), where the margin is by how much more the chosen answer's
-log-probability rose above the reference's than the rejected one's. The reference is the base itself: with the
-adapter switched off, so that there is no second model. What it says of a pair never changes and is kept.
+log-probability rose above the reference's than the rejected one's. The reference is the model that
+training began with: the base, or the version that the run goes on from. Either is there beside what is
+trained, without a second model. What it says of a pair never changes and is kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,16 +24,22 @@ class Preference(Criterion):
         self._row_loss = row_loss
         self._beta = beta
         self._references: dict[Example, Tensor] = {}
-        """[2] of each pair seen: how unlikely the base finds the chosen and the rejected answer, in nats."""
+        """[2] of each pair seen: how unlikely the reference finds chosen and rejected answer, in nats."""
         self._margins: dict[bool, list[Tensor]] = {True: [], False: []}
         """Of training and of evaluation."""
 
     def weight(self, examples: Sequence[Example]) -> int:
         return len(examples)
 
-    def prepare(self, passes: Sequence[Sequence[Example]], between: Callable[[], None]) -> None:
-        """Nothing where the base stays beside what is trained: then each pair is measured when it comes."""
-        if not self._row_loss.adapted.keeps_base:
+    def prepare(
+        self, passes: Sequence[Sequence[Example]], between: Callable[[], None], *, continues: bool = False
+    ) -> None:
+        """Measures nothing where the reference stays beside what is trained: each pair is then measured when
+        it comes."""
+        adapted = self._row_loss.adapted
+        if continues:
+            adapted.keep_start()
+        if not adapted.keeps_reference:
             for examples in passes:
                 between()
                 self._refer(examples)
@@ -59,7 +66,7 @@ class Preference(Criterion):
             adapted = self._row_loss.adapted
             was_training = adapted.model.training
             adapted.model.eval()
-            with torch.no_grad(), adapted.base_alone():
+            with torch.no_grad(), adapted.reference():
                 self._references.update(zip(unseen, self._unlikelihood(unseen), strict=True))
             adapted.model.train(was_training)
         return torch.stack([self._references[example] for example in examples])

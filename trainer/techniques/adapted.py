@@ -1,8 +1,8 @@
 """What training, canary and publication need of a technique, whichever it is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -21,6 +21,9 @@ def as_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 class Adapted(ABC):
     """A base model with what is trained of it or beside it."""
+
+    _start: Mapping[str, Tensor] | None = None
+    """What `trained` held when `keep_start` was called."""
 
     @property
     @abstractmethod
@@ -48,8 +51,8 @@ class Adapted(ABC):
         return 0
 
     @property
-    def keeps_base(self) -> bool:
-        """Whether `base_alone` costs nothing at any time."""
+    def keeps_reference(self) -> bool:
+        """Whether `reference` may be entered at any time; else only before the first step."""
         return True
 
     @property
@@ -68,6 +71,27 @@ class Adapted(ABC):
     @abstractmethod
     def base_alone(self) -> AbstractContextManager[None]:
         """Within this context `logits` are those of the base as it was before training."""
+
+    def keep_start(self) -> None:
+        """Take the model as it is now for what training begins with, in place of the base."""
+        self._start = {name: weight.detach().clone() for name, weight in self.trained.items()}
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within this context `logits` are those of what training begins with, and no gradients are taken."""
+        return self.base_alone() if self._start is None else self._with(self._start)
+
+    @contextmanager
+    def _with(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        now = {name: weight.data for name, weight in self.trained.items()}
+        self._hold(tensors)
+        try:
+            yield
+        finally:
+            self._hold(now)
+
+    def _hold(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, weight in self.trained.items():
+            weight.data = tensors[name]
 
     def take_over(self) -> None:  # noqa: B027  (most techniques compute with the very weights that are moved)
         """Let the model compute with what `trained` holds now; called before a series of forward passes."""

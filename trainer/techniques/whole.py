@@ -9,7 +9,7 @@ is that of 32-bit weights, gradients and two moments; 16-bit arithmetic adds 2 b
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -53,7 +53,7 @@ class Whole(Adapted):
         return self._masters
 
     @property
-    def keeps_base(self) -> bool:
+    def keeps_reference(self) -> bool:
         return False
 
     @property
@@ -74,6 +74,12 @@ class Whole(Adapted):
             yield
         finally:
             self._model = trained
+
+    def keep_start(self) -> None:
+        """A copy would be a second model: the reference is asked everything before the first step."""
+
+    def reference(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def take_over(self) -> None:
         self._moved = True
