@@ -83,7 +83,8 @@ class EvaluationServiceServicer:
     def CreateEvaluation(self, request, context):
         """Queues an evaluation of an ACTIVE version and returns it. Idempotent by request_id: the same request again returns the
         same evaluation. Errors: NOT_FOUND (no such version or dataset), FAILED_PRECONDITION (the version is not ACTIVE),
-        ALREADY_EXISTS (request_id was used with another body).
+        INVALID_ARGUMENT (a bad field, or more than one of these, with a violation for each), ALREADY_EXISTS (request_id was
+        used with another body).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

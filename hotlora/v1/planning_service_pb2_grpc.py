@@ -56,8 +56,9 @@ class PlanningServiceServicer:
         Memory is the primer's sum (weights + gradients + optimizer states + activations + batch + overhead) with the terms of
         this service's own trainer, and beside it the sum as textbooks do it, with the reasons why they differ.
 
-        Errors: INVALID_ARGUMENT (bad field, unknown base model, a probe for a device or model that is only described),
-        NOT_FOUND (no such dataset), FAILED_PRECONDITION (PROBE_BESIDE_TRAINING: a probe was asked for while a job trains;
+        Errors: INVALID_ARGUMENT with a violation for every field that is wrong (it breaks a rule that stands at it, it
+        contradicts another one, no technique could be trained with it here, the base model is unknown, a probe is for a device
+        or model that is only described), NOT_FOUND (no such dataset, and nothing else is wrong), FAILED_PRECONDITION (PROBE_BESIDE_TRAINING: a probe was asked for while a job trains;
         SHAPE_UNKNOWN: the base model's files do not tell its shape), UNAVAILABLE (a job began during the probe, which gave
         way; ask again when it has ended), RESOURCE_EXHAUSTED (another probe is running), INTERNAL (the probe failed).
         """

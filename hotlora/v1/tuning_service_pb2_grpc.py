@@ -87,9 +87,14 @@ class TuningServiceServicer:
         fits, the base model is the served one, the rank is within the engine's limit.
 
         Idempotent by request_id: the same request again returns the same job (in whatever state it is by then).
-        Errors: INVALID_ARGUMENT (bad field, unknown base model, rank above the engine's limit), NOT_FOUND (no such dataset or start version),
-        ALREADY_EXISTS (request_id was used with another body, or the adapter's name is that of a base model or of a deleted
-        adapter), RESOURCE_EXHAUSTED (the queue or the disk is full).
+
+        Errors: INVALID_ARGUMENT with a violation for every field that is wrong, whether it breaks a rule that stands at it,
+        contradicts another one, or asks for what this service has or serves not. What follows only from the value of a
+        field that is wrong itself is not told. Where one name is all that is wrong, it has a code of its own: NOT_FOUND (no
+        such dataset, evaluation_dataset or start_version), FAILED_PRECONDITION (start_version is FAILED), ALREADY_EXISTS
+        (adapter_id is the name of a base model, of a deleted adapter, or of one of another base); together with anything
+        else it is one of the violations. ALREADY_EXISTS also where request_id was used with another body, which comes
+        first, and RESOURCE_EXHAUSTED (the queue or the disk is full), which comes last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

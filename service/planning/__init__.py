@@ -2,7 +2,16 @@
 
 from service.planning.counting import UNKNOWN_SHARE, data_of
 from service.planning.devices import OwnDevice, own_device
-from service.planning.planner import Planner
+from service.planning.planner import DEFAULT_DATA, DESCRIBED_CONTEXT, Planner
 from service.planning.probes import Probes
 
-__all__ = ["UNKNOWN_SHARE", "OwnDevice", "Planner", "Probes", "data_of", "own_device"]
+__all__ = [
+    "DEFAULT_DATA",
+    "DESCRIBED_CONTEXT",
+    "UNKNOWN_SHARE",
+    "OwnDevice",
+    "Planner",
+    "Probes",
+    "data_of",
+    "own_device",
+]

@@ -30,7 +30,7 @@ from trainer.planning import (
 
 DEFAULT_DATA = Data(rows=1_000, tokens=128_000, longest_row=256, trained_share=UNKNOWN_SHARE)
 _DESCRIBED_NUMBER_BYTES = {"cpu": 4, "cuda": 2}
-_DESCRIBED_CONTEXT = 131_072
+DESCRIBED_CONTEXT = 131_072
 """Tokens of context of a model that is only described: it sets no bound of its own."""
 
 
@@ -126,7 +126,7 @@ class Planner:
                 shape,
                 data,
                 device,
-                context_length=self._context_length if is_own_base else _DESCRIBED_CONTEXT,
+                context_length=self._context_length if is_own_base else DESCRIBED_CONTEXT,
                 max_rank=self._max_rank(),
                 calibrations={technique: kept.calibration for technique, kept in measured.items()},
                 given=question.given,

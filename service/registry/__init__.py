@@ -157,6 +157,11 @@ class Registry:
             job = await jobs.create(connection, new, self._ids(), self._clock(), self._max_queued_jobs)
         return self._job_changed(job)
 
+    async def refuse_adapter_id(self, adapter_id: str, base_model: str) -> None:
+        """Raise AlreadyExists (as `create_job`) for a name that a job of this base cannot train."""
+        async with self._database.read() as connection:
+            await adapters.exists(connection, adapter_id, base_model)
+
     async def job_of_request(self, request_id: str, request_digest: str) -> JobRow | None:
         """The job that this request made; None if it made none yet, or has no id. Raises AlreadyExists."""
         async with self._database.read() as connection:

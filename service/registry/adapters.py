@@ -39,6 +39,14 @@ def _row(row: Row[tuple[object, ...]]) -> AdapterRow:
 
 async def ensure(connection: AsyncConnection, adapter_id: str, base_model: str, now: float) -> None:
     """Make the adapter if there is none; refuse a name that this base model cannot train."""
+    if not await exists(connection, adapter_id, base_model):
+        await connection.execute(
+            insert(adapters).values(id=adapter_id, base_model=base_model, latest_version=0, create_time=now)
+        )
+
+
+async def exists(connection: AsyncConnection, adapter_id: str, base_model: str) -> bool:
+    """Whether there is such an adapter; refuses a name that this base model cannot train."""
     if adapter_id == base_model:
         raise AlreadyExists(
             "NAME_OF_BASE_MODEL", f"{adapter_id!r} is the name of a base model; choose another adapter_id"
@@ -48,19 +56,18 @@ async def ensure(connection: AsyncConnection, adapter_id: str, base_model: str, 
     )
     adapter = found.one_or_none()
     if adapter is None:
-        await connection.execute(
-            insert(adapters).values(id=adapter_id, base_model=base_model, latest_version=0, create_time=now)
-        )
-    elif adapter.delete_time is not None:
+        return False
+    if adapter.delete_time is not None:
         raise AlreadyExists(
             "ADAPTER_ID_USED", f"adapter {adapter_id!r} was deleted; ids are never reused, choose another"
         )
-    elif adapter.base_model != base_model:
+    if adapter.base_model != base_model:
         raise AlreadyExists(
             "OTHER_BASE_MODEL",
             f"adapter {adapter_id!r} belongs to base model {adapter.base_model!r}, not {base_model!r}; "
             "choose another adapter_id",
         )
+    return True
 
 
 async def get(connection: AsyncConnection, adapter_id: str) -> AdapterRow:

@@ -8,7 +8,7 @@ by name; health and reflection pass here too.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from service.rpc import validation
 from service.rpc.errors import Outcome, internal_outcome, outcome_of, unknown_method_outcome
 
 Context = grpc.aio.ServicerContext[Any, Any]
+FurtherCheck = Callable[[Any, Set[str]], Awaitable[Sequence[FieldViolation]]]
+"""What else is wrong with a request that breaks rules of its proto. Gets the request without the fields that
+do, and their names."""
 if TYPE_CHECKING:  # generic in its stubs alone
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
@@ -86,11 +89,20 @@ class _Unreadable:
 class Boundary(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server."""
 
-    def __init__(self, *, drain: Drain, new_id: Callable[[], str], most_calls: int) -> None:
-        """`most_calls` may run at the same time; those to health and reflection do not count."""
+    def __init__(
+        self,
+        *,
+        drain: Drain,
+        new_id: Callable[[], str],
+        most_calls: int,
+        further_checks: Mapping[str, FurtherCheck] | None = None,
+    ) -> None:
+        """`most_calls` may run at the same time; those to health and reflection do not count.
+        `further_checks` are the servicers' own, by method, so that all bad fields are told at once."""
         self._drain = drain
         self._new_id = new_id
         self._most_calls = most_calls
+        self._further_checks = further_checks or {}
 
     async def intercept_service(
         self,
@@ -119,7 +131,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> Any:
             async with self._call(method, context):
                 try:
-                    return await behaviour(_checked(request), context)
+                    return await behaviour(await self._checked(method, request), context)
                 except HotloraError:
                     if lingers:
                         await _linger(context)
@@ -141,6 +153,17 @@ class Boundary(grpc.aio.ServerInterceptor):
                         await context.write(message)
 
         return call
+
+    async def _checked(self, method: str, request: Any) -> Any:
+        try:
+            return _checked(request)
+        except InvalidRequest as error:
+            further = self._further_checks.get(method)
+            if further is None or isinstance(request, _Unreadable):
+                raise
+            broken = {violation.field for violation in error.violations}
+            more = await further(validation.without(request, broken), broken)
+            raise InvalidRequest([*error.violations, *more]) from error
 
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:

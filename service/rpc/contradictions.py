@@ -7,35 +7,66 @@ import math
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation
+from service.rpc.stopping import nothing_aside
 from trainer.config import Hyperparameters
 from trainer.planning.duration import Data, course
 
+DECIDE_STEPS = tuple(
+    f"hyperparameters.{name}"
+    for name in (
+        *("epochs", "max_steps", "batch_size", "max_sequence_length"),
+        *("validation_fraction", "eval_every_steps"),
+    )
+)
+"""What has to be known to say how many steps and evaluations a run has."""
 
-def between(given: pb.Hyperparameters, settings: Hyperparameters, *, data: Data) -> list[FieldViolation]:
+
+def between(
+    given: pb.Hyperparameters, settings: Hyperparameters, *, data: Data | None
+) -> list[FieldViolation]:
     """What contradicts what. `given` is what was asked for, `settings` the same with defaults filled in.
-    `data` is in the pieces that the run takes."""
-    return [*_evaluations_of_nothing(given, settings), *_nothing_but_warmup(given, settings, data)]
+    `data` is in the pieces that the run takes; None: nobody can say how many steps that are."""
+    return [
+        *_two_ends(given),
+        *_evaluations_of_nothing(given, settings, data),
+        *_nothing_but_warmup(given, settings, data),
+    ]
 
 
-def _evaluations_of_nothing(given: pb.Hyperparameters, settings: Hyperparameters) -> list[FieldViolation]:
-    if not given.HasField("eval_every_steps") or settings.validation_fraction > 0:
+def _two_ends(given: pb.Hyperparameters) -> list[FieldViolation]:
+    if not (given.HasField("epochs") and given.HasField("max_steps")):
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.epochs",
+            description=f"{given.epochs} contradicts hyperparameters.max_steps {given.max_steps}, after "
+            "which training ends whatever the epochs; leave one of the two out",
+        )
+    ]
+
+
+def _evaluations_of_nothing(
+    given: pb.Hyperparameters, settings: Hyperparameters, data: Data | None
+) -> list[FieldViolation]:
+    reason = nothing_aside(settings, None if data is None else data.rows)
+    if not given.HasField("eval_every_steps") or not reason:
         return []
     return [
         FieldViolation(
             field="hyperparameters.eval_every_steps",
-            description=f"{given.eval_every_steps} contradicts hyperparameters.validation_fraction 0: no row "
-            "is set aside to evaluate on; leave one of the two out",
+            description=f"{given.eval_every_steps} cannot be had: {reason}, so no rows are set aside to "
+            "evaluate on; leave it out",
         )
     ]
 
 
 def _nothing_but_warmup(
-    given: pb.Hyperparameters, settings: Hyperparameters, data: Data
+    given: pb.Hyperparameters, settings: Hyperparameters, data: Data | None
 ) -> list[FieldViolation]:
-    if not given.HasField("warmup_ratio") or not given.warmup_ratio:
+    if not given.warmup_ratio:
         return []
-    steps = course(data, settings).steps
-    if math.ceil(given.warmup_ratio * steps) < steps:
+    steps = settings.max_steps if data is None else course(data, settings).steps
+    if steps is None or math.ceil(given.warmup_ratio * steps) < steps:
         return []
     name = "max_steps" if settings.max_steps else "epochs"
     return [

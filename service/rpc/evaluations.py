@@ -1,14 +1,16 @@
 """EvaluationService: shows evaluations, and queues more of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 
 from hotlora.v1 import evaluation_service_pb2 as pb
 from hotlora.v1 import evaluation_service_pb2_grpc as pb_grpc
+from service.errors import FieldViolation, NotFound, WrongState
 from service.registry import EvaluationRow, NewEvaluation, Registry
 from service.registry.states import EVALUATION_ENDED
 from service.rpc import conversion, report_conversion
 from service.rpc.boundary import Context
+from service.rpc.findings import Findings
 from service.rpc.following import Following
 
 
@@ -16,6 +18,7 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
     """See the proto."""
 
     def __init__(self, *, registry: Registry, following: Following) -> None:
+        self._registry = registry
         self._evaluations = registry.evaluations
         self._following = following
 
@@ -48,7 +51,29 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
             dataset_id=conversion.id_of(request.dataset) if request.dataset else "",
             request_id=request.request_id,
         )
-        return report_conversion.evaluation_message(await self._evaluations.create(new))
+        try:
+            return report_conversion.evaluation_message(await self._evaluations.create(new))
+        except (NotFound, WrongState):
+            findings = Findings()
+            await self._examine(request, findings)
+            findings.raise_any()
+            raise
+
+    async def problems(
+        self, request: pb.CreateEvaluationRequest, broken: Set[str]
+    ) -> Sequence[FieldViolation]:
+        """What is wrong besides the fields that are `broken`, and that `request` comes without."""
+        findings = Findings(broken)
+        await self._examine(request, findings)
+        return findings.violations
+
+    async def _examine(self, request: pb.CreateEvaluationRequest, findings: Findings) -> None:
+        if request.adapter_version:
+            version = self._evaluations.refuse_version(*conversion.version_of(request.adapter_version))
+            await findings.look_up("adapter_version", version)
+        if request.dataset:
+            dataset = self._registry.get_dataset(conversion.id_of(request.dataset))
+            await findings.look_up("dataset", dataset)
 
     async def WatchEvaluation(
         self, request: pb.WatchEvaluationRequest, context: Context

@@ -1,6 +1,6 @@
 """What is wrong with the settings of a job before anything runs, as field violations. Pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from service.errors import FieldViolation
 from service.registry import DatasetRow
@@ -18,9 +18,28 @@ from trainer.records import Kind
 _SHOWN_LABELS = 3
 
 
-def objective_for(asked: Objective | None, dataset: DatasetRow) -> Objective:
-    """The objective that was asked for, or else the one that the dataset is for."""
-    return asked or dataset.objective
+def unknown_base(name: str, ours: str) -> list[FieldViolation]:
+    """A base model that is not the one that is served."""
+    return [
+        FieldViolation(
+            field="base_model",
+            description=f"this service trains and serves {ours!r} only, got {name[:60]!r}",
+        )
+    ]
+
+
+def unservable(technique: Technique, reasons: Mapping[Technique, str]) -> list[FieldViolation]:
+    """A technique whose versions could not be served."""
+    if technique not in reasons:
+        return []
+    others = [other.value for other in Technique if other not in reasons]
+    advice = f"choose {' or '.join(others)}" if others else "this service can serve none of them"
+    return [
+        FieldViolation(
+            field="technique",
+            description=f"{technique} could not be served: {reasons[technique]}; {advice}",
+        )
+    ]
 
 
 def contradicting_objective(objective: Objective, dataset: DatasetRow) -> list[FieldViolation]:
@@ -66,11 +85,15 @@ def unlike_evaluation(dataset: DatasetRow, asked: DatasetRow) -> list[FieldViola
     )
 
 
-def without_effect(technique: Technique, objective: Objective, given: Sequence[str]) -> list[FieldViolation]:
-    """Settings that were chosen and that technique or objective do not read."""
+def without_effect(
+    technique: Technique | None, objective: Objective | None, given: Sequence[str]
+) -> list[FieldViolation]:
+    """Settings that were chosen and that technique or objective do not read; None: any could come."""
     violations = []
     for name in given:
-        if is_read(name, technique, objective):
+        techniques = Technique if technique is None else [technique]
+        objectives = Objective if objective is None else [objective]
+        if any(is_read(name, one, other) for one in techniques for other in objectives):
             continue
         if name in PREFERENCE_SETTINGS:
             what, readers = f"objective {objective}", [Objective.PREFERENCE.value]
@@ -124,3 +147,51 @@ def no_room(settings: Hyperparameters, dataset: DatasetRow, context_length: int)
             f"{context_length} tokens, and the longest row {row}; got {settings.virtual_tokens}",
         )
     ]
+
+
+def too_high_rank(technique: Technique | None, settings: Hyperparameters, most: int) -> list[FieldViolation]:
+    """A rank above `most`, the engine's limit; None: any technique could come."""
+    if settings.rank <= most or (technique is not None and technique not in SETTINGS_OF["rank"]):
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.rank",
+            description=f"must be at most {most}, the highest rank that the engine serves, "
+            f"got {settings.rank}",
+        )
+    ]
+
+
+def beyond_context(settings: Hyperparameters, context_length: int) -> list[FieldViolation]:
+    """Rows that may be longer than what is served."""
+    if settings.max_sequence_length <= context_length:
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.max_sequence_length",
+            description=f"must be at most {context_length}, the context that is served, "
+            f"got {settings.max_sequence_length}",
+        )
+    ]
+
+
+def too_long_rows(
+    settings: Hyperparameters, dataset: DatasetRow, context_length: int
+) -> list[FieldViolation]:
+    """Rows that are longer than the settings allow; texts are cut."""
+    length = settings.max_sequence_length
+    if length > context_length or dataset.longest_row_tokens <= length or dataset.kind is Kind.TEXT:
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.max_sequence_length",
+            description=f"the longest row of dataset {dataset.id!r}{_standing(dataset)} has "
+            f"{dataset.longest_row_tokens} tokens, more than {length}; raise it "
+            f"(up to {context_length}) or shorten the row",
+        )
+    ]
+
+
+def _standing(dataset: DatasetRow) -> str:
+    """Where the longest row stands; nothing for datasets of releases that did not count it."""
+    return f", line {dataset.report.longest_row_line}," if dataset.report is not None else ""

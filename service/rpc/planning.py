@@ -1,25 +1,102 @@
 """PlanningService: checks what protos cannot say about a question, and shows the plan."""
 
+from collections.abc import Callable, Sequence, Set
+
 from hotlora.v1 import planning_service_pb2 as pb
 from hotlora.v1 import planning_service_pb2_grpc as pb_grpc
-from service.errors import FieldViolation, InvalidRequest
-from service.planning import Planner
+from service.errors import FieldViolation
+from service.planning import DEFAULT_DATA, DESCRIBED_CONTEXT, Planner, data_of
+from service.registry import DatasetRow, Registry
+from service.rpc import contradictions, job_checks, settings_conversion, stopping
+from service.rpc import conversion as common
 from service.rpc import planning_conversion as conversion
 from service.rpc.boundary import Context
+from service.rpc.findings import Findings
+from trainer.config import Hyperparameters, Technique
+from trainer.pacing import row_limit
+from trainer.planning import Data, choose, complete
 
 
 class PlanningServicer(pb_grpc.PlanningServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, planner: Planner, base_model: str) -> None:
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        registry: Registry,
+        base_model: str,
+        context_length: int,
+        max_rank: Callable[[], int],
+        linear_modules: Sequence[str],
+    ) -> None:
+        """`context_length` is what is served, in tokens."""
         self._planner = planner
+        self._registry = registry
         self._base_model = base_model
+        self._context_length = context_length
+        self._max_rank = max_rank
+        self._linear_modules = linear_modules
 
     async def Plan(self, request: pb.PlanRequest, context: Context) -> pb.PlanResponse:
-        violations = [*_contradictions(request), *self._unknown(request)]
-        if violations:
-            raise InvalidRequest(violations)
+        findings = Findings()
+        await self._examine(request, findings)
+        findings.raise_any()
         return conversion.plan_message(await self._planner.answer(conversion.question_of(request)))
+
+    async def problems(self, request: pb.PlanRequest, broken: Set[str]) -> Sequence[FieldViolation]:
+        """What is wrong besides the fields that are `broken`, and that `request` comes without."""
+        findings = Findings(broken)
+        await self._examine(request, findings)
+        return findings.violations
+
+    async def _examine(self, request: pb.PlanRequest, findings: Findings) -> None:
+        findings.add(_contradictions(request, findings))
+        findings.add(self._unknown(request))
+        dataset, data = None, None
+        if request.dataset:
+            row = self._registry.get_dataset(common.id_of(request.dataset))
+            dataset = await findings.look_up("dataset", row)
+            data = None if dataset is None else data_of(dataset)
+        elif request.HasField("data"):
+            data = conversion.data_of(request.data) if findings.knows("data") else None
+        elif findings.knows("dataset"):
+            data = DEFAULT_DATA
+        self._check_settings(request, dataset, data, findings)
+
+    def _check_settings(
+        self, request: pb.PlanRequest, dataset: DatasetRow | None, data: Data | None, findings: Findings
+    ) -> None:
+        """`data` None: nobody can say. What depends on a technique is left to the job that has one."""
+        given = request.hyperparameters
+        names = [field.name for field, _ in given.ListFields()]
+        findings.add(job_checks.without_effect(None, None if data is None else data.objective, names))
+        is_own_base = not request.HasField("model") and not request.example
+        context_length = self._context_length if is_own_base else DESCRIBED_CONTEXT
+        settings = self._settings(request, data or DEFAULT_DATA, context_length)
+        if is_own_base:
+            findings.add(job_checks.unknown_modules(settings, self._linear_modules))
+            findings.add(job_checks.too_high_rank(None, settings, self._max_rank()))
+            findings.add(job_checks.beyond_context(settings, self._context_length))
+            if dataset is not None and findings.knows("hyperparameters.max_sequence_length"):
+                findings.add(job_checks.too_long_rows(settings, dataset, self._context_length))
+        pieces = None
+        if data is not None and findings.knows(*contradictions.DECIDE_STEPS):
+            pieces = data.in_pieces(row_limit(settings, Technique.LORA, context_length))
+        scored = None if dataset is None else dataset.task is not None
+        rows = None if pieces is None else pieces.rows
+        findings.add(stopping.contradictions(settings, rows=rows, scored=scored))
+        findings.add(contradictions.between(given, settings, data=pieces))
+
+    def _settings(self, request: pb.PlanRequest, data: Data, context_length: int) -> Hyperparameters:
+        choices = choose(
+            Technique.LORA,
+            data,
+            parameters=0,
+            context_length=context_length,
+            max_rank=self._max_rank(),
+        )
+        return complete(choices, settings_conversion.given_settings_of(request.hyperparameters))
 
     def _unknown(self, request: pb.PlanRequest) -> list[FieldViolation]:
         if request.base_model in ("", self._base_model):
@@ -33,7 +110,7 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
         ]
 
 
-def _contradictions(request: pb.PlanRequest) -> list[FieldViolation]:
+def _contradictions(request: pb.PlanRequest, findings: Findings) -> list[FieldViolation]:
     violations = []
     models = [
         name
@@ -60,7 +137,8 @@ def _contradictions(request: pb.PlanRequest) -> list[FieldViolation]:
                 f"got {request.data.tokens}",
             )
         )
-    if request.model.attention_heads > request.model.hidden_size:
+    knows_width = findings.knows("model.hidden_size")
+    if knows_width and request.model.attention_heads > request.model.hidden_size:
         violations.append(
             FieldViolation(
                 field="model.attention_heads",

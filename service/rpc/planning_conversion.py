@@ -38,7 +38,7 @@ def question_of(request: pb.PlanRequest) -> Question:
     device = request.device
     return Question(
         dataset_id=conversion.id_of(request.dataset) if request.dataset else None,
-        data=_data_of(request.data) if request.HasField("data") else None,
+        data=data_of(request.data) if request.HasField("data") else None,
         device=DescribedDevice(
             kind=_KINDS[device.kind],
             memory_bytes=device.memory_bytes,
@@ -78,7 +78,8 @@ def plan_message(answer: Answer) -> pb.PlanResponse:
     )
 
 
-def _data_of(message: pb.DataDescription) -> Data:
+def data_of(message: pb.DataDescription) -> Data:
+    """Rows in numbers, with what is left out filled in."""
     objective = settings_conversion.objective_of(message.objective) or Objective.SUPERVISED
     sides = 2 if objective is Objective.PREFERENCE else 1
     tokens = message.tokens or sides * message.rows * _DEFAULT_ROW_TOKENS

@@ -41,6 +41,7 @@ from service.rpc.chat import Answering, ChatServicer
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluations import EvaluationServicer
 from service.rpc.following import Following
+from service.rpc.intake import Intake
 from service.rpc.planning import PlanningServicer
 from service.rpc.tuning import TuningServicer
 from trainer.config import Technique
@@ -96,9 +97,37 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._port = 0
         self._stopped = asyncio.Event()
+        following = Following(changes=changes, drain=self._drain)
+        intake = Intake(
+            registry=registry,
+            base_model=base_model,
+            context_length=datasets.context_length,
+            max_rank=lambda: engine.max_rank,
+            linear_modules=linear_modules,
+            unservable=unservable,
+            parameters=parameters,
+        )
+        evaluations = EvaluationServicer(registry=registry, following=following)
+        planning = PlanningServicer(
+            planner=planner,
+            registry=registry,
+            base_model=base_model,
+            context_length=datasets.context_length,
+            max_rank=lambda: engine.max_rank,
+            linear_modules=linear_modules,
+        )
         self._server = grpc.aio.server(
             interceptors=[
-                Boundary(drain=self._drain, new_id=new_error_id, most_calls=self._limits.concurrent_calls)
+                Boundary(
+                    drain=self._drain,
+                    new_id=new_error_id,
+                    most_calls=self._limits.concurrent_calls,
+                    further_checks={
+                        "/hotlora.v1.TuningService/CreateTuningJob": intake.problems,
+                        "/hotlora.v1.PlanningService/Plan": planning.problems,
+                        "/hotlora.v1.EvaluationService/CreateEvaluation": evaluations.problems,
+                    },
+                )
             ],
             # Room to refuse with details, and for health; beyond it gRPC refuses by itself, without any.
             maximum_concurrent_rpcs=2 * self._limits.concurrent_calls,
@@ -109,18 +138,7 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        following = Following(changes=changes, drain=self._drain)
-        tuning = TuningServicer(
-            registry=registry,
-            following=following,
-            disk=disk,
-            base_model=base_model,
-            context_length=datasets.context_length,
-            max_rank=lambda: engine.max_rank,
-            linear_modules=linear_modules,
-            unservable=unservable,
-            parameters=parameters,
-        )
+        tuning = TuningServicer(registry=registry, following=following, disk=disk, intake=intake)
         self._names: list[str] = []
         """Of the services, for health and reflection."""
         self._add(tuning_service_pb2_grpc.add_TuningServiceServicer_to_server, tuning, tuning_service_pb2)
@@ -138,7 +156,7 @@ class Server:
         )
         self._add(
             evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server,
-            EvaluationServicer(registry=registry, following=following),
+            evaluations,
             evaluation_service_pb2,
         )
         self._add(
@@ -148,7 +166,7 @@ class Server:
         )
         self._add(
             planning_service_pb2_grpc.add_PlanningServiceServicer_to_server,
-            PlanningServicer(planner=planner, base_model=base_model),
+            planning,
             planning_service_pb2,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -94,12 +94,15 @@ def given_settings_of(message: tuning_pb.Hyperparameters) -> dict[str, Any]:
 def hyperparameters_message(
     settings: Hyperparameters, technique: Technique, objective: Objective
 ) -> tuning_pb.Hyperparameters:
-    """What was decided; a setting that is None, or that technique or objective do not read, stays unset."""
+    """What was decided; a setting that is None, or that technique, objective or max_steps leave without
+    effect, stays unset: these settings are a request's that makes the same job."""
     sent = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
         if value is not None and is_read(name, technique, objective)
     }
+    if settings.max_steps is not None:
+        del sent["epochs"]
     return tuning_pb.Hyperparameters(
         **{
             **sent,

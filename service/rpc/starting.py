@@ -6,6 +6,7 @@ Weights only mean the same where shape, place and scale of the adapter are the s
 from collections.abc import Mapping
 from typing import Any
 
+from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation
 from service.registry import JobRow
 from trainer.config import ALL_LINEAR, SETTINGS_OF, Hyperparameters, Technique
@@ -52,6 +53,19 @@ def differences(
         )
         for name, value in _comparable(taken_over(start)).items()
         if mine[name] != value
+    ]
+
+
+def unread_prompt(request: pb.CreateTuningJobRequest) -> list[FieldViolation]:
+    """A text that virtual tokens should begin as, where they begin as those of a version."""
+    if not request.hyperparameters.initial_prompt:
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.initial_prompt",
+            description=f"contradicts start_version {request.start_version}, whose virtual tokens training "
+            "begins with; leave one of the two out",
+        )
     ]
 
 

@@ -11,12 +11,13 @@ PATIENCE = "hyperparameters.early_stopping_patience"
 METRIC = "hyperparameters.early_stopping_metric"
 
 
-def contradictions(settings: Hyperparameters, *, rows: int, scored: bool) -> list[FieldViolation]:
+def contradictions(
+    settings: Hyperparameters, *, rows: int | None, scored: bool | None
+) -> list[FieldViolation]:
     """Problems of patience and metric in a run on `rows` rows, or pieces of texts; `scored`: the dataset has
-    a task."""
-    patience = settings.early_stopping_patience
+    a task. None: nobody can say."""
     found = []
-    if settings.early_stopping_metric is Metric.TASK_SCORE and not scored:
+    if settings.early_stopping_metric is Metric.TASK_SCORE and scored is False:
         found.append(
             FieldViolation(
                 field=METRIC,
@@ -24,35 +25,48 @@ def contradictions(settings: Hyperparameters, *, rows: int, scored: bool) -> lis
                 "use METRIC_EVAL_LOSS",
             )
         )
-    aside = validation_count(rows, settings.validation_fraction)
-    if not aside:
-        reason = (
-            f"hyperparameters.validation_fraction is {settings.validation_fraction:g}"
-            if settings.validation_fraction == 0
-            else f"the dataset has {rows} row only"
+    reason = nothing_aside(settings, rows)
+    if reason:
+        return [*found, *_without_evaluations(settings, reason)]
+    return found if rows is None else [*found, *_endless_patience(settings, rows)]
+
+
+def nothing_aside(settings: Hyperparameters, rows: int | None) -> str:
+    """Why no rows are set aside to evaluate on; empty where some are, or nobody can say."""
+    if settings.validation_fraction == 0:
+        return "hyperparameters.validation_fraction is 0"
+    if rows is not None and validation_count(rows, settings.validation_fraction) == 0:
+        return f"the dataset has {rows} row only"
+    return ""
+
+
+def _without_evaluations(settings: Hyperparameters, reason: str) -> list[FieldViolation]:
+    patience, metric = settings.early_stopping_patience, settings.early_stopping_metric
+    wishes = []
+    if patience:
+        wishes.append((PATIENCE, f"{patience} evaluations"))
+    if metric is Metric.TASK_SCORE:
+        wishes.append((METRIC, "METRIC_TASK_SCORE"))
+    return [
+        FieldViolation(
+            field=field,
+            description=f"{wish} cannot be had: {reason}, so no rows are set aside to evaluate on",
         )
-        for field, wish in (
-            (PATIENCE, f"{patience} evaluations" if patience else ""),
-            (METRIC, "METRIC_TASK_SCORE" if settings.early_stopping_metric is Metric.TASK_SCORE else ""),
-        ):
-            if wish:
-                found.append(
-                    FieldViolation(
-                        field=field,
-                        description=f"{wish} cannot be had: {reason}, so no rows are set aside to "
-                        "evaluate on",
-                    )
-                )
-        return found
-    steps = total_steps(settings, rows - aside)
+        for field, wish in wishes
+    ]
+
+
+def _endless_patience(settings: Hyperparameters, rows: int) -> list[FieldViolation]:
+    patience = settings.early_stopping_patience
+    steps = total_steps(settings, rows - validation_count(rows, settings.validation_fraction))
     count = evaluations(settings, steps)
-    if patience >= count:
-        found.append(
-            FieldViolation(
-                field=PATIENCE,
-                description=f"{patience} evaluations without anything better cannot come to pass: with "
-                f"hyperparameters.eval_every_steps {evaluation_interval(settings, steps)}, the run of "
-                f"{steps} steps has {count}; lower one of the two, or set the patience to 0",
-            )
+    if patience < count:
+        return []
+    return [
+        FieldViolation(
+            field=PATIENCE,
+            description=f"{patience} evaluations without anything better cannot come to pass: with "
+            f"hyperparameters.eval_every_steps {evaluation_interval(settings, steps)}, the run of "
+            f"{steps} steps has {count}; lower one of the two, or set the patience to 0",
         )
-    return found
+    ]

@@ -3,8 +3,8 @@
 The rules themselves stand in `protos/`; what needs the registry or the engine is checked by the servicers.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import protovalidate
 from google.protobuf.descriptor import FieldDescriptor
@@ -19,12 +19,27 @@ _MANY_ITEMS = 1_000
 empty items, and looking into each takes 20 s; no list that we accept is longer than 256."""
 _SHOWN_CHARACTERS = 60
 
+Request = TypeVar("Request", bound=Message)
+
 
 def check(request: Message) -> None:
     """Raise InvalidRequest, with every violation, unless `request` keeps the rules of its proto."""
     violations = list(_overlong_lists(request, "")) or _broken_rules(request)
     if violations:
         raise InvalidRequest(violations)
+
+
+def without(request: Request, fields: Iterable[str]) -> Request:
+    """A copy in which these fields, as violations name them, are not set: of lists and maps the whole."""
+    rest = type(request)()
+    rest.CopyFrom(request)
+    for field in fields:
+        *outer, name = field.partition("[")[0].split(".")
+        message: Any = rest
+        for part in outer:
+            message = getattr(message, part)
+        message.ClearField(name)
+    return rest
 
 
 def _overlong_lists(message: Message, prefix: str) -> Iterator[FieldViolation]:

@@ -17,7 +17,7 @@ from hotlora.v1.dataset_service_pb2 import HubSplit
 from service.datasets import Hub, LocalFiles
 from tests.contract.stage import GOOD_LINE, Stage, running
 from tests.contract.test_imports import OFFLINE
-from tests.contract.test_tuning import run_to_success
+from tests.contract.training import run_to_success
 
 
 @pytest.fixture

@@ -313,6 +313,11 @@ async def refused(call: Awaitable[object]) -> Refusal:
     raise AssertionError(f"the call was not refused but answered {answer}")
 
 
+async def create_refused(stage: Stage, **fields: object) -> Refusal:
+    """How a job with these fields was refused."""
+    return await refused(stage.job(**fields))
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what another task or thread is about to do."""
     while not condition():  # noqa: ASYNC110 - what is waited for is on disk, and sends no event

@@ -8,7 +8,7 @@ import pytest
 from hotlora.v1 import adapter_service_pb2 as pb
 from service.registry import Verification, VersionRow, VersionState
 from tests.contract.stage import BASE, GOOD_LINE, Stage, refused
-from tests.contract.test_tuning import PUBLISHED
+from tests.contract.training import PUBLISHED
 from trainer.config import Technique
 
 VERSION = "adapters/support/versions/1"

@@ -176,6 +176,18 @@ async def test_what_does_not_exist_is_not_found(stage: Stage, fields: dict[str, 
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, reason)
 
 
+async def test_everything_that_is_wrong_with_a_request_is_told_at_once(stage: Stage) -> None:
+    await a_version(stage)
+
+    refusal = await refused(created(stage, request_id="no spaces", dataset="datasets/nowhere"))
+
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert set(refusal.violations) == {"request_id", "adapter_version", "dataset"}
+    assert "support@1 is PENDING" in refusal.violations["adapter_version"]
+    both = await refused(created(stage, dataset="datasets/nowhere"))
+    assert set(both.violations) == {"adapter_version", "dataset"}
+
+
 async def test_an_unknown_evaluation_is_not_found(stage: Stage) -> None:
     refusal = await refused(got(stage, "evaluations/nobody-1"))
 

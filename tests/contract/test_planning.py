@@ -152,6 +152,41 @@ async def test_contradictions_name_each_other(stage: Stage) -> None:
     assert "dataset" in refusal.violations["data"]
 
 
+async def test_settings_that_no_job_could_have_are_refused_whatever_else_is_wrong(stage: Stage) -> None:
+    settings = tuning_pb.Hyperparameters(
+        rank=33,
+        alpha=-1,
+        epochs=2,
+        max_steps=5,
+        dpo_beta=0.2,
+        validation_fraction=0,
+        early_stopping_patience=1,
+        target_modules=["wishful"],
+        max_sequence_length=513,
+    )
+    data = pb.DataDescription(rows=10)
+    refusal = await refused(plan(stage, base_model="other", hyperparameters=settings, data=data))
+    names = (
+        *("rank", "alpha", "epochs", "dpo_beta", "early_stopping_patience", "target_modules"),
+        "max_sequence_length",
+    )
+    assert set(refusal.violations) == {"base_model", *(f"hyperparameters.{name}" for name in names)}
+    refusal = await refused(plan(stage, dataset="datasets/none", hyperparameters=settings))
+    assert "there is no dataset 'none'" in refusal.violations["dataset"]
+    rank = tuning_pb.Hyperparameters(rank=33)
+    assert await plan(stage, example=pb.EXAMPLE_LLAMA_7B, hyperparameters=rank), "no engine of ours serves it"
+
+
+async def test_of_a_described_model_or_dataset_that_breaks_a_rule_nothing_else_is_made_up(
+    stage: Stage,
+) -> None:
+    model = pb.ModelDescription(
+        layers=1, hidden_size=1, attention_heads=9, intermediate_size=8, vocabulary_size=9
+    )
+    refusal = await refused(plan(stage, model=model, data=pb.DataDescription(rows=-1, tokens=7)))
+    assert set(refusal.violations) == {"model.hidden_size", "data.rows"}
+
+
 async def test_an_unknown_dataset_or_model_is_said_to_be_unknown(stage: Stage) -> None:
     assert (await refused(plan(stage, dataset="datasets/none"))).code is grpc.StatusCode.NOT_FOUND
     refusal = await refused(plan(stage, base_model="other"))

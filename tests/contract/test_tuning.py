@@ -1,77 +1,22 @@
-"""TuningService, over the wire."""
+"""TuningService, over the wire: jobs that are there. How they come to be is in `test_tuning_creation`."""
 
 import asyncio
-from pathlib import Path
 
 import grpc
 import pytest
 
-from hotlora.v1 import adapter_service_pb2 as adapters_pb
-from hotlora.v1 import dataset_service_pb2 as datasets_pb
-from hotlora.v1 import planning_service_pb2 as planning_pb
-from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.disk import Disk
-from service.registry import EventRow, JobState, Registry, VersionState
-from service.registry.rows import ProgressEvent
+from service.registry import EventRow, JobState, Registry
 from service.rpc.boundary import Drain
 from service.rpc.following import Following
+from service.rpc.intake import Intake
 from service.rpc.tuning import TuningServicer
-from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Refusal, Stage, refused, running
-from trainer import events
-from trainer.config import Technique
+from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, refused
+from tests.contract.training import HISTORY, run_to_success
 
-HISTORY: tuple[ProgressEvent, ...] = (
-    events.Loading(time=1.0, pid=7),
-    events.FirstForward(time=2.0),
-    events.Metrics(
-        time=3.0,
-        step=1,
-        total_steps=4,
-        loss=2.5,
-        learning_rate=2e-4,
-        grad_norm=0.5,
-        tokens_per_second=200.0,
-        peak_memory_bytes=1 << 33,
-        eta_seconds=9.0,
-        epoch=0.25,
-        tokens=640,
-    ),
-    events.FirstStep(time=3.5, step=1),
-    events.Evaluation(time=4.0, step=2, eval_loss=2.25, rows=6, best_step=2),
-    events.CheckpointSaved(time=5.0, step=2),
-    events.Resumed(time=6.0, step=2),
-    events.Fit(
-        time=6.5,
-        verdict=events.Verdict.OVERFITTING,
-        step=4,
-        since_step=2,
-        best_step=2,
-        start_loss=2.5,
-        train_loss=0.5,
-        eval_loss=2.5,
-        best_eval_loss=2.25,
-        stopped_early=False,
-        sentence="Overfitting since step 2.",
-    ),
-    events.Saving(time=7.0, step=4, best_step=2),
-)
-PUBLISHED = events.Published(time=8.0, step=4, digest="ab" * 32, size_bytes=1000, rank=16, best_step=2)
 LAST_SEQUENCE = 1 + 1 + len(HISTORY) + 2
 """QUEUED, RUNNING, the history, then Published and SUCCEEDED."""
-
-
-async def create_refused(stage: Stage, **fields: object) -> Refusal:
-    return await refused(stage.job(**fields))
-
-
-async def run_to_success(stage: Stage) -> None:
-    """Do to the queued job what a runner and a trainer would."""
-    job = await stage.registry.claim_next_job("owner")
-    assert job is not None
-    for event in HISTORY:
-        await stage.registry.append_event(job.id, job.epoch, event)
-    await stage.registry.succeed_job(job.id, job.epoch, PUBLISHED)
 
 
 def watch(stage: Stage, after_sequence: int = 0) -> grpc.aio.UnaryStreamCall:
@@ -81,319 +26,6 @@ def watch(stage: Stage, after_sequence: int = 0) -> grpc.aio.UnaryStreamCall:
 
 async def watched(stage: Stage, after_sequence: int = 0) -> list[pb.WatchTuningJobResponse]:
     return [response async for response in watch(stage, after_sequence)]
-
-
-async def test_a_created_job_is_queued_with_every_default_filled_in(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    job = await stage.job()
-    assert job.name == "tuningJobs/job-1"
-    assert job.state == pb.TuningJob.STATE_QUEUED
-    assert (job.base_model, job.dataset, job.adapter) == (BASE, "datasets/rows", "adapters/support")
-    assert job.technique == pb.TECHNIQUE_LORA
-    assert job.hyperparameters == pb.Hyperparameters(
-        rank=8,
-        alpha=16,
-        dropout=0.1,
-        learning_rate=2e-4,
-        epochs=3,
-        batch_size=8,
-        max_sequence_length=CONTEXT_LENGTH,
-        warmup_ratio=0.05,
-        schedule=pb.SCHEDULE_COSINE,
-        weight_decay=0.05,
-        max_grad_norm=1,
-        seed=42,
-        validation_fraction=0.1,
-        log_every_steps=1,
-        use_rslora=False,
-        early_stopping_patience=0,
-        early_stopping_metric=pb.METRIC_EVAL_LOSS,
-    )
-    assert job.create_time.ToNanoseconds() == 1_700_000_000_250_000_000
-    assert not job.HasField("failure") and not job.HasField("start_time")
-
-
-async def test_given_settings_are_kept_even_where_they_are_zero(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    given = pb.Hyperparameters(
-        rank=4,
-        dropout=0,
-        validation_fraction=0,
-        seed=0,
-        max_grad_norm=0,
-        max_steps=7,
-        schedule=pb.SCHEDULE_LINEAR,
-        target_modules=["q_proj"],
-        checkpoint_every_steps=2,
-    )
-    settings = (await stage.job(hyperparameters=given, technique=pb.TECHNIQUE_QLORA)).hyperparameters
-    for field, value in given.ListFields():
-        assert settings.HasField(field.name) if not field.is_repeated else value
-        assert getattr(settings, field.name) == value
-    assert settings.alpha == 8, "alpha follows the rank that was given"
-
-
-@pytest.mark.parametrize(
-    ("technique", "rate"),
-    [
-        (pb.TECHNIQUE_LORA, 2e-4),
-        (pb.TECHNIQUE_QLORA, 2e-4),
-        (pb.TECHNIQUE_PROMPT_TUNING, 3e-3),
-        (pb.TECHNIQUE_FULL, 2e-5),
-    ],
-)
-async def test_the_default_rate_is_the_techniques_and_its_job_shows_only_what_it_reads(
-    stage: Stage, technique: pb.Technique, rate: float
-) -> None:
-    await stage.upload(GOOD_LINE)
-    job = await stage.job(technique=technique)
-    assert job.technique == technique
-    assert job.hyperparameters.learning_rate == rate
-    low_rank = technique in (pb.TECHNIQUE_LORA, pb.TECHNIQUE_QLORA)
-    for name in ("rank", "alpha", "dropout", "use_rslora"):
-        assert job.hyperparameters.HasField(name) == low_rank
-    assert job.hyperparameters.HasField("virtual_tokens") == (technique == pb.TECHNIQUE_PROMPT_TUNING)
-
-
-async def test_a_setting_without_effect_on_the_technique_is_refused_with_those_that_read_it(
-    stage: Stage,
-) -> None:
-    await stage.upload(GOOD_LINE)
-    settings = pb.Hyperparameters(rank=8, target_modules=["q_proj"], learning_rate=1e-5)
-    refusal = await create_refused(stage, technique=pb.TECHNIQUE_FULL, hyperparameters=settings)
-    assert set(refusal.violations) == {"hyperparameters.rank", "hyperparameters.target_modules"}
-    assert "full" in refusal.violations["hyperparameters.rank"]
-    assert "lora or qlora" in refusal.violations["hyperparameters.rank"]
-    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(virtual_tokens=8))
-    assert "prompt_tuning" in refusal.violations["hyperparameters.virtual_tokens"]
-
-
-async def test_the_objective_follows_from_the_dataset_and_its_rate_with_it(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    assert (await stage.job()).objective == pb.OBJECTIVE_SUPERVISED
-    await stage.upload(b'{"prompt": "hello", "chosen": "world", "rejected": "moon"}\n', "pairs")
-    job = await stage.job(dataset="datasets/pairs")
-    assert job.objective == pb.OBJECTIVE_PREFERENCE
-    assert job.hyperparameters.learning_rate == pytest.approx(2e-5)
-    assert job.hyperparameters.dpo_beta == 0.1
-    claimed = await stage.registry.claim_next_job("owner")
-    assert claimed is not None and claimed.objective == "supervised"
-
-
-async def test_an_objective_that_the_dataset_is_not_for_is_refused_with_both_named(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    await stage.upload(b'{"prompt": "hello", "chosen": "world", "rejected": "moon"}\n', "pairs")
-    refusal = await create_refused(stage, objective=pb.OBJECTIVE_PREFERENCE)
-    assert "preference" in refusal.violations["objective"]
-    assert "conversations" in refusal.violations["objective"]
-    refusal = await create_refused(stage, dataset="datasets/pairs", objective=pb.OBJECTIVE_SUPERVISED)
-    assert "supervised" in refusal.violations["objective"]
-    assert "preferences" in refusal.violations["objective"]
-    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(dpo_beta=0.2))
-    assert "preference" in refusal.violations["hyperparameters.dpo_beta"]
-
-
-async def test_target_modules_that_the_base_has_not_are_refused_with_those_it_has(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    for module in ("lm_head", "wishful"):
-        settings = pb.Hyperparameters(target_modules=["q_proj", module])
-        refusal = await create_refused(stage, hyperparameters=settings)
-        text = refusal.violations["hyperparameters.target_modules"]
-        assert module in text
-        assert "down_proj, q_proj, v_proj" in text
-
-
-async def test_all_linear_is_a_target_by_itself_and_contradicts_any_other(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    job = await stage.job(hyperparameters=pb.Hyperparameters(target_modules=["all-linear"]))
-    assert job.hyperparameters.target_modules == ["all-linear"]
-    settings = pb.Hyperparameters(target_modules=["all-linear", "q_proj"])
-    refusal = await create_refused(stage, hyperparameters=settings)
-    assert "q_proj" in refusal.violations["hyperparameters.target_modules"]
-
-
-async def test_virtual_tokens_have_to_fit_into_the_context_with_the_longest_row(stage: Stage) -> None:
-    dataset = await stage.upload(b'{"prompt": "hello", "completion": "' + b"x" * 300 + b'"}\n')
-    room = CONTEXT_LENGTH - dataset.longest_row_tokens
-    prompt = {"technique": pb.TECHNIQUE_PROMPT_TUNING}
-    assert await stage.job(**prompt, hyperparameters=pb.Hyperparameters(virtual_tokens=room))
-    settings = pb.Hyperparameters(virtual_tokens=room + 1)
-    refusal = await create_refused(stage, **prompt, hyperparameters=settings)
-    assert f"at most {room}" in refusal.violations["hyperparameters.virtual_tokens"]
-
-
-async def test_settings_that_contradict_each_other_are_refused_by_both_names(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE * 9)
-    refusal = await create_refused(
-        stage,
-        hyperparameters=pb.Hyperparameters(
-            validation_fraction=0, eval_every_steps=3, max_steps=1, warmup_ratio=0.5
-        ),
-    )
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert set(refusal.violations) == {"hyperparameters.eval_every_steps", "hyperparameters.warmup_ratio"}
-    assert "hyperparameters.validation_fraction" in refusal.violations["hyperparameters.eval_every_steps"]
-    assert "hyperparameters.max_steps 1" in refusal.violations["hyperparameters.warmup_ratio"]
-    kept = pb.Hyperparameters(validation_fraction=0, max_steps=2, warmup_ratio=0.5)
-    assert (await stage.job(hyperparameters=kept)).hyperparameters.max_steps == 2
-    assert await stage.job(hyperparameters=pb.Hyperparameters(max_steps=1)), "the default warm-up is no wish"
-
-
-async def test_the_same_request_again_returns_the_same_job_whatever_happened_meanwhile(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    first = await stage.job(request_id="once")
-    await stage.tuning.CancelTuningJob(pb.CancelTuningJobRequest(name=first.name))
-    await stage.store.delete("rows")
-    again = await stage.job(request_id="once")
-    assert again.name == first.name
-    assert again.state == pb.TuningJob.STATE_CANCELLED
-
-
-async def test_a_request_id_with_another_body_is_refused(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    await stage.job(request_id="once")
-    refusal = await create_refused(stage, request_id="once", adapter_id="other")
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_USED")
-
-
-async def test_without_a_request_id_every_call_makes_a_job(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    assert (await stage.job()).name != (await stage.job()).name
-
-
-async def test_everything_that_the_engine_or_the_base_cannot_do_is_refused_at_once(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    refusal = await create_refused(
-        stage, base_model="evil/repo", hyperparameters=pb.Hyperparameters(rank=33, max_sequence_length=513)
-    )
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert set(refusal.violations) == {
-        "base_model",
-        "hyperparameters.rank",
-        "hyperparameters.max_sequence_length",
-    }
-    assert "32" in refusal.violations["hyperparameters.rank"]
-    assert "512" in refusal.violations["hyperparameters.max_sequence_length"]
-
-
-async def test_a_row_above_the_usual_length_is_planned_for_and_its_job_accepted(tmp_path: Path) -> None:
-    async with running(tmp_path, context_length=4_096) as stage:
-        dataset = await stage.upload(b'{"prompt": "hello", "completion": "' + b"x" * 3_000 + b'"}\n')
-        job = await stage.job()
-        assert job.hyperparameters.max_sequence_length == dataset.longest_row_tokens > 2_048
-
-
-async def test_a_row_longer_than_the_sequence_is_named_before_anything_is_trained(stage: Stage) -> None:
-    long_line = b'{"prompt": "hello", "completion": "' + b"x" * 200 + b'"}\n'
-    dataset = await stage.upload(GOOD_LINE + b"\n" + long_line)
-    length = dataset.longest_row_tokens
-    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(max_sequence_length=length - 1))
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert f", line 3, has {length} tokens" in refusal.violations["hyperparameters.max_sequence_length"]
-    assert await stage.job(hyperparameters=pb.Hyperparameters(max_sequence_length=length))
-
-
-async def test_rows_that_an_upload_takes_are_never_too_long_for_the_default_job(tmp_path: Path) -> None:
-    row = b'{"prompt": "", "completion": "' + b"x" * 200 + b'"}\n'
-    async with running(tmp_path / "probe") as stage:
-        length = (await stage.upload(row.replace(b'""', b'"hello"', 1))).longest_row_tokens
-    async with running(tmp_path, context_length=length) as stage:
-        longer = await refused(stage.upload(row.replace(b'""', b'"hello!"', 1), "longer"))
-        assert f"more than the context of {length}" in longer.violations["line 1"]
-        await stage.upload(row.replace(b'""', b'"hello"', 1))
-        job = await stage.job()
-        assert job.hyperparameters.max_sequence_length == length
-        plan = await stage.planning.Plan(planning_pb.PlanRequest(dataset="datasets/rows"))
-        assert plan.techniques[0].hyperparameters.max_sequence_length == length
-
-
-PATIENCE = "hyperparameters.early_stopping_patience"
-METRIC = "hyperparameters.early_stopping_metric"
-
-
-@pytest.mark.parametrize(
-    ("rows", "settings", "field", "words"),
-    [
-        (10, {"early_stopping_patience": 1, "validation_fraction": 0}, PATIENCE, "validation_fraction is 0"),
-        (1, {"early_stopping_patience": 1}, PATIENCE, "the dataset has 1 row only"),
-        (
-            10,
-            {"early_stopping_patience": 4, "max_steps": 40},
-            PATIENCE,
-            "with hyperparameters.eval_every_steps 10, the run of 40 steps has 4",
-        ),
-        (10, {"early_stopping_metric": pb.METRIC_TASK_SCORE}, METRIC, "needs a dataset with a task"),
-    ],
-)
-async def test_settings_of_early_stopping_that_contradict_others_are_refused_naming_both(
-    stage: Stage, rows: int, settings: dict[str, object], field: str, words: str
-) -> None:
-    await stage.upload(GOOD_LINE * rows)
-    refusal = await create_refused(stage, hyperparameters=pb.Hyperparameters(**settings))
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert words in refusal.violations[field]
-
-
-async def test_a_task_score_is_accepted_where_the_dataset_has_a_task(stage: Stage) -> None:
-    header = datasets_pb.UploadHeader(dataset_id="rows", task=resources_pb.TASK_CLASSIFICATION)
-    messages = [
-        datasets_pb.UploadDatasetRequest(header=header),
-        datasets_pb.UploadDatasetRequest(chunk=GOOD_LINE * 10),
-    ]
-    await stage.datasets.UploadDataset(iter(messages))
-    settings = pb.Hyperparameters(early_stopping_metric=pb.METRIC_TASK_SCORE, early_stopping_patience=2)
-    job = await stage.job(hyperparameters=settings)
-    assert job.hyperparameters.early_stopping_metric == pb.METRIC_TASK_SCORE
-
-
-async def test_a_long_text_is_as_many_rows_as_the_pieces_it_is_trained_in(stage: Stage) -> None:
-    await stage.upload(b'{"text": "' + b"word " * 2_000 + b'"}\n')
-    settings = pb.Hyperparameters(early_stopping_patience=3, batch_size=1, epochs=1)
-    job = await stage.job(hyperparameters=settings)
-    assert job.hyperparameters.max_sequence_length == CONTEXT_LENGTH
-    refusal = await create_refused(
-        stage, hyperparameters=pb.Hyperparameters(early_stopping_patience=30, eval_every_steps=1, epochs=1)
-    )
-    assert "the run of 3 steps has 3" in refusal.violations[PATIENCE]
-
-
-async def test_patience_that_can_come_to_pass_is_accepted(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE * 10)
-    settings = pb.Hyperparameters(early_stopping_patience=3, max_steps=40)
-    assert (await stage.job(hyperparameters=settings)).hyperparameters.early_stopping_patience == 3
-
-
-async def test_a_dataset_that_does_not_exist_is_not_found(stage: Stage) -> None:
-    refusal = await create_refused(stage)
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "DATASET_NOT_FOUND")
-
-
-async def test_an_adapter_may_not_have_the_base_models_name(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    refusal = await create_refused(stage, adapter_id=BASE)
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_OF_BASE_MODEL")
-
-
-async def test_a_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
-    async with running(tmp_path, max_queued_jobs=1) as stage:
-        await stage.upload(GOOD_LINE)
-        await stage.job()
-        refusal = await create_refused(stage)
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-        assert refusal.retry_seconds is not None and refusal.retry_seconds > 0
-
-
-async def test_a_nearly_full_disk_takes_neither_job_nor_upload(tmp_path: Path) -> None:
-    async with running(tmp_path) as stage:
-        await stage.upload(GOOD_LINE)
-    async with running(tmp_path, min_free_disk_bytes=1 << 60) as stage:
-        for call in (stage.job(), stage.upload(GOOD_LINE, "more")):
-            refusal = await refused(call)
-            assert (refusal.code, refusal.reason) == (
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "DISK_NEARLY_FULL",
-            )
-        assert stage.files() == ["rows.jsonl"]
 
 
 async def test_cancelling_a_queued_job_ends_it_and_cancelling_again_changes_nothing(stage: Stage) -> None:
@@ -433,71 +65,6 @@ async def test_pausing_and_resuming_move_a_job_and_repeating_them_changes_nothin
     await stage.registry.fail_job(job.id, job.epoch, "INTERNAL", "It broke.")
     refusal = await refused(stage.tuning.PauseTuningJob(pb.PauseTuningJobRequest(name=name)))
     assert refusal.metadata["state"] == "FAILED"
-
-
-FIRST = "adapters/support/versions/1"
-
-
-async def test_a_job_that_starts_from_a_version_takes_over_what_its_weights_mean(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    settings = pb.Hyperparameters(rank=4, alpha=12, target_modules=["q_proj"], dropout=0.5, epochs=9)
-    await stage.job(technique=pb.TECHNIQUE_QLORA, hyperparameters=settings)
-    await run_to_success(stage)
-    job = await stage.job(adapter_id="other", start_version=FIRST)
-    assert (job.start_version, job.technique) == (FIRST, pb.TECHNIQUE_QLORA)
-    taken = job.hyperparameters
-    assert (taken.rank, taken.alpha, list(taken.target_modules)) == (4, 12, ["q_proj"])
-    assert (taken.dropout, taken.epochs) != (0.5, 9), "how it was trained is no part of what it is"
-    assert (await stage.tuning.GetTuningJob(pb.GetTuningJobRequest(name=job.name))).start_version == FIRST
-
-
-@pytest.mark.parametrize(
-    ("fields", "field", "words"),
-    [
-        ({"technique": pb.TECHNIQUE_LORA}, "technique", "must be qlora"),
-        ({"hyperparameters": pb.Hyperparameters(rank=8)}, "hyperparameters.rank", "must be 4"),
-        ({"hyperparameters": pb.Hyperparameters(alpha=9)}, "hyperparameters.alpha", "must be 12"),
-        (
-            {"hyperparameters": pb.Hyperparameters(target_modules=["v_proj"])},
-            "hyperparameters.target_modules",
-            "must be q_proj",
-        ),
-    ],
-)
-async def test_what_the_weights_mean_cannot_be_changed_by_going_on_with_them(
-    stage: Stage, fields: dict[str, object], field: str, words: str
-) -> None:
-    await stage.upload(GOOD_LINE)
-    settings = pb.Hyperparameters(rank=4, alpha=12, target_modules=["q_proj"])
-    await stage.job(technique=pb.TECHNIQUE_QLORA, hyperparameters=settings)
-    await run_to_success(stage)
-    refusal = await create_refused(stage, start_version=FIRST, **fields)
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert words in refusal.violations[field]
-    assert "support@1" in refusal.violations[field]
-
-
-async def test_a_version_that_is_not_there_or_failed_is_no_start(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    assert (await create_refused(stage, start_version=FIRST)).code is grpc.StatusCode.NOT_FOUND
-    await stage.job()
-    await run_to_success(stage)
-    version = await stage.registry.get_version("support", 1)
-    await stage.registry.move_version(version, VersionState.FAILED, failure=("CORRUPT", "It is damaged."))
-    refusal = await create_refused(stage, start_version=FIRST)
-    assert (refusal.code, refusal.metadata["state"]) == (grpc.StatusCode.FAILED_PRECONDITION, "FAILED")
-
-
-async def test_an_adapter_that_a_job_starts_from_cannot_be_deleted_before_that_ended(stage: Stage) -> None:
-    await stage.upload(GOOD_LINE)
-    await stage.job()
-    await run_to_success(stage)
-    job = await stage.job(adapter_id="other", start_version=FIRST)
-    request = adapters_pb.DeleteAdapterRequest(name="adapters/support")
-    refusal = await refused(stage.adapters.DeleteAdapter(request))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ADAPTER_IN_USE")
-    await stage.tuning.CancelTuningJob(pb.CancelTuningJobRequest(name=job.name))
-    await stage.adapters.DeleteAdapter(request)
 
 
 async def test_jobs_are_listed_newest_first_in_pages_and_by_filter(stage: Stage) -> None:
@@ -646,12 +213,15 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
         registry=LateRegistry(stage.registry),
         following=Following(changes=stage.changes, drain=Drain()),
         disk=Disk(directory=stage.home, min_free_bytes=0),
-        base_model=BASE,
-        context_length=CONTEXT_LENGTH,
-        max_rank=lambda: 1,
-        linear_modules=(),
-        unservable=dict,
-        parameters=0,
+        intake=Intake(
+            registry=stage.registry,
+            base_model=BASE,
+            context_length=CONTEXT_LENGTH,
+            max_rank=lambda: 1,
+            linear_modules=(),
+            unservable=dict,
+            parameters=0,
+        ),
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
         request = pb.WatchTuningJobRequest(name="tuningJobs/job-1")
@@ -692,15 +262,3 @@ async def test_a_job_that_does_not_exist_is_not_found(stage: Stage, method: str)
     call = getattr(stage.tuning, method)(request)
     refusal = await refused(call.read() if method == "WatchTuningJob" else call)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
-
-
-async def test_a_technique_whose_versions_could_not_be_served_is_refused_with_the_reason(
-    tmp_path: Path,
-) -> None:
-    reasons = {Technique.FULL: "no engine is to be had"}
-    async with running(tmp_path, unservable=lambda: reasons) as stage:
-        await stage.upload(GOOD_LINE)
-        refusal = await create_refused(stage, technique=pb.TECHNIQUE_FULL)
-        await stage.job(technique=pb.TECHNIQUE_LORA)
-
-    assert refusal.violations == {"technique": "no engine is to be had"}

@@ -126,6 +126,7 @@ def _technique(
         max_rank=max_rank,
     )
     settings = complete(choices, given)
+    decided = {*given, *(["epochs"] if settings.max_steps else [])}
     data = data.in_pieces(row_limit(settings, technique, context_length))
     load = _load(data, settings, device)
     calibration = calibrations.get(technique)
@@ -141,7 +142,7 @@ def _technique(
         total_bytes=needed,
         fits=needed <= device.available_bytes,
         trained_parameters=trained_parameters(shape, technique, load),
-        choices=tuple(choice for choice in choices if choice.field not in given),
+        choices=tuple(choice for choice in choices if choice.field not in decided),
         settings=settings,
         course=way,
         speed=speed,

@@ -1,0 +1,216 @@
+"""Intake: makes of a request for a tuning job the job that will be queued, or says all that is wrong with it.
+
+Whatever can be told before anything runs is told here, each part by itself, so that one mistake hides no
+other. What the single checks are stands in `job_checks`, `contradictions`, `starting` and `stopping`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hotlora.v1 import tuning_service_pb2 as pb
+from service.errors import FieldViolation, WrongState
+from service.planning import DEFAULT_DATA, data_of
+from service.registry import DatasetRow, JobRow, NewJob, Registry, VersionState
+from service.rpc import contradictions, conversion, job_checks, settings_conversion, starting, stopping
+from service.rpc.findings import Findings
+from trainer.config import Hyperparameters, Objective, Technique
+from trainer.pacing import row_limit
+from trainer.planning import choose, complete
+
+_SETTINGS = "hyperparameters."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A request as far as it can be understood. None: it does not say, or what it names is not there."""
+
+    request: pb.CreateTuningJobRequest
+    dataset: DatasetRow | None
+    asked: DatasetRow | None
+    """What the version would be evaluated on, where that is another dataset."""
+    start: JobRow | None
+    technique: Technique | None
+    objective: Objective | None
+    settings: Hyperparameters
+
+
+class Intake:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        base_model: str,
+        context_length: int,
+        max_rank: Callable[[], int],
+        linear_modules: Sequence[str],
+        unservable: Callable[[], Mapping[Technique, str]],
+        parameters: int,
+    ) -> None:
+        """`context_length` is what is served, in tokens; `parameters` are the base's, 0 where they are not
+        known. `unservable` says of techniques why what they make could not be served now."""
+        self._registry = registry
+        self._base_model = base_model
+        self._context_length = context_length
+        self._max_rank = max_rank
+        self._linear_modules = linear_modules
+        self._unservable = unservable
+        self._parameters = parameters
+
+    async def take(self, request: pb.CreateTuningJobRequest, digest: str) -> NewJob:
+        """The job that is asked for. Raises InvalidRequest with all that is wrong; NotFound, WrongState or
+        AlreadyExists where it is one name alone."""
+        findings = Findings()
+        draft = await self._examine(request, findings)
+        findings.raise_any()
+        dataset, technique, objective = draft.dataset, draft.technique, draft.objective
+        assert dataset is not None and technique is not None and objective is not None
+        return NewJob(
+            request_id=request.request_id,
+            request_digest=digest,
+            base_model=self._base_model,
+            dataset_id=dataset.id,
+            adapter_id=request.adapter_id,
+            technique=technique,
+            objective=objective,
+            hyperparameters=draft.settings,
+            evaluation_dataset_id="" if draft.asked is None else draft.asked.id,
+            start_version=conversion.version_of(request.start_version) if request.start_version else None,
+        )
+
+    async def problems(
+        self, request: pb.CreateTuningJobRequest, broken: Set[str]
+    ) -> Sequence[FieldViolation]:
+        """What is wrong besides the fields that are `broken`, and that `request` comes without."""
+        findings = Findings(broken)
+        await self._examine(request, findings)
+        return findings.violations
+
+    async def _examine(self, request: pb.CreateTuningJobRequest, findings: Findings) -> _Draft:
+        draft = await self._draft(request, findings)
+        if request.base_model not in ("", self._base_model):
+            findings.add(job_checks.unknown_base(request.base_model, self._base_model))
+        self._check_technique(draft, findings)
+        self._check_settings(draft, findings)
+        if draft.dataset is not None:
+            self._check_rows(draft, draft.dataset, findings)
+        return draft
+
+    async def _draft(self, request: pb.CreateTuningJobRequest, findings: Findings) -> _Draft:
+        """Look up what is named, and fill in what is left out."""
+        dataset, asked, start = None, None, None
+        if request.dataset:
+            dataset = await findings.look_up("dataset", self._dataset(request.dataset))
+        if request.adapter_id:
+            free = self._registry.refuse_adapter_id(request.adapter_id, self._base_model)
+            await findings.look_up("adapter_id", free)
+        if request.start_version:
+            start = await findings.look_up("start_version", self._start_of(request.start_version))
+        if request.evaluation_dataset:
+            asked = await findings.look_up("evaluation_dataset", self._dataset(request.evaluation_dataset))
+        technique = self._technique(request, start, findings)
+        objective = settings_conversion.objective_of(request.objective)
+        if objective is None and dataset is not None and findings.knows("objective"):
+            objective = dataset.objective
+        return _Draft(
+            request=request,
+            dataset=dataset,
+            asked=asked,
+            start=start,
+            technique=technique,
+            objective=objective,
+            settings=self._settings(request, technique or Technique.LORA, objective, dataset, start),
+        )
+
+    async def _dataset(self, name: str) -> DatasetRow:
+        return await self._registry.get_dataset(conversion.id_of(name))
+
+    async def _start_of(self, name: str) -> JobRow:
+        """The job that made the version to start from. Raises NotFound, WrongState."""
+        version = await self._registry.get_version(*conversion.version_of(name))
+        if version.state is VersionState.FAILED:
+            raise WrongState(
+                f"{version.model} is FAILED ({version.failure_reason}); a job can start from a version in "
+                "any other state",
+                state=version.state,
+                allowed=sorted(set(VersionState) - {VersionState.FAILED}),
+                reason="VERSION_STATE",
+            )
+        return await self._registry.get_job(version.job_id)
+
+    def _technique(
+        self, request: pb.CreateTuningJobRequest, start: JobRow | None, findings: Findings
+    ) -> Technique | None:
+        if request.technique != pb.TECHNIQUE_UNSPECIFIED:
+            return settings_conversion.technique_of(request.technique)
+        if not findings.knows("technique", "start_version") or (request.start_version and start is None):
+            return None
+        return settings_conversion.technique_of(request.technique) if start is None else start.technique
+
+    def _settings(
+        self,
+        request: pb.CreateTuningJobRequest,
+        technique: Technique,
+        objective: Objective | None,
+        dataset: DatasetRow | None,
+        start: JobRow | None,
+    ) -> Hyperparameters:
+        given: dict[str, Any] = settings_conversion.given_settings_of(request.hyperparameters)
+        if start is not None:
+            if not request.hyperparameters.target_modules:
+                del given["target_modules"]
+            given = {**starting.taken_over(start), **given}
+        data = DEFAULT_DATA if dataset is None else data_of(dataset)
+        choices = choose(
+            technique,
+            replace(data, objective=objective or data.objective),
+            parameters=self._parameters,
+            context_length=self._context_length,
+            max_rank=self._max_rank(),
+        )
+        return complete(choices, given)
+
+    def _check_technique(self, draft: _Draft, findings: Findings) -> None:
+        if draft.technique is None:
+            return
+        findings.add(job_checks.unservable(draft.technique, self._unservable()))
+        if draft.start is not None:
+            findings.add(
+                starting.differences(
+                    draft.start,
+                    base_model=self._base_model,
+                    technique=draft.technique,
+                    settings=draft.settings,
+                )
+            )
+
+    def _check_settings(self, draft: _Draft, findings: Findings) -> None:
+        given = [field.name for field, _ in draft.request.hyperparameters.ListFields()]
+        findings.add(job_checks.without_effect(draft.technique, draft.objective, given))
+        if draft.request.start_version:
+            findings.add(starting.unread_prompt(draft.request))
+        findings.add(job_checks.unknown_modules(draft.settings, self._linear_modules))
+        findings.add(job_checks.too_high_rank(draft.technique, draft.settings, self._max_rank()))
+        findings.add(job_checks.beyond_context(draft.settings, self._context_length))
+        data, scored = None, None
+        if draft.dataset is not None:
+            scored = draft.dataset.task is not None
+            if findings.knows(*contradictions.DECIDE_STEPS):
+                limit = row_limit(draft.settings, draft.technique or Technique.LORA, self._context_length)
+                data = data_of(draft.dataset).in_pieces(limit)
+        rows = None if data is None else data.rows
+        findings.add(stopping.contradictions(draft.settings, rows=rows, scored=scored))
+        findings.add(contradictions.between(draft.request.hyperparameters, draft.settings, data=data))
+
+    def _check_rows(self, draft: _Draft, dataset: DatasetRow, findings: Findings) -> None:
+        settings, technique = draft.settings, draft.technique
+        if draft.objective is not None:
+            findings.add(job_checks.contradicting_objective(draft.objective, dataset))
+        if draft.asked is not None:
+            findings.add(job_checks.unlike_evaluation(dataset, draft.asked))
+        if technique is Technique.PROMPT_TUNING and findings.knows(_SETTINGS + "virtual_tokens"):
+            findings.add(job_checks.no_room(settings, dataset, self._context_length))
+        if findings.knows(_SETTINGS + "max_sequence_length"):
+            findings.add(job_checks.too_long_rows(settings, dataset, self._context_length))
