@@ -128,6 +128,7 @@ async def _serve(
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
             unservable=partial(unservable_on, engine, await asyncio.to_thread(unservable, base, settings)),
             planner=planner,
+            token_count=renderer.token_count,
             local_files=LocalFiles(settings.dataset_roots),
             hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,
             parameters=await planner.parameters(),

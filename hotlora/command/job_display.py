@@ -54,6 +54,8 @@ class JobDisplay:
         if update.HasField("tuning_job"):
             self.job = update.tuning_job
             self._say(f"{self.job.name} is {_word(self.job.state)}")
+            for line in warning_lines(self.job):
+                self._note(line)
             if self.job.HasField("latest_metrics"):
                 self._figures(self.job.latest_metrics)
         else:
@@ -124,6 +126,11 @@ def follow(updates: Iterable[WatchTuningJobResponse], console: Console) -> Tunin
         for update in updates:
             display.show(update)
     return display.job
+
+
+def warning_lines(job: TuningJob) -> list[str]:
+    """What to know of the settings that the job was accepted with, a line each."""
+    return [f"{one.field.removeprefix('hyperparameters.')}: {one.description}" for one in job.warnings]
 
 
 def version_line(version: AdapterVersion) -> str:

@@ -70,6 +70,7 @@ def show_job(address: str | None, name: str, *, as_json: bool) -> None:
             ("created", output.when(job.create_time)),
             ("ended", output.when(job.end_time)),
             ("settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value != [])),
+            ("warnings", "; ".join(job_display.warning_lines(job))),
         ]
     )
 

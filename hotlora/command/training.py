@@ -72,6 +72,8 @@ def train(
                 output.print_json(job)
             else:
                 console.print(f"{names.short(job.name)} is queued; `hotlora watch {names.short(job.name)}`.")
+                for line in job_display.warning_lines(job):
+                    console.print(output.plain(line))
             return ExitCode.OK
         try:
             with _ended_by_ctrl_c(client):

@@ -108,7 +108,7 @@ class Hyperparameters(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., seed: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., eval_every_steps: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., log_every_steps: _Optional[int] = ..., use_rslora: _Optional[bool] = ..., virtual_tokens: _Optional[int] = ..., dpo_beta: _Optional[float] = ..., initial_prompt: _Optional[str] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "objective", "start_version", "evaluation_dataset", "evaluation")
+    __slots__ = ("name", "state", "base_model", "dataset", "adapter", "technique", "hyperparameters", "failure", "latest_metrics", "adapter_version", "attempt", "last_sequence", "create_time", "start_time", "first_forward_time", "first_step_time", "end_time", "request_id", "fit", "best_step", "objective", "start_version", "evaluation_dataset", "evaluation", "warnings")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -153,6 +153,7 @@ class TuningJob(_message.Message):
     START_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DATASET_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: TuningJob.State
     base_model: str
@@ -177,7 +178,16 @@ class TuningJob(_message.Message):
     start_version: str
     evaluation_dataset: str
     evaluation: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., objective: _Optional[_Union[Objective, str]] = ..., start_version: _Optional[str] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[SettingWarning]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., technique: _Optional[_Union[Technique, str]] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ..., latest_metrics: _Optional[_Union[Metrics, _Mapping]] = ..., adapter_version: _Optional[str] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_forward_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., fit: _Optional[_Union[Fit, _Mapping]] = ..., best_step: _Optional[int] = ..., objective: _Optional[_Union[Objective, str]] = ..., start_version: _Optional[str] = ..., evaluation_dataset: _Optional[str] = ..., evaluation: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[SettingWarning, _Mapping]]] = ...) -> None: ...
+
+class SettingWarning(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
     __slots__ = ("request_id", "base_model", "dataset", "adapter_id", "technique", "hyperparameters", "objective", "start_version", "evaluation_dataset")

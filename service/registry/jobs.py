@@ -15,7 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.errors import AlreadyExists, Conflict, Exhausted, HotloraError, NotFound, WrongState
 from service.registry import adapters, cursors, datasets, events, versions
-from service.registry.rows import EventBody, EventRow, JobRow, Page, ProgressEvent, StateChanged, VersionRow
+from service.registry.rows import (
+    EventBody,
+    EventRow,
+    JobRow,
+    Page,
+    ProgressEvent,
+    SettingWarning,
+    StateChanged,
+    VersionRow,
+)
 from service.registry.states import JOB_ENDED, JOB_OWNED, JobState, before
 from service.registry.tables import jobs
 from service.registry.tables import versions as _versions
@@ -45,6 +54,7 @@ class NewJob:
     """Empty: the version is evaluated on what the validation split sets aside."""
     start_version: tuple[str, int] | None = None
     """Adapter and number whose weights it begins with; None: fresh ones."""
+    warnings: tuple[SettingWarning, ...] = ()
 
 
 async def create(
@@ -71,6 +81,7 @@ async def create(
             technique=new.technique,
             objective=new.objective,
             hyperparameters=json.dumps(dataclasses.asdict(new.hyperparameters)),
+            warnings=json.dumps([dataclasses.asdict(warning) for warning in new.warnings]),
             evaluation_dataset_id=new.evaluation_dataset_id or None,
             start_version=None if new.start_version is None else "{}@{}".format(*new.start_version),
             state=JobState.QUEUED,
@@ -374,6 +385,7 @@ def _job(row: Row[tuple[object, ...]]) -> JobRow:
     fields["hyperparameters"] = Hyperparameters.from_json(
         {**not_in_the_first_release, **json.loads(fields["hyperparameters"])}
     )
+    fields["warnings"] = tuple(SettingWarning(**one) for one in json.loads(fields["warnings"]))
     if fields["start_version"] is not None:
         adapter_id, _, number = fields["start_version"].partition("@")
         fields["start_version"] = (adapter_id, int(number))

@@ -49,6 +49,15 @@ class DatasetRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettingWarning:
+    """What a caller should know of a setting that is accepted all the same."""
+
+    field: str
+    """Path in the request."""
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRow:
     """A tuning job."""
 
@@ -62,6 +71,8 @@ class JobRow:
     technique: Technique
     objective: Objective
     hyperparameters: Hyperparameters
+    warnings: tuple[SettingWarning, ...]
+    """Of its settings, from when it was created."""
     state: JobState
     attempt: int
     """How many times a trainer began it."""

@@ -72,6 +72,7 @@ jobs = Table(
     Column("technique", Text, nullable=False),
     Column("objective", Text, nullable=False, server_default="supervised"),
     Column("hyperparameters", Text, nullable=False),
+    Column("warnings", Text, nullable=False, server_default="[]"),
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("crashes", Integer, nullable=False),

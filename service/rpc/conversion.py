@@ -99,6 +99,9 @@ def job_message(row: JobRow) -> tuning_pb.TuningJob:
         hyperparameters=settings_conversion.hyperparameters_message(
             row.hyperparameters, row.technique, row.objective
         ),
+        warnings=[
+            tuning_pb.SettingWarning(field=one.field, description=one.description) for one in row.warnings
+        ],
         failure=_failure(row.failure_reason, row.failure_message),
         latest_metrics=None if row.latest_metrics is None else _metrics(row.latest_metrics),
         fit=None if row.fit is None else _fit(row.fit),

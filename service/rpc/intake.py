@@ -4,6 +4,7 @@ Whatever can be told before anything runs is told here, each part by itself, so 
 other. What the single checks are stands in `job_checks`, `contradictions`, `starting` and `stopping`.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +13,19 @@ from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation, WrongState
 from service.planning import DEFAULT_DATA, data_of
 from service.registry import DatasetRow, JobRow, NewJob, Registry, VersionState
-from service.rpc import contradictions, conversion, job_checks, settings_conversion, starting, stopping
+from service.rpc import (
+    contradictions,
+    conversion,
+    job_checks,
+    remarks,
+    settings_conversion,
+    starting,
+    stopping,
+)
 from service.rpc.findings import Findings
 from trainer.config import Hyperparameters, Objective, Technique
 from trainer.pacing import row_limit
-from trainer.planning import choose, complete
+from trainer.planning import Data, choose, complete
 
 _SETTINGS = "hyperparameters."
 
@@ -33,6 +42,10 @@ class _Draft:
     technique: Technique | None
     objective: Objective | None
     settings: Hyperparameters
+    pieces: Data | None
+    """The rows as the run takes them."""
+    prompt_tokens: int
+    """Of the initial prompt."""
 
 
 class Intake:
@@ -48,9 +61,11 @@ class Intake:
         linear_modules: Sequence[str],
         unservable: Callable[[], Mapping[Technique, str]],
         parameters: int,
+        token_count: Callable[[str], int],
     ) -> None:
         """`context_length` is what is served, in tokens; `parameters` are the base's, 0 where they are not
-        known. `unservable` says of techniques why what they make could not be served now."""
+        known. `unservable` says of techniques why what they make could not be served now, `token_count` how
+        many tokens a text of some thousand characters has."""
         self._registry = registry
         self._base_model = base_model
         self._context_length = context_length
@@ -58,6 +73,7 @@ class Intake:
         self._linear_modules = linear_modules
         self._unservable = unservable
         self._parameters = parameters
+        self._token_count = token_count
 
     async def take(self, request: pb.CreateTuningJobRequest, digest: str) -> NewJob:
         """The job that is asked for. Raises InvalidRequest with all that is wrong; NotFound, WrongState or
@@ -67,6 +83,7 @@ class Intake:
         findings.raise_any()
         dataset, technique, objective = draft.dataset, draft.technique, draft.objective
         assert dataset is not None and technique is not None and objective is not None
+        assert draft.pieces is not None
         return NewJob(
             request_id=request.request_id,
             request_digest=digest,
@@ -78,6 +95,14 @@ class Intake:
             hyperparameters=draft.settings,
             evaluation_dataset_id="" if draft.asked is None else draft.asked.id,
             start_version=conversion.version_of(request.start_version) if request.start_version else None,
+            warnings=tuple(
+                remarks.on_settings(
+                    request.hyperparameters,
+                    draft.settings,
+                    rows=draft.pieces.rows,
+                    prompt_tokens=draft.prompt_tokens,
+                )
+            ),
         )
 
     async def problems(
@@ -114,6 +139,11 @@ class Intake:
         objective = settings_conversion.objective_of(request.objective)
         if objective is None and dataset is not None and findings.knows("objective"):
             objective = dataset.objective
+        settings = self._settings(request, technique or Technique.LORA, objective, dataset, start)
+        pieces = None
+        if dataset is not None and findings.knows(*contradictions.DECIDE_STEPS):
+            limit = row_limit(settings, technique or Technique.LORA, self._context_length)
+            pieces = data_of(dataset).in_pieces(limit)
         return _Draft(
             request=request,
             dataset=dataset,
@@ -121,7 +151,9 @@ class Intake:
             start=start,
             technique=technique,
             objective=objective,
-            settings=self._settings(request, technique or Technique.LORA, objective, dataset, start),
+            settings=settings,
+            pieces=pieces,
+            prompt_tokens=await asyncio.to_thread(self._token_count, settings.initial_prompt),
         )
 
     async def _dataset(self, name: str) -> DatasetRow:
@@ -194,15 +226,12 @@ class Intake:
         findings.add(job_checks.unknown_modules(draft.settings, self._linear_modules))
         findings.add(job_checks.too_high_rank(draft.technique, draft.settings, self._max_rank()))
         findings.add(job_checks.beyond_context(draft.settings, self._context_length))
-        data, scored = None, None
-        if draft.dataset is not None:
-            scored = draft.dataset.task is not None
-            if findings.knows(*contradictions.DECIDE_STEPS):
-                limit = row_limit(draft.settings, draft.technique or Technique.LORA, self._context_length)
-                data = data_of(draft.dataset).in_pieces(limit)
-        rows = None if data is None else data.rows
+        findings.add(job_checks.unreadable_prompt(draft.settings, draft.prompt_tokens))
+        scored = None if draft.dataset is None else draft.dataset.task is not None
+        rows = None if draft.pieces is None else draft.pieces.rows
         findings.add(stopping.contradictions(draft.settings, rows=rows, scored=scored))
-        findings.add(contradictions.between(draft.request.hyperparameters, draft.settings, data=data))
+        asked = draft.request.hyperparameters
+        findings.add(contradictions.between(asked, draft.settings, data=draft.pieces))
 
     def _check_rows(self, draft: _Draft, dataset: DatasetRow, findings: Findings) -> None:
         settings, technique = draft.settings, draft.technique

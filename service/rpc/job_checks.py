@@ -149,6 +149,18 @@ def no_room(settings: Hyperparameters, dataset: DatasetRow, context_length: int)
     ]
 
 
+def unreadable_prompt(settings: Hyperparameters, tokens: int) -> list[FieldViolation]:
+    """A text that virtual tokens should begin as, and that has none of its own."""
+    if tokens or not settings.initial_prompt:
+        return []
+    return [
+        FieldViolation(
+            field="hyperparameters.initial_prompt",
+            description="the base model's tokenizer makes no token of it; write words, or leave it out",
+        )
+    ]
+
+
 def too_high_rank(technique: Technique | None, settings: Hyperparameters, most: int) -> list[FieldViolation]:
     """A rank above `most`, the engine's limit; None: any technique could come."""
     if settings.rank <= most or (technique is not None and technique not in SETTINGS_OF["rank"]):

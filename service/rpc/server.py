@@ -79,6 +79,7 @@ class Server:
         disk: Disk,
         base_model: str,
         planner: Planner,
+        token_count: Callable[[str], int],
         parameters: int = 0,
         linear_modules: Sequence[str] = (),
         local_files: LocalFiles | None = None,
@@ -87,8 +88,9 @@ class Server:
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
-        """`parameters` are the base model's, 0 where its files do not tell. `linear_modules` are the names of
-        the base model's linear layers; without them, only the trainer checks target modules. `unservable`
+        """`token_count` says how many tokens of the base model a text has; `parameters` are the base's, 0
+        where its files do not tell. `linear_modules` are the names of the base model's linear layers;
+        without them, only the trainer checks target modules. `unservable`
         says of techniques why what they make could not be served now. Without `local_files` and `hub`,
         datasets come by upload alone."""
         self._address = address
@@ -106,6 +108,7 @@ class Server:
             linear_modules=linear_modules,
             unservable=unservable,
             parameters=parameters,
+            token_count=token_count,
         )
         evaluations = EvaluationServicer(registry=registry, following=following)
         planning = PlanningServicer(

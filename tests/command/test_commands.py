@@ -30,9 +30,10 @@ def short(job: dict[str, object]) -> str:
 
 
 def test_training_ends_when_the_new_version_is_active(hotlora: Hotlora, rows: Path, adapter: str) -> None:
-    followed = hotlora("train", str(rows), "--adapter", adapter)
+    followed = hotlora("train", str(rows), "--adapter", adapter, "--eval-every-steps", "999")
 
     assert followed.code == 0
+    assert "eval_every_steps: 999 is more than" in followed.out
     assert "loss 0.4000" in followed.out
     assert "SUCCEEDED" in followed.out
     assert f"{adapter}@1 is ACTIVE" in followed.out

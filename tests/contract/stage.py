@@ -202,6 +202,7 @@ async def running(
             linear_modules=LINEAR_MODULES,
             unservable=unservable,
             planner=planner,
+            token_count=renderer.token_count,
             parameters=await planner.parameters(),
             local_files=local_files,
             hub=hub,

@@ -221,6 +221,7 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
             linear_modules=(),
             unservable=dict,
             parameters=0,
+            token_count=len,
         ),
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself

@@ -102,6 +102,53 @@ async def test_the_settings_of_a_job_are_those_of_a_request_for_the_same_job(sta
         assert (await stage.job(hyperparameters=first)).hyperparameters == first
 
 
+@pytest.mark.parametrize(
+    ("rows", "settings", "field", "words"),
+    [
+        (10, {"eval_every_steps": 7}, "eval_every_steps", "7 is more than the 6 steps of the run"),
+        (
+            10,
+            {"checkpoint_every_steps": 9, "max_steps": 8},
+            "checkpoint_every_steps",
+            "the 8 steps of the run",
+        ),
+        (10, {"log_every_steps": 2, "max_steps": 1}, "log_every_steps", "the 1 step of the run"),
+        (10, {"batch_size": 10}, "batch_size", "10 is more than the 9 rows that are trained on"),
+        (1, {"validation_fraction": 0.5}, "validation_fraction", "0.5 of 1 row is none"),
+        (
+            1,
+            {"initial_prompt": "Sort this.", "virtual_tokens": 3},
+            "initial_prompt",
+            "hyperparameters.virtual_tokens are 3: the rest of it is cut off",
+        ),
+    ],
+)
+async def test_a_setting_that_will_have_less_effect_than_it_says_is_a_warning_on_the_job(
+    stage: Stage, rows: int, settings: dict[str, object], field: str, words: str
+) -> None:
+    await stage.upload(GOOD_LINE * rows)
+    technique = pb.TECHNIQUE_PROMPT_TUNING if "initial_prompt" in settings else pb.TECHNIQUE_LORA
+    job = await stage.job(technique=technique, hyperparameters=pb.Hyperparameters(**settings))
+    (warning,) = job.warnings
+    assert warning.field == f"hyperparameters.{field}"
+    assert words in warning.description
+    assert await stage.tuning.GetTuningJob(pb.GetTuningJobRequest(name=job.name)) == job
+
+
+async def test_settings_that_do_what_they_say_and_those_that_nobody_chose_bring_no_warning(
+    stage: Stage,
+) -> None:
+    await stage.upload(GOOD_LINE)
+    assert not (await stage.job()).warnings
+    await stage.upload(GOOD_LINE * 10, "more")
+    settings = pb.Hyperparameters(
+        eval_every_steps=6, checkpoint_every_steps=6, log_every_steps=6, batch_size=9, epochs=6
+    )
+    assert not (await stage.job(dataset="datasets/more", hyperparameters=settings)).warnings
+    prompt = pb.Hyperparameters(initial_prompt="Sort", virtual_tokens=20)
+    assert not (await stage.job(technique=pb.TECHNIQUE_PROMPT_TUNING, hyperparameters=prompt)).warnings
+
+
 async def test_the_objective_follows_from_the_dataset_and_its_rate_with_it(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     assert (await stage.job()).objective == pb.OBJECTIVE_SUPERVISED

@@ -268,6 +268,16 @@ async def test_what_the_weights_mean_cannot_be_changed_by_going_on_with_them(
     assert "support@1" in refusal.violations[field]
 
 
+async def test_a_text_to_begin_with_contradicts_a_version_to_begin_with(stage: Stage) -> None:
+    await stage.upload(GOOD_LINE)
+    await stage.job(technique=pb.TECHNIQUE_PROMPT_TUNING)
+    await run_to_success(stage)
+    settings = pb.Hyperparameters(initial_prompt="Sort this.")
+    refusal = await create_refused(stage, start_version=FIRST, hyperparameters=settings)
+    assert set(refusal.violations) == {"hyperparameters.initial_prompt"}
+    assert f"start_version {FIRST}" in refusal.violations["hyperparameters.initial_prompt"]
+
+
 async def test_a_version_that_is_not_there_or_failed_is_no_start(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     assert (await create_refused(stage, start_version=FIRST)).code is grpc.StatusCode.NOT_FOUND

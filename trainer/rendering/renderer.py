@@ -110,6 +110,10 @@ class Renderer:
         """The text of tokens, special ones included."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
+    def token_count(self, text: str) -> int:
+        """How many tokens a text has by itself."""
+        return len(self._encode(text).ids)
+
     def training_row(self, messages: Sequence[Turn]) -> TrainingRow:
         """The row that trains the answers marked `trained`.
 
