@@ -7,7 +7,6 @@ that a plot costs the service one stream however many people look at it.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError, NotFound
@@ -16,7 +15,7 @@ from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Fit, TuningJob, Watch
 
 MAX_JOBS = 50
 MAX_POINTS = 500
-"""Points of one kind that a curve keeps; longer ones are thinned."""
+"""Points of one line that a curve keeps; longer ones are thinned."""
 
 _ALARMS = {Fit.VERDICT_OVERFITTING: "overfitting", Fit.VERDICT_DIVERGED: "diverged"}
 
@@ -28,14 +27,13 @@ class Point:
     """One figure of a curve."""
 
     step: int
-    loss: float
-    kind: str
-    """`training`, `validation`, or what a mark says."""
+    value: float
+    """A mean loss, or the score of a task, 0 to 1."""
 
 
 @dataclass
 class Series:
-    """The points of one kind, in the order of their steps and about equally far apart. Never more than
+    """The points of one line, in the order of their steps and about equally far apart. Never more than
     MAX_POINTS."""
 
     points: list[Point] = field(default_factory=list)
@@ -58,8 +56,10 @@ class Series:
 class Curve:
     """The figures of one job so far."""
 
-    series: dict[str, Series] = field(default_factory=dict)
-    """By kind of point."""
+    training: Series = field(default_factory=Series)
+    validation: Series = field(default_factory=Series)
+    task_score: Series = field(default_factory=Series)
+    """Empty where the data has no task, or nothing scores it."""
     fit: Fit = field(default_factory=Fit)
     """The latest verdict; empty before the first."""
     best_step: int = 0
@@ -73,36 +73,25 @@ class Curve:
         self.last_sequence = event.sequence
         match event.WhichOneof("event"):
             case "metrics":
-                self._add(Point(step=event.metrics.step, loss=event.metrics.loss, kind="training"))
+                self.training.add(Point(step=event.metrics.step, value=event.metrics.loss))
             case "evaluation":
-                self._add(
-                    Point(step=event.evaluation.step, loss=event.evaluation.eval_loss, kind="validation")
-                )
-                self.best_step = event.evaluation.best_step
+                evaluation = event.evaluation
+                self.validation.add(Point(step=evaluation.step, value=evaluation.eval_loss))
+                if evaluation.HasField("task_score"):
+                    self.task_score.add(Point(step=evaluation.step, value=evaluation.task_score))
+                self.best_step = evaluation.best_step
             case "fit":
                 self.fit, self.best_step = event.fit, event.fit.best_step
 
-    def _add(self, point: Point) -> None:
-        self.series.setdefault(point.kind, Series()).add(point)
-
-    def marked(self) -> list[Point]:
-        """All points, and upright lines at the best step and where an alarm began."""
-        points = [point for series in self.series.values() for point in series.points]
+    def marks(self) -> dict[str, int]:
+        """The best step and where an alarm began, as words and steps."""
         alarm = _ALARMS.get(self.fit.verdict, "")
         onset = self.fit.since_step if alarm else 0
-        best = self.best_step if "validation" in self.series else 0
+        best = self.best_step if self.validation.points else 0
         if best and best == onset:
-            marks = {f"best step {best}, {alarm} since": best}
-        else:
-            marks = {f"best step {best}": best, f"{alarm} since {onset}": onset}
-        top = max((point.loss for point in points if isfinite(point.loss)), default=0.0)
-        upright = [
-            Point(step=step, loss=loss, kind=words)
-            for words, step in marks.items()
-            if step
-            for loss in (0.0, top)
-        ]
-        return [*points, *upright]
+            return {f"best step {best}, {alarm} since": best}
+        marks = {f"best step {best}": best, f"{alarm} since {onset}": onset}
+        return {words: step for words, step in marks.items() if step}
 
 
 class Board:

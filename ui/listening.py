@@ -1,6 +1,12 @@
 """What every listener of the page has in common: it is no API, and its errors are toasts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import gradio as gr
+
+from hotlora.errors import HotloraError
+from ui.words import plain
 
 PRIVATE = "private"
 """Visibility of listeners: Gradio would offer each as an endpoint to programs, which have the service."""
@@ -9,3 +15,12 @@ PRIVATE = "private"
 def toast(words: str, *, seconds: float = 15) -> gr.Error:
     """An error to be raised: plain words that go away by themselves, and nothing in the log."""
     return gr.Error(words, duration=seconds, print_exception=False)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What is refused within the block is told in a toast."""
+    try:
+        yield
+    except HotloraError as error:
+        raise toast(plain(error)) from error
