@@ -19,7 +19,7 @@ from hotlora.errors import HotloraError
 from ui.answers import Sampling, Turn, answer, up_to_question
 from ui.listening import PRIVATE, toast
 from ui.models import Offer
-from ui.numbers import NotANumberError, whole
+from ui.typed import whole
 from ui.words import plain
 
 type_history = list[Turn]
@@ -130,7 +130,7 @@ def _sampling(system_prompt: str, temperature: float, top_p: float, max_tokens: 
         temperature=temperature,
         top_p=top_p,
         max_tokens=int(max_tokens),
-        seed=whole(seed, "Seed"),
+        seed=whole(seed, "seed"),
     )
 
 
@@ -158,10 +158,9 @@ def _wire(
             async with aclosing(turns):
                 async for turn in turns:
                     yield *turn, askings
-        except (NotANumberError, HotloraError) as error:
+        except HotloraError as error:
             yield asked, "no answer", askings
-            words = plain(error) if isinstance(error, HotloraError) else str(error)
-            raise toast(words, seconds=10) from error
+            raise toast(plain(error), seconds=10) from error
 
     def run(side: Side) -> Any:
         answering = gr.on(

@@ -1,15 +1,26 @@
 """What every listener of the page has in common: it is no API, and its errors are toasts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import gradio as gr
+from gradio.blocks import Block
 
 from hotlora.errors import HotloraError
 from ui.words import plain
 
 PRIVATE = "private"
 """Visibility of listeners: Gradio would offer each as an endpoint to programs, which have the service."""
+
+Parts = set[Block]
+"""Of a form: where a listener takes a set, what stands in them comes by part."""
+Given = Mapping[gr.components.Component, object]
+"""What stands in the parts of a form."""
+
+
+def text_in(given: Given, part: gr.components.Component) -> str:
+    """What stands in a part, without spaces around it; empty where nothing does."""
+    return str(given[part] or "").strip()
 
 
 def toast(words: str, *, seconds: float = 15) -> gr.Error:

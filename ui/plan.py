@@ -1,23 +1,22 @@
 """The plan panel of the Training tab: memory, time and advice before anything is trained."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from hotlora.aio import AsyncClient
-from hotlora.errors import HotloraError, InvalidArgument
-from hotlora.v1.dataset_service_pb2 import Dataset, UploadHeader
+from hotlora.errors import InvalidArgument
+from hotlora.v1.dataset_service_pb2 import Dataset
 from hotlora.v1.planning_service_pb2 import DataDescription, PlanRequest
 from hotlora.v1.tuning_service_pb2 import Objective
-from ui.listening import PRIVATE, toast
+from ui.listening import PRIVATE, Given, told
+from ui.order import Order
 from ui.plan_html import plan_html
-from ui.words import plain
 
 
-def plan_panel(client: Callable[[], AsyncClient], upload: gr.File) -> None:
-    """Lay out the panel and wire it; it plans for the file in `upload`, or for 1,000 ordinary rows."""
+def plan_panel(client: Callable[[], AsyncClient], order: Order) -> None:
+    """Lay out the panel and wire it; it plans for the rows and settings of `order`, or for 1,000 ordinary
+    rows."""
     with gr.Accordion("Plan: what it will need", open=False, elem_id="plan-panel"):
         probe = gr.Checkbox(
             label="Measure this machine first, so that the time is known",
@@ -26,25 +25,32 @@ def plan_panel(client: Callable[[], AsyncClient], upload: gr.File) -> None:
         )
         ask = gr.Button("Plan", size="sm", elem_id="plan")
         shown = gr.HTML("", elem_id="planned")
-    ask.click(_plan(client), [upload, probe], shown, api_visibility=PRIVATE, show_progress="minimal")
 
-
-def _plan(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
-    async def plan(path: str | None, probe: bool) -> str:
-        try:
-            request = PlanRequest(probe=probe)
-            if path:
-                request.data.CopyFrom(await _data(client(), Path(path)))
+    async def plan(given: Given) -> str:
+        with told():
+            request = await _request(client(), order, given)
+            if given[probe]:
+                request.probe, request.probe_technique = True, order.technique_in(given)
             return plan_html(await client().plan(request))
-        except HotloraError as error:
-            raise toast(plain(error)) from error
 
-    return plan
+    ask.click(plan, {*order.parts(), probe}, shown, api_visibility=PRIVATE, show_progress="minimal")
 
 
-async def _data(client: AsyncClient, path: Path) -> DataDescription:
-    """The rows of a file in numbers; nothing is kept of it."""
-    dataset = await client.upload_dataset(path, wishes=UploadHeader(validate_only=True))
+async def _request(client: AsyncClient, order: Order, given: Given) -> PlanRequest:
+    """A plan for the rows of a file in numbers, of which nothing is kept, or for a dataset that is kept."""
+    request = PlanRequest(hyperparameters=order.hyperparameters_in(given))
+    source = order.source.read(given)
+    if source is None:
+        return request
+    wishes = order.reading.wishes(given, [source])
+    if source.is_kept:
+        request.dataset = source.name
+    else:
+        request.data.CopyFrom(_data(await source.look(client, wishes)))
+    return request
+
+
+def _data(dataset: Dataset) -> DataDescription:
     report = dataset.report
     if not report.rows_kept:
         raise InvalidArgument("The file has no row that can be trained on.")

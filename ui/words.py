@@ -1,12 +1,37 @@
-"""Errors in words for the person at the page."""
+"""Words for the person at the page: what fields are called, and errors in sentences."""
 
-from hotlora.errors import HotloraError, InvalidArgument, Unavailable
+import re
+
+from hotlora.errors import FieldViolation, HotloraError, InvalidArgument, Unavailable
+
+_PATH = re.compile(r"[a-z_]+(\.[a-z_]+|\[[^\]]*\])*")
+"""Of a field of a request. Places in a file ("line 2") are none."""
+_NESTED = re.compile(r"\b(?:hyperparameters|header)\.[a-z_]+")
+_AS_WRITTEN = {"dpo": "DPO", "rslora": "rsLoRA"}
+
+
+def label(path: str) -> str:
+    """What the page calls the field of a request: "hyperparameters.max_steps" is "Max steps"."""
+    name = re.sub(r"\[[^\]]*\]", "", path).rpartition(".")[2]
+    words = [_AS_WRITTEN.get(word, word) for word in name.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+
+
+def refusal(field: str, description: str) -> InvalidArgument:
+    """What the page itself refuses, as the service would say it; `field` is a path or a label."""
+    violation = FieldViolation(field=field, description=description)
+    return InvalidArgument(f"{label(field)}: {description}", violations=(violation,))
 
 
 def plain(error: HotloraError) -> str:
     """One or a few sentences: what is wrong and what to do. Never a trace, never a code."""
     if isinstance(error, InvalidArgument) and error.violations:
-        return "; ".join(f"{violation.field}: {violation.description}" for violation in error.violations)
+        return "; ".join(map(_violation, error.violations))
     if isinstance(error, Unavailable):
         return f"{error.message} Try again in a moment."
     return error.message
+
+
+def _violation(violation: FieldViolation) -> str:
+    field = label(violation.field) if _PATH.fullmatch(violation.field) else violation.field
+    return f"{field}: {_NESTED.sub(lambda found: label(found[0]), violation.description)}"

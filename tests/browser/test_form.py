@@ -1,0 +1,98 @@
+"""What a form of the page makes of texts; no browser is needed for that."""
+
+import pytest
+
+from hotlora.errors import FieldViolation, InvalidArgument
+from hotlora.v1.tuning_service_pb2 import METRIC_TASK_SCORE, Hyperparameters
+from ui.settings import COMMON, EVALUATION, RARE, choices, hyperparameters, options
+from ui.typed import adapter_id, columns, version
+from ui.words import plain
+
+FIELDS = {field.name for field in Hyperparameters.DESCRIPTOR.fields}
+
+
+def test_every_setting_of_a_training_has_one_field_and_stays_unset_where_that_is_empty() -> None:
+    offered = [*COMMON, *EVALUATION, *RARE]
+    assert sorted(offered) == sorted(FIELDS)
+    assert hyperparameters(dict.fromkeys(offered, "")) == Hyperparameters()
+
+
+def test_settings_are_read_as_what_each_of_them_is() -> None:
+    texts = {
+        "rank": "8",
+        "learning_rate": "2e-4",
+        "use_rslora": "no",
+        "target_modules": "q_proj, v_proj k_proj",
+        "initial_prompt": "Sort the message.",
+        "early_stopping_metric": "METRIC_TASK_SCORE",
+    }
+    read = hyperparameters(texts)
+    assert read == Hyperparameters(
+        rank=8,
+        learning_rate=2e-4,
+        use_rslora=False,
+        target_modules=["q_proj", "v_proj", "k_proj"],
+        initial_prompt="Sort the message.",
+        early_stopping_metric=METRIC_TASK_SCORE,
+    )
+    assert read.HasField("use_rslora")
+
+
+def test_all_settings_that_cannot_be_read_are_told_at_once_by_the_names_of_their_fields() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        hyperparameters({"rank": "many", "max_steps": "9" * 12, "dpo_beta": "little", "epochs": "2"})
+    told = plain(caught.value)
+    assert "Rank: 'many' is not a whole number" in told
+    assert "Max steps: 999999999999 is far outside its range" in told
+    assert "DPO beta: 'little' is not a number" in told
+    assert "Epochs" not in told
+
+
+def test_what_can_be_picked_begins_with_the_default_which_is_left_unset() -> None:
+    assert options("schedule", "cosine") == [
+        ("default: cosine", ""),
+        ("cosine", "SCHEDULE_COSINE"),
+        ("linear", "SCHEDULE_LINEAR"),
+        ("constant", "SCHEDULE_CONSTANT"),
+    ]
+    assert options("rank", "16") == []
+    assert choices(["TASK_UNSPECIFIED", "TASK_QUESTION_ANSWERING"], "none")[1][0] == "question answering"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("hyperparameters.early_stopping_patience", "Early stopping patience"),
+        ("hyperparameters.target_modules[1]", "Target modules"),
+        ('header.mapping["promt"]', "Mapping"),
+        ("hyperparameters.use_rslora", "Use rsLoRA"),
+        ("start_version", "Start version"),
+        ("line 2", "line 2"),
+    ],
+)
+def test_a_refusal_of_the_service_names_a_field_as_the_form_does(path: str, name: str) -> None:
+    violation = FieldViolation(field=path, description="3 contradicts hyperparameters.max_steps 2")
+    assert plain(InvalidArgument("no", violations=(violation,))) == f"{name}: 3 contradicts Max steps 2"
+
+
+def test_columns_are_pairs_by_line_or_comma_and_may_have_commas_in_their_names() -> None:
+    assert columns("prompt=Question, in full\n\n completion = Answer ", "mapping") == {
+        "prompt": "Question, in full",
+        "completion": "Answer",
+    }
+    assert columns("prompt=a, completion=b", "mapping") == {"prompt": "a", "completion": "b"}
+    for wrong, words in (("prompt", "'prompt' is not KEY=COLUMN"), ("a=1\na=2", "a is given twice, 1 and 2")):
+        with pytest.raises(InvalidArgument, match=f"^Mapping: {words}"):
+            columns(wrong, "mapping")
+
+
+def test_names_are_refused_by_the_field_that_they_stand_in() -> None:
+    assert version("support@3", "start_version") == "adapters/support/versions/3"
+    assert version("adapters/a/versions/1", "start_version") == "adapters/a/versions/1"
+    assert version("", "start_version") == ""
+    with pytest.raises(InvalidArgument, match=r"^Start version: 'support' names no version.*support@1"):
+        version("support", "start_version")
+    assert adapter_id("a-1", "adapter") == "a-1"
+    for wrong in ("", "Support Desk", "-a", "a" * 64):
+        with pytest.raises(InvalidArgument, match=r"^Adapter: .*lower-case letters, digits and dashes"):
+            adapter_id(wrong, "adapter")
