@@ -12,6 +12,7 @@ from hotlora.v1.tuning_service_pb2 import (
     Technique,
     TuningJob,
 )
+from ui.words import about
 
 TECHNIQUES: dict[str, Technique] = {
     "LoRA": TECHNIQUE_LORA,
@@ -71,7 +72,14 @@ def _card(job: TuningJob, quantisation_differences: Mapping[str, float]) -> str:
         f'<span class="state">{state_word(job)}</span>'
         f'<span class="muted">{technique} on {escape(job.dataset.removeprefix("datasets/"))}</span></div>'
         f'<div class="bar"><div style="width:{done:.1%}"></div></div>'
-        f'<div class="muted">{escape(_line(job, quantisation_differences))}</div></div>'
+        f'<div class="muted">{escape(_line(job, quantisation_differences))}</div>{_warnings(job)}</div>'
+    )
+
+
+def _warnings(job: TuningJob) -> str:
+    """What to know of settings that will have less effect than they say."""
+    return "".join(
+        f'<div class="muted">{escape(about(one.field, one.description))}</div>' for one in job.warnings
     )
 
 

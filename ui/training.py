@@ -14,6 +14,7 @@ from ui.listening import PRIVATE, Given, told
 from ui.order import Order
 from ui.order_form import order_form
 from ui.plan import plan_panel
+from ui.words import about
 
 
 def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) -> None:
@@ -69,6 +70,8 @@ def _begin(client: Callable[[], AsyncClient], order: Order) -> Callable[..., Any
             job, dataset = await order.place(client(), given)
         adapter = job.adapter.removeprefix("adapters/")
         gr.Info(f"Training of {adapter} on {dataset.rows:,} rows is queued.")
+        for warning in job.warnings:
+            gr.Warning(about(warning.field, warning.description))
         return gr.Dropdown(choices=[(title(job), job.name)], value=job.name)
 
     return begin

@@ -23,15 +23,16 @@ def refusal(field: str, description: str) -> InvalidArgument:
     return InvalidArgument(f"{label(field)}: {description}", violations=(violation,))
 
 
+def about(field: str, description: str) -> str:
+    """What is said of a field of a request, with fields called as the page calls them."""
+    name = label(field) if _PATH.fullmatch(field) else field
+    return f"{name}: {_NESTED.sub(lambda found: label(found[0]), description)}"
+
+
 def plain(error: HotloraError) -> str:
     """One or a few sentences: what is wrong and what to do. Never a trace, never a code."""
     if isinstance(error, InvalidArgument) and error.violations:
-        return "; ".join(map(_violation, error.violations))
+        return "; ".join(about(one.field, one.description) for one in error.violations)
     if isinstance(error, Unavailable):
         return f"{error.message} Try again in a moment."
     return error.message
-
-
-def _violation(violation: FieldViolation) -> str:
-    field = label(violation.field) if _PATH.fullmatch(violation.field) else violation.field
-    return f"{field}: {_NESTED.sub(lambda found: label(found[0]), violation.description)}"

@@ -2,7 +2,8 @@
 
 from hotlora.v1 import planning_service_pb2 as pb
 from hotlora.v1.dataset_service_pb2 import Dataset, DatasetReport, LabelCount
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, SettingWarning, TuningJob
+from ui.cards import cards
 from ui.findings import findings
 from ui.plan_html import plan_html
 
@@ -42,3 +43,13 @@ def test_the_balance_of_labels_is_told_with_what_a_file_holds() -> None:
     labels = [LabelCount(label="<billing>", rows=1200), LabelCount(label="delivery", rows=3)]
     shown = findings(Dataset(report=DatasetReport(rows_kept=1203, labels=labels)))
     assert "Rows by label: &lt;billing&gt; 1,200, delivery 3</p>" in shown
+
+
+def test_a_job_tells_what_will_have_less_effect_than_its_settings_say() -> None:
+    job = TuningJob(
+        name="tuningJobs/1",
+        warnings=[
+            SettingWarning(field="hyperparameters.batch_size", description="64 is above the run's <9> rows")
+        ],
+    )
+    assert ">Batch size: 64 is above the run&#x27;s &lt;9&gt; rows</div>" in cards([job], {})
