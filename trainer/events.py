@@ -127,7 +127,7 @@ class Fit:
     step: int
     """Optimizer steps done."""
     since_step: int | None
-    """Where it began; only with OVERFITTING and DIVERGED."""
+    """Where it began; only with OVERFITTING and DIVERGED. 0: with the version that the run goes on from."""
     best_step: int
     """The best step so far, at the end the one that is published; 0 before the first evaluation."""
     start_loss: float | None
@@ -142,6 +142,10 @@ class Fit:
     """Whether patience ended the run before its last step."""
     sentence: str
     """For a person, with the numbers."""
+    version_eval_loss: float | None = None
+    """Before the first step, of the version that a supervised run goes on from; else None."""
+    base_eval_loss: float | None = None
+    """Of the base on the same rows; likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)

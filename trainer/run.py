@@ -30,7 +30,7 @@ from trainer.channel import (
     PauseError,
 )
 from trainer.checkpoints import Checkpoints, Progress
-from trainer.config import JobFile, Technique
+from trainer.config import JobFile, Objective, Technique
 from trainer.exam import Exam
 from trainer.failures import explain
 from trainer.footprint import peak_bytes
@@ -42,6 +42,7 @@ from trainer.rendering import Renderer
 from trainer.rows import Example, StepOrder, load_examples, split_validation
 from trainer.starting import begin_at
 from trainer.steps import Pace, Trainee, evaluate, train_step
+from trainer.verdict import Beginning
 from trainer.watching import Measured, Watch
 
 PUBLISHED_EXIT_CODE = 0
@@ -109,7 +110,8 @@ def _train(
         quantise(base.model, device, channel.check)
     trainee = Trainee.of(base, settings, device, job.technique, job.objective)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
-    progress = _begin(job, trainee, [*training, *validation], checkpoints, channel)
+    beginning = _begin(job, trainee, training, validation, channel)
+    progress = _resume(checkpoints, trainee, channel)
 
     watch = Watch(
         settings,
@@ -119,6 +121,7 @@ def _train(
         measure=_measuring(job, trainee, training, validation, renderer, channel, context=context),
         keep_best=partial(checkpoints.save_best, matrices=trainee.matrices),
         restore_best=partial(checkpoints.restore_best, matrices=trainee.matrices),
+        beginning=beginning,
     )
     channel.check()
     channel.send(events.FirstForward(time=channel.clock()))
@@ -186,19 +189,35 @@ def _train(
 def _begin(
     job: JobFile,
     trainee: Trainee,
-    examples: Sequence[Example],
-    checkpoints: Checkpoints,
+    training: Sequence[Example],
+    validation: Sequence[Example],
     channel: Channel,
-) -> Progress:
-    """Begin where the job says, then go on at the newest whole checkpoint, if there is one, and say so.
+) -> Beginning | None:
+    """Begin as the job says, also where a checkpoint will take the place of it: preferences refer to the
+    beginning, and the verdict compares with it.
 
-    The beginning counts for a resumed run too: preferences refer to it. Raises TrainingError.
+    Gives how a version and the base do on the rows set aside; None for fresh weights, where none are set
+    aside, and for preferences, whose loss says nothing of the model before. Raises TrainingError,
+    CancellationError.
     """
-    continues = job.start_version is not None
-    if job.start_version is not None:
-        begin_at(job.start_version, job, trainee.matrices)
+    start, beginning = job.start_version, None
+    if start is not None:
+        compared = validation if job.objective is Objective.SUPERVISED else ()
+        with trainee.adapted.base_alone():  # which is there at no cost before anything is trained
+            base_loss = evaluate(trainee, compared, channel) if compared else None
+        begin_at(start, job, trainee.matrices)
         trainee.adapted.take_over()
-    trainee.criterion.prepare(trainee.passes(examples), channel.check, continues=continues)
+        if base_loss is not None:
+            version_loss = evaluate(trainee, compared, channel)
+            beginning = Beginning(version=start.name, version_loss=version_loss, base_loss=base_loss)
+    trainee.criterion.prepare(
+        trainee.passes([*training, *validation]), channel.check, continues=start is not None
+    )
+    return beginning
+
+
+def _resume(checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Progress:
+    """Go on at the newest whole checkpoint, and say so; where there is none, begin with what is there."""
     progress = checkpoints.resume(trainee.matrices, trainee.optimizer)
     if progress is None:
         return Progress.none()

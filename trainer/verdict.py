@@ -1,16 +1,20 @@
 """The verdict: from the loss curve alone, whether a run learned too little, enough, or by heart.
 
-A pure function of the curve, standard library only. The rules, in the order in which they are tried:
+A pure function of the curve, standard library only. A run that goes on from a version begins where that one
+ended, so its rules know what base and version had reached on the same rows, too; the version counts as an
+evaluation before the first step. The rules, in the order in which they are tried:
 
 - DIVERGED: the training loss ends far above where the run began, or back there after having been well below.
 - TOO_LITTLE_KNOWN: fewer than two evaluations.
 - OVERFITTING since the step with the lowest evaluation loss: since then the training loss kept falling while
   the evaluation loss rose, or stood still while the training loss fell far.
 - UNDERFITTING, judged only at the end: the training loss hardly fell at all, or both losses were still
-  falling.
+  falling. Not where the version had learned the rows already; but always where it does better on them than
+  any step of the run.
 - GOOD_FIT otherwise. While a run goes on, only the first and the third are ever said.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from trainer.curve import Curve, CurvePoint
@@ -33,10 +37,39 @@ BY_HEART = 0.75
 GAP_NATS = 0.05
 """And how far it must lie below the evaluation loss."""
 HARDLY_LEARNED = 0.95
-"""Share of the start's training loss above which nothing much was learned."""
+"""Share of the start's training loss above which nothing much was learned; of the base's evaluation loss,
+above which a version had not learned much of the rows."""
 STILL_FALLING = 0.05
 """Fall of the evaluation loss over the last quarter of the run that more steps would have continued."""
 STILL_FALLING_NATS = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What a run that goes on from a version began with: losses on the rows set aside."""
+
+    version: str
+    """What people call it, for example `support@1`."""
+    version_loss: float
+    base_loss: float
+
+    @property
+    def had_learned(self) -> bool:
+        """Whether the version knew more of such rows than the base does."""
+        return self.version_loss <= HARDLY_LEARNED * self.base_loss
+
+    @property
+    def losses(self) -> str:
+        """In words, as the begin of a sentence."""
+        return (
+            f"Before the first step evaluation loss was {self.version_loss:.3f} with {self.version},"
+            f" {self.base_loss:.3f} with the base"
+        )
+
+    def does_better_than(self, eval_loss: float) -> bool:
+        """Whether the version has a lower loss, by more than chance."""
+        rise = eval_loss - self.version_loss
+        return rise > RISE_NATS and rise > RISE * self.version_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +83,22 @@ class Judgement:
     train_loss: float | None = None
     eval_loss: float | None = None
     best_eval_loss: float | None = None
+    version_eval_loss: float | None = None
+    base_eval_loss: float | None = None
     sentence: str
 
 
-def judge(curve: Curve, *, ended: bool) -> Judgement:
-    """Judge a run by its curve so far; `ended`: no step will follow."""
+def judge(curve: Curve, *, ended: bool, beginning: Beginning | None = None) -> Judgement:
+    """Judge a run by its curve so far. `ended`: no step follows. `beginning`: a version, if it was one."""
+    judgement = _judge(curve, ended, beginning)
+    if beginning is None:
+        return judgement
+    return dataclasses.replace(
+        judgement, version_eval_loss=beginning.version_loss, base_eval_loss=beginning.base_loss
+    )
+
+
+def _judge(curve: Curve, ended: bool, beginning: Beginning | None) -> Judgement:
     points = curve.points
     evaluated = [point for point in points if point.eval_loss is not None]
     diverged = _divergence(curve)
@@ -72,14 +116,14 @@ def judge(curve: Curve, *, ended: bool) -> Judgement:
         return _judgement(
             curve, Verdict.TOO_LITTLE_KNOWN, "Too little is known: one evaluation shows no direction."
         )
-    overfitting = _overfitting(curve, evaluated)
+    overfitting = _overfitting(curve, evaluated, beginning)
     if overfitting is not None:
         return overfitting
     if not ended:
         return _judgement(
             curve, Verdict.TOO_LITTLE_KNOWN, "Training goes on, and nothing speaks against it so far."
         )
-    return _underfitting(curve, evaluated) or _good_fit(curve, evaluated)
+    return _underfitting(curve, evaluated, beginning) or _good_fit(curve, evaluated, beginning)
 
 
 def judge_broken(curve: Curve, step: int) -> Judgement:
@@ -114,7 +158,11 @@ def _divergence(curve: Curve) -> Judgement | None:
     )
 
 
-def _overfitting(curve: Curve, evaluated: list[CurvePoint]) -> Judgement | None:
+def _overfitting(curve: Curve, evaluated: list[CurvePoint], beginning: Beginning | None) -> Judgement | None:
+    if beginning is not None:
+        assert curve.start_loss is not None, "an evaluation follows a step"
+        start = CurvePoint(step=0, train_loss=curve.start_loss, eval_loss=beginning.version_loss)
+        evaluated = [start, *evaluated]
     lowest = min(evaluated, key=_eval_loss)
     last = evaluated[-1]
     after = sum(point.step > lowest.step for point in evaluated)
@@ -129,24 +177,34 @@ def _overfitting(curve: Curve, evaluated: list[CurvePoint]) -> Judgement | None:
     if not risen and not by_heart:
         return None
     course = f"rose from {low:.3f} to {now:.3f}" if risen else f"stayed at {now:.3f}"
+    since = f"step {lowest.step}" if lowest.step else "the first step"
     return _judgement(
         curve,
         Verdict.OVERFITTING,
-        f"Overfitting since step {lowest.step}: evaluation loss {course} while training loss fell from"
+        f"Overfitting since {since}: evaluation loss {course} while training loss fell from"
         f" {lowest.train_loss:.3f} to {last.train_loss:.3f}. Fewer epochs, more rows, more dropout or weight"
         " decay help.",
         since_step=lowest.step,
     )
 
 
-def _underfitting(curve: Curve, evaluated: list[CurvePoint]) -> Judgement | None:
-    start, last = curve.start_loss, evaluated[-1]
-    if start is not None and last.train_loss > HARDLY_LEARNED * start:
+def _underfitting(curve: Curve, evaluated: list[CurvePoint], beginning: Beginning | None) -> Judgement | None:
+    last = evaluated[-1]
+    if beginning is not None and beginning.does_better_than(lowest := min(map(_eval_loss, evaluated))):
         return _judgement(
             curve,
             Verdict.UNDERFITTING,
-            f"Underfitting: training loss went only from {start:.3f} to {last.train_loss:.3f}. A higher"
-            " learning rate, a higher rank or more epochs help.",
+            f"Underfitting: {beginning.version} does better on the rows set aside than any step of this run:"
+            f" its evaluation loss is {beginning.version_loss:.3f}, and the lowest since is {lowest:.3f}."
+            " A lower learning rate, or rows more like those that it was trained on, help.",
+        )
+    if _hardly_moved(curve) and (beginning is None or not beginning.had_learned):
+        known = "" if beginning is None else f" {beginning.losses}: little was learned before, too."
+        return _judgement(
+            curve,
+            Verdict.UNDERFITTING,
+            f"Underfitting: training loss went only from {curve.start_loss:.3f} to {last.train_loss:.3f}."
+            f"{known} A higher learning rate, a higher rank or more epochs help.",
         )
     before = [point for point in evaluated if point.step <= 0.75 * last.step] or evaluated[:1]
     then, now = _eval_loss(before[-1]), _eval_loss(last)
@@ -161,15 +219,25 @@ def _underfitting(curve: Curve, evaluated: list[CurvePoint]) -> Judgement | None
     return None
 
 
-def _good_fit(curve: Curve, evaluated: list[CurvePoint]) -> Judgement:
-    last, start = evaluated[-1], curve.start_loss
-    assert start is not None, "an evaluation follows a step"
-    return _judgement(
-        curve,
-        Verdict.GOOD_FIT,
-        f"Good fit: training loss fell from {start:.3f} to {last.train_loss:.3f}, evaluation loss ended at"
-        f" {_eval_loss(last):.3f} (lowest {min(map(_eval_loss, evaluated)):.3f}) and had settled.",
-    )
+def _good_fit(curve: Curve, evaluated: list[CurvePoint], beginning: Beginning | None) -> Judgement:
+    last, lowest = evaluated[-1], min(map(_eval_loss, evaluated))
+    if beginning is not None and _hardly_moved(curve):
+        sentence = (
+            f"Good fit: {beginning.version} had learned such rows already, and training added little."
+            f" {beginning.losses}, and ended at {_eval_loss(last):.3f} (lowest {lowest:.3f})."
+        )
+    else:
+        compared = "" if beginning is None else f" {beginning.losses}."
+        sentence = (
+            f"Good fit: training loss fell from {curve.start_loss:.3f} to {last.train_loss:.3f}, evaluation"
+            f" loss ended at {_eval_loss(last):.3f} (lowest {lowest:.3f}) and had settled.{compared}"
+        )
+    return _judgement(curve, Verdict.GOOD_FIT, sentence)
+
+
+def _hardly_moved(curve: Curve) -> bool:
+    assert curve.start_loss is not None, "an evaluation follows a step"
+    return curve.points[-1].train_loss > HARDLY_LEARNED * curve.start_loss
 
 
 def _judgement(

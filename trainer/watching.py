@@ -16,7 +16,7 @@ from trainer.config import Hyperparameters, Metric
 from trainer.curve import CurvePoint
 from trainer.events import Evaluation, FailureReason, Fit, Verdict
 from trainer.failures import TrainingError
-from trainer.verdict import Judgement, judge, judge_broken
+from trainer.verdict import Beginning, Judgement, judge, judge_broken
 
 _ALARMS = frozenset({Verdict.OVERFITTING, Verdict.DIVERGED})
 """Verdicts that are told while training goes on."""
@@ -48,17 +48,19 @@ class Watch:
         measure: Callable[[int], Measured] | None,
         keep_best: Callable[[int], None],
         restore_best: Callable[[int], None],
+        beginning: Beginning | None = None,
     ) -> None:
         """`measure` evaluates after a step, None where no rows are set aside; the others keep the state of a
-        step, and bring it back."""
+        step, and bring it back. `beginning` is what a run knows that goes on from a version."""
         self._settings = settings
         self._channel = channel
         self._total_steps = total_steps
         self._measure = measure
         self._keep_best = keep_best
         self._restore_best = restore_best
+        self._beginning = beginning
         self.curve = start.curve
-        self._told = self._alarm(judge(start.curve, ended=False))
+        self._told = self._alarm(self._judge(ended=False))
 
     def stepped(self, loss: float) -> None:
         """Take the loss of one optimizer step."""
@@ -84,7 +86,7 @@ class Watch:
                     **dataclasses.asdict(measured),
                 )
             )
-        judgement = judge(self.curve, ended=False)
+        judgement = self._judge(ended=False)
         alarm = self._alarm(judgement)
         if alarm is not self._told and step < self._total_steps:
             self._told = alarm
@@ -113,7 +115,7 @@ class Watch:
         published = self.best_step or last_step
         if published != last_step:
             self._restore_best(published)
-        self._tell(judge(self.curve, ended=True), published, stopped_early=last_step < self._total_steps)
+        self._tell(self._judge(ended=True), published, stopped_early=last_step < self._total_steps)
         return published
 
     def figures(self, published_step: int) -> dict[str, float | int | str | None]:
@@ -124,7 +126,7 @@ class Watch:
             "loss": self.curve.last_loss,
             "eval_loss": None if best is None else best.eval_loss,
             "task_score": None if best is None else best.task_score,
-            "verdict": judge(self.curve, ended=True).verdict,
+            "verdict": self._judge(ended=True).verdict,
         }
 
     @contextmanager
@@ -138,6 +140,9 @@ class Watch:
                 done = (points[-1].step if points else 0) + self.curve.pending_steps
                 self._tell(judge_broken(self.curve, min(done + 1, self._total_steps)))
             raise
+
+    def _judge(self, *, ended: bool) -> Judgement:
+        return judge(self.curve, ended=ended, beginning=self._beginning)
 
     def _best(self) -> CurvePoint | None:
         points = [point for point in self.curve.points if point.eval_loss is not None]

@@ -348,7 +348,7 @@ class Evaluation(_message.Message):
     def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ..., task_score: _Optional[float] = ..., best_step: _Optional[int] = ..., reward_margin: _Optional[float] = ..., reward_accuracy: _Optional[float] = ...) -> None: ...
 
 class Fit(_message.Message):
-    __slots__ = ("verdict", "step", "since_step", "best_step", "start_loss", "train_loss", "eval_loss", "best_eval_loss", "stopped_early", "sentence")
+    __slots__ = ("verdict", "step", "since_step", "best_step", "start_loss", "train_loss", "eval_loss", "best_eval_loss", "stopped_early", "sentence", "version_eval_loss", "base_eval_loss")
     class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         VERDICT_UNSPECIFIED: _ClassVar[Fit.Verdict]
@@ -373,6 +373,8 @@ class Fit(_message.Message):
     BEST_EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     STOPPED_EARLY_FIELD_NUMBER: _ClassVar[int]
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    BASE_EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     verdict: Fit.Verdict
     step: int
     since_step: int
@@ -383,7 +385,9 @@ class Fit(_message.Message):
     best_eval_loss: float
     stopped_early: bool
     sentence: str
-    def __init__(self, verdict: _Optional[_Union[Fit.Verdict, str]] = ..., step: _Optional[int] = ..., since_step: _Optional[int] = ..., best_step: _Optional[int] = ..., start_loss: _Optional[float] = ..., train_loss: _Optional[float] = ..., eval_loss: _Optional[float] = ..., best_eval_loss: _Optional[float] = ..., stopped_early: _Optional[bool] = ..., sentence: _Optional[str] = ...) -> None: ...
+    version_eval_loss: float
+    base_eval_loss: float
+    def __init__(self, verdict: _Optional[_Union[Fit.Verdict, str]] = ..., step: _Optional[int] = ..., since_step: _Optional[int] = ..., best_step: _Optional[int] = ..., start_loss: _Optional[float] = ..., train_loss: _Optional[float] = ..., eval_loss: _Optional[float] = ..., best_eval_loss: _Optional[float] = ..., stopped_early: _Optional[bool] = ..., sentence: _Optional[str] = ..., version_eval_loss: _Optional[float] = ..., base_eval_loss: _Optional[float] = ...) -> None: ...
 
 class CheckpointSaved(_message.Message):
     __slots__ = ("step",)

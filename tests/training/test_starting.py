@@ -13,7 +13,7 @@ from tests.training.conftest import Jobs, Recorder
 from tests.training.tiny import write_pairs
 from trainer import events
 from trainer.config import JobFile, Objective, StartVersion, Technique
-from trainer.events import FailureReason
+from trainer.events import FailureReason, Verdict
 from trainer.run import run
 
 
@@ -68,6 +68,24 @@ def test_a_continued_run_begins_with_the_loss_that_the_first_one_reached(make_jo
     losses = [event.loss for event in recorder.of(events.Metrics)]
     assert continued.of(events.Metrics)[0].loss == pytest.approx(losses[-1], abs=0.1)
     assert continued.of(events.Metrics)[0].loss < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(("technique", "rate"), [(Technique.LORA, 2e-2), (Technique.FULL, 3e-3)])
+def test_the_verdict_of_a_continued_run_compares_it_with_the_version_and_the_base(
+    make_job: Jobs, technique: Technique, rate: float
+) -> None:
+    settings = {"technique": technique, "dropout": 0.0, "warmup_ratio": 0.0, "batch_size": 22}
+    recorder, first = trained(make_job(job_id="first", max_steps=12, learning_rate=rate, **settings))
+    # Hardly a step: its training loss cannot fall, but that does not make it underfitted.
+    still = {"learning_rate": 1e-6, "weight_decay": 0.0, **settings}
+    continued, _ = trained(begun_at(first, make_job(job_id="second", max_steps=4, **still)))
+    fit = continued.of(events.Fit)[-1]
+    assert fit.verdict is Verdict.GOOD_FIT, fit.sentence
+    assert "tiny@1 had learned such rows already" in fit.sentence
+    reached = recorder.of(events.Evaluation)[-1].eval_loss
+    assert fit.version_eval_loss == pytest.approx(reached, rel=2e-2)  # rounded to 16 bits since
+    untrained, _ = trained(make_job(job_id="base", max_steps=1, **still))
+    assert fit.base_eval_loss == pytest.approx(untrained.of(events.Evaluation)[0].eval_loss, rel=1e-3)
 
 
 def refused(job: JobFile) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.curve import FIRST_LOSSES, Curve
 from trainer.events import Verdict
-from trainer.verdict import judge, judge_broken
+from trainer.verdict import Beginning, judge, judge_broken
 
 Pair = tuple[float, float | None]
 
@@ -74,6 +74,31 @@ def test_the_sentence_carries_the_numbers() -> None:
     assert (judgement.start_loss, judgement.best_eval_loss) == (2.5, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("start", "pairs", "verdict", "since", "words"),
+    [
+        # The version had learned it, and there was nothing left to learn.
+        (0.4, [(0.4, 0.4), (0.4, 0.4), (0.39, 0.4)], Verdict.GOOD_FIT, None, "had learned such rows already"),
+        # It had not, and this run has not either.
+        (2.5, [(2.5, 2.49), (2.49, 2.48), (2.48, 2.48)], Verdict.UNDERFITTING, None, "went only from 2.500"),
+        # It goes on getting better, and settles.
+        (1.0, [(0.8, 0.7), (0.6, 0.6), (0.55, 0.59)], Verdict.GOOD_FIT, None, "1.000 with support@1"),
+        # It is by heart from the first step on: the version does best.
+        (0.4, [(0.35, 0.45), (0.3, 0.5), (0.2, 0.6)], Verdict.OVERFITTING, 0, "since the first step"),
+        # Nothing is learned, and something is lost.
+        (0.4, [(0.45, 0.5), (0.5, 0.5), (0.5, 0.5)], Verdict.UNDERFITTING, None, "support@1 does better"),
+    ],
+)
+def test_a_run_that_goes_on_is_compared_with_the_version_that_it_began_with(
+    start: float, pairs: list[Pair], verdict: Verdict, since: int | None, words: str
+) -> None:
+    beginning = Beginning(version="support@1", version_loss=start, base_loss=2.6)
+    judgement = judge(curve_of(start, *pairs), ended=True, beginning=beginning)
+    assert (judgement.verdict, judgement.since_step) == (verdict, since), judgement.sentence
+    assert words in judgement.sentence
+    assert (judgement.version_eval_loss, judgement.base_eval_loss) == (start, 2.6)
+
+
 def test_nothing_is_known_before_the_first_step_and_figures_that_are_no_numbers_are_a_divergence() -> None:
     assert judge(Curve(), ended=False).verdict is Verdict.TOO_LITTLE_KNOWN
     broken = judge_broken(Curve(), 1)
@@ -88,8 +113,10 @@ def test_every_curve_gets_some_verdict() -> None:
             for third in figures:
                 for ended in (False, True):
                     pairs = [(first, second), (second, third), (third, first)]
-                    judgement = judge(curve_of(2.5, *pairs), ended=ended)
-                    assert judgement.sentence.endswith(".")
-                    assert judgement.train_loss is not None and math.isfinite(judgement.train_loss)
-                    alarms = (Verdict.OVERFITTING, Verdict.DIVERGED)
-                    assert (judgement.since_step is not None) == (judgement.verdict in alarms)
+                    version = Beginning(version="support@1", version_loss=second, base_loss=third)
+                    for beginning in (None, version):
+                        judgement = judge(curve_of(2.5, *pairs), ended=ended, beginning=beginning)
+                        assert judgement.sentence.endswith(".")
+                        assert judgement.train_loss is not None and math.isfinite(judgement.train_loss)
+                        alarms = (Verdict.OVERFITTING, Verdict.DIVERGED)
+                        assert (judgement.since_step is not None) == (judgement.verdict in alarms)
