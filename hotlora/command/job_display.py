@@ -21,7 +21,6 @@ _MILESTONES: Final = {
 }
 _PLAIN_METRICS_PARTS: Final = 20
 """Without a terminal, figures are printed about this often in a run; a log does not need each step."""
-ENDED: Final = frozenset({TuningJob.STATE_SUCCEEDED, TuningJob.STATE_FAILED, TuningJob.STATE_CANCELLED})
 
 
 class JobDisplay:
