@@ -1,6 +1,7 @@
-"""A real Chromium on the real page, in front of a service that the test directs."""
+"""A real Chromium on the real page before the real service, with doubles at engine and trainer."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,18 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.stage import Stage, base_and_adapter, on_stage
+from hotlora.client import Client
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
+from tests.stage.service import Stage, staged
+from tests.stage.trained import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM_ARGUMENTS = ["--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+BASE, ADAPTER = "tiny-base", "support@1"
+LIMIT_MILLISECONDS = 20_000
+"""Other tests keep the processors busy meanwhile."""
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; `make test` installs it."""
     path = shutil.which("chromium") or pytest.fail("Chromium is not installed: run deploy/setup.sh --browser")
+    expect.set_options(timeout=LIMIT_MILLISECONDS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
         yield chromium
@@ -27,46 +35,68 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def _stage_and_url() -> Iterator[tuple[Stage, str]]:
-    stage = Stage()
-    with on_stage(stage) as address:
-        environment = {**os.environ, "HOTLORA_ADDRESS": address, "HOTLORA_UI_ADDRESS": "127.0.0.1:0"}
-        page = subprocess.Popen(
-            [sys.executable, "-m", "ui"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-        )
-        assert page.stdout is not None
-        url = page.stdout.readline().strip()
-        yield stage, url
-        page.terminate()
-        page.wait(20)
-        page.stdout.close()
+def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("stage")) as stage:
+        stage.engine.faults.refused_loads = {"broken@1"}
+        train(stage, "broken", state=AdapterVersion.STATE_FAILED)
+        train(stage, ADAPTER.removesuffix("@1"))
+        yield stage
 
 
-@pytest.fixture
-def stage(_stage_and_url: tuple[Stage, str]) -> Iterator[Stage]:
-    """The director's place, cleared for each test."""
-    stage, _ = _stage_and_url
-    fresh = Stage(models=base_and_adapter())
-    vars(stage).update(vars(fresh))
-    yield stage
-    for part in stage.parts.values():
-        part.gate.set()
-
-
-@pytest.fixture
-def url(_stage_and_url: tuple[Stage, str]) -> str:
+@pytest.fixture(scope="package")
+def url(_stage: Stage) -> Iterator[str]:
     """Where the page is."""
-    return _stage_and_url[1]
+    environment = {**os.environ, "HOTLORA_ADDRESS": _stage.address, "HOTLORA_UI_ADDRESS": "127.0.0.1:0"}
+    page = subprocess.Popen(
+        [sys.executable, "-m", "ui"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert page.stdout is not None
+    yield page.stdout.readline().strip()
+    page.terminate()
+    page.wait(20)
+    page.stdout.close()
 
 
 @pytest.fixture
-def page(browser: Browser, stage: Stage, url: str) -> Iterator[Page]:
-    """The page as a desktop browser shows it, its pickers filled."""
+def stage(_stage: Stage) -> Iterator[Stage]:
+    """The service with support@1, which is ACTIVE, and broken@1, which FAILED; its doubles behave until the
+    test says otherwise. It keeps what tests make, so each trains adapters of its own."""
+    _stage.forget()
+    yield _stage
+    _stage.forget()
+
+
+@pytest.fixture
+def client(stage: Stage) -> Iterator[Client]:
+    """What a program sees of the service."""
+    with Client(stage.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def _desktop(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests, so that the page's scripts are fetched and compiled once."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)  # other tests keep the processors busy meanwhile
-    opened.goto(url, wait_until="domcontentloaded")
-    opened.wait_for_function("document.querySelector('#right-model input')?.value.includes('@1')")
-    yield opened
+    context.set_default_timeout(LIMIT_MILLISECONDS)
+    yield context
     context.close()
+
+
+@pytest.fixture
+def page(_desktop: BrowserContext, stage: Stage, url: str) -> Iterator[Page]:
+    """The page as a desktop browser shows it, the base on its left and support@1 on its right."""
+    opened = _desktop.new_page()
+    opened.goto(url, wait_until="domcontentloaded")
+    expect(opened.locator("#right-model input")).to_have_value(re.compile("@"))
+    pick(opened, "right", ADAPTER)
+    yield opened
+    opened.close()
+
+
+def pick(page: Page, side: str, model: str) -> None:
+    """Choose a side's model, where it is not chosen yet."""
+    picker = page.locator(f"#{side}-model input")
+    if not picker.input_value().startswith(f"{model} "):
+        picker.click()
+        page.get_by_role("option", name=f"{model} ").click()
+        expect(picker).to_have_value(re.compile(re.escape(model)))

@@ -1,10 +1,14 @@
 """The Compare tab, in a real browser."""
 
+import re
+import threading
+
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from hotlora.v1.adapter_service_pb2 import AdapterVersion
-from tests.browser.stage import ADAPTER, BASE, Part, Stage, adapter
+from tests.browser.conftest import ADAPTER, BASE, pick
+from tests.stage.service import Stage
+from tests.stage.trained import train
 
 pytestmark = pytest.mark.browser
 
@@ -15,83 +19,61 @@ def ask(page: Page, question: str) -> None:
 
 
 def test_both_sides_answer_one_question_with_their_figures(page: Page, stage: Stage) -> None:
-    for name, word in ((BASE, "plain"), (ADAPTER, "tuned")):
-        stage.parts[name] = Part(before=[word, " answer"])
-        stage.parts[name].gate.set()
     ask(page, "Where is my parcel?")
-    expect(page.locator("#left-chat")).to_contain_text("plain answer")
-    expect(page.locator("#right-chat")).to_contain_text("tuned answer")
     for side, name in (("left", BASE), ("right", ADAPTER)):
+        expect(page.locator(f"#{side}-chat")).to_contain_text(f"It is {name}.")
         expect(page.locator(f"#{side}-figures")).to_contain_text(name)
-        expect(page.locator(f"#{side}-figures")).to_contain_text("first token 0.25 s")
-        expect(page.locator(f"#{side}-figures")).to_contain_text("5.0 tok/s")
+        expect(page.locator(f"#{side}-figures")).to_contain_text(re.compile(r"first token \d+\.\d\d s"))
+        expect(page.locator(f"#{side}-figures")).to_contain_text("3 tokens")
     expect(page.locator("#question textarea")).to_have_value("")
-    assert {request.model for request in stage.asked} == {BASE, ADAPTER}
+    assert sorted(question.model for question in stage.questions) == [ADAPTER, BASE]
 
 
 @pytest.mark.parametrize(("slow", "fast"), [("left", "right"), ("right", "left")])
 def test_a_side_that_stalls_does_not_hold_up_the_other(
     page: Page, stage: Stage, slow: str, fast: str
 ) -> None:
-    names = {"left": BASE, "right": ADAPTER}
-    stage.parts[names[slow]] = Part(before=["begun"], after=[" and", " ended"])
-    stage.parts[names[fast]] = Part(before=["whole", " answer"])
-    stage.parts[names[fast]].gate.set()
+    stage.say("begun", " and", " ended")
+    stage.hold({"left": BASE, "right": ADAPTER}[slow])
     ask(page, "Hello?")
-    expect(page.locator(f"#{fast}-chat")).to_contain_text("whole answer")
+    expect(page.locator(f"#{fast}-chat")).to_contain_text("begun and ended")
     expect(page.locator(f"#{slow}-chat")).to_contain_text("begun")
-    assert stage.parts[names[fast]].ended.wait(10)
-    assert not stage.parts[names[slow]].ended.is_set()
-    stage.parts[names[slow]].gate.set()
+    assert stage.engine.streams == 1
+    stage.release()
     expect(page.locator(f"#{slow}-chat")).to_contain_text("begun and ended")
 
 
-def test_stop_ends_both_answers_at_the_service_and_keeps_what_was_said(page: Page, stage: Stage) -> None:
-    for name in (BASE, ADAPTER):
-        stage.parts[name] = Part(before=["half an"], after=[" answer"])
-    ask(page, "Tell me a long story.")
-    for side in ("left", "right"):
-        expect(page.locator(f"#{side}-chat")).to_contain_text("half an")
-    page.click("#stop button, button#stop")
-    for name in (BASE, ADAPTER):
-        assert stage.parts[name].ended.wait(10)
-        assert not stage.parts[name].finished
-    for side in ("left", "right"):
-        expect(page.locator(f"#{side}-figures")).to_contain_text("stopped")
-        expect(page.locator(f"#{side}-chat")).to_contain_text("half an")
-
-
-def hold(stage: Stage, words: str) -> None:
-    """Both models say these words and then nothing until the test lets them."""
-    for name in (BASE, ADAPTER):
-        stage.parts[name] = Part(before=[words], after=[" and on"])
-
-
-def half_answered(page: Page, stage: Stage) -> dict[str, Part]:
-    """Ask a first question that both models have answered half; gives what is held of their answers."""
-    hold(stage, "half")
+def half_answered(page: Page, stage: Stage) -> None:
+    """Ask a first question that both models have answered half, and go on to answer only once released."""
+    stage.say("half", " and on")
+    stage.hold()
     ask(page, "First?")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).to_contain_text("half")
-    return dict(stage.parts)
 
 
-def are_stopped(held: dict[str, Part]) -> bool:
-    """Whether the service's side of these answers ended before they were said."""
-    stopped = all(part.ended.wait(10) and not part.finished for part in held.values())
-    for part in held.values():
-        part.gate.set()
-    return stopped
+def are_stopped(stage: Stage) -> bool:
+    """Whether the engine was freed of both answers that it held, before they were said."""
+    stage.run(stage.answers_ended())
+    return stage.engine.broken_off == {BASE: 1, ADAPTER: 1}
+
+
+def test_stop_ends_both_answers_at_the_engine_and_keeps_what_was_said(page: Page, stage: Stage) -> None:
+    half_answered(page, stage)
+    page.click("button#stop")
+    assert are_stopped(stage)
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-figures")).to_contain_text("stopped")
+        expect(page.locator(f"#{side}-chat")).to_contain_text("half")
 
 
 @pytest.mark.parametrize("press", ["Enter", "button"])
 def test_a_new_question_stops_answers_that_still_come_and_is_answered_after_them(
     page: Page, stage: Stage, press: str
 ) -> None:
-    held = half_answered(page, stage)
-    hold(stage, "quick")
-    for part in stage.parts.values():
-        part.gate.set()
+    half_answered(page, stage)
+    stage.say("quick", " and on")
+    stage.hold_no_more()
     if press == "Enter":
         ask(page, "Second?")
     else:
@@ -101,8 +83,8 @@ def test_a_new_question_stops_answers_that_still_come_and_is_answered_after_them
         expect(page.locator(f"#{side}-chat")).to_contain_text("quick and on")
         expect(page.locator(f"#{side}-chat")).to_contain_text("Second?")
         expect(page.locator(f"#{side}-chat")).to_contain_text("half")
-    assert are_stopped(held)
-    said = [[message.content for message in request.messages] for request in stage.asked]
+    assert are_stopped(stage)
+    said = [[content for _, content in question.messages] for question in stage.questions]
     assert said == [["First?"]] * 2 + [["First?", "half", "Second?"]] * 2
 
 
@@ -110,80 +92,71 @@ def test_nothing_sent_by_mistake_leaves_a_running_answer_alone(page: Page, stage
     half_answered(page, stage)
     page.click("button#send")
     expect(page.locator(".toast-body")).to_contain_text("Type a question first.")
-    for part in stage.parts.values():
-        part.gate.set()
+    stage.release()
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).to_contain_text("half and on")
 
 
 def test_retry_while_answers_come_stops_them_and_asks_anew(page: Page, stage: Stage) -> None:
-    held = half_answered(page, stage)
-    hold(stage, "anew")
+    half_answered(page, stage)
+    stage.say("anew")
+    stage.hold_no_more()
     page.click("button#retry")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).to_contain_text("anew")
         expect(page.locator(f"#{side}-chat")).not_to_contain_text("half")
-    assert are_stopped(held)
+    assert are_stopped(stage)
 
 
 def test_clear_while_answers_come_stops_them_and_leaves_nothing(page: Page, stage: Stage) -> None:
-    held = half_answered(page, stage)
+    half_answered(page, stage)
     page.click("button#clear")
-    assert are_stopped(held)
+    assert are_stopped(stage)
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).not_to_contain_text("First?")
         expect(page.locator(f"#{side}-figures")).to_have_text("")
 
 
 def test_retry_of_one_side_leaves_the_other_sides_answer_running(page: Page, stage: Stage) -> None:
-    hold(stage, "half")
-    stage.parts[BASE].gate.set()
+    stage.say("half", " and on")
+    stage.hold(ADAPTER)
     ask(page, "First?")
     expect(page.locator("#left-chat")).to_contain_text("half and on")
     expect(page.locator("#right-chat")).to_contain_text("half")
-    stage.parts[BASE].before = ["anew"]
+    stage.say("anew", " and on")
     page.locator("#left-chat").get_by_label("Retry").click()
     expect(page.locator("#left-chat")).to_contain_text("anew and on")
-    assert not stage.parts[ADAPTER].ended.is_set()
-    stage.parts[ADAPTER].gate.set()
+    assert stage.engine.streams == 1
+    stage.release()
     expect(page.locator("#right-chat")).to_contain_text("half and on")
 
 
-def test_one_sides_error_is_a_toast_in_plain_words_and_the_other_side_answers(
-    page: Page, stage: Stage
-) -> None:
-    stage.parts[BASE] = Part(before=["fine"])
-    stage.parts[BASE].gate.set()
+def test_one_sides_error_is_a_toast_in_plain_words_and_the_other_side_answers(page: Page) -> None:
+    pick(page, "right", "broken@1")
     ask(page, "Hello?")
-    expect(page.locator(".toast-body")).to_contain_text(f"{ADAPTER} is PENDING; ask again once it is ACTIVE.")
-    expect(page.locator("#left-chat")).to_contain_text("fine")
+    expect(page.locator(".toast-body")).to_contain_text("broken@1 is FAILED")
+    expect(page.locator("#left-chat")).to_contain_text(f"It is {BASE}.")
     assert "Traceback" not in page.content()
 
 
 def test_retry_asks_the_last_question_again_and_clear_empties_both_sides(page: Page, stage: Stage) -> None:
-    for name in (BASE, ADAPTER):
-        stage.parts[name] = Part(before=["first"])
-        stage.parts[name].gate.set()
+    stage.say("first")
     ask(page, "Hello?")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-figures")).to_contain_text("1 tokens")
         expect(page.locator(f"#{side}-chat")).to_contain_text("first")
-    for name in (BASE, ADAPTER):
-        stage.parts[name].before = ["second"]
+    stage.say("second")
     page.click("button#retry")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).to_contain_text("second")
         expect(page.locator(f"#{side}-chat")).not_to_contain_text("first")
-    assert [len(request.messages) for request in stage.asked] == [1, 1, 1, 1]
+    assert [question.messages for question in stage.questions] == [[("user", "Hello?")]] * 4
     page.click("button#clear")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).not_to_contain_text("second")
 
 
 def test_system_prompt_and_sampling_reach_both_models(page: Page, stage: Stage) -> None:
-    for name in (BASE, ADAPTER):
-        stage.parts[name] = Part(before=["ok"])
-        stage.parts[name].gate.set()
     page.click("#settings button")
     page.fill("#system-prompt textarea", "Answer in French.")
     page.fill("#temperature input[type=number]", "0.7")
@@ -191,15 +164,14 @@ def test_system_prompt_and_sampling_reach_both_models(page: Page, stage: Stage) 
     page.press("#seed textarea, #seed input", "Tab")
     ask(page, "Hello?")
     for side in ("left", "right"):
-        expect(page.locator(f"#{side}-chat")).to_contain_text("ok")
-    for request in stage.asked:
-        assert [m.role for m in request.messages] == ["system", "user"]
-        assert request.messages[0].content == "Answer in French."
-        assert request.temperature == pytest.approx(0.7)
-        assert request.seed == 11
+        expect(page.locator(f"#{side}-chat")).to_contain_text("It is")
+    for question in stage.questions:
+        assert question.messages == [("system", "Answer in French."), ("user", "Hello?")]
+        assert question.fields["temperature"] == pytest.approx(0.7)
+        assert question.fields["seed"] == 11
 
 
-def test_the_pickers_show_every_model_with_its_state(page: Page, stage: Stage) -> None:
+def test_the_pickers_show_every_model_with_its_state(page: Page) -> None:
     expect(page.locator("#left-model input")).to_have_value(f"{BASE} · base")
     expect(page.locator("#right-model input")).to_have_value(f"{ADAPTER} · active")
     page.click("#right-model input")
@@ -209,21 +181,21 @@ def test_the_pickers_show_every_model_with_its_state(page: Page, stage: Stage) -
 def test_an_open_picker_goes_on_to_offer_every_model_when_their_states_change(
     page: Page, stage: Stage
 ) -> None:
-    late = adapter("late@1", 300)
-    late.state = AdapterVersion.STATE_VERIFYING
-    late.available = False
-    stage.models = [*stage.models, late]
+    stage.hold("late@1")
+    training = threading.Thread(target=train, args=(stage, "late"))
+    training.start()
     page.click("#right-model input")
     expect(page.locator("ul[role=listbox]")).to_contain_text("late@1 · being verified")
-    stage.models = [*stage.models[:-1], adapter("late@1", 300)]
+    stage.release()
     expect(page.locator("ul[role=listbox]")).to_contain_text("late@1 · active")
     page.locator("ul[role=listbox] li", has_text="late@1").click()
     expect(page.locator("#right-model input")).to_have_value("late@1 · active")
+    training.join()
 
 
 def test_the_newest_adapter_is_picked_whatever_its_name(browser: Browser, stage: Stage, url: str) -> None:
-    ages = {"ancient@1": 100, "new@2": 300, "new@1": 200}
-    stage.models = [*stage.models[:1], *(adapter(name, seconds) for name, seconds in ages.items())]
+    for adapter in ("new", "ancient", "new"):
+        train(stage, adapter)
     context = browser.new_context()
     visitor = context.new_page()
     visitor.goto(url, wait_until="domcontentloaded")
@@ -234,21 +206,19 @@ def test_the_newest_adapter_is_picked_whatever_its_name(browser: Browser, stage:
 def test_an_empty_question_is_refused_at_the_page(page: Page, stage: Stage) -> None:
     page.click("button#send")
     expect(page.locator(".toast-body")).to_contain_text("Type a question first.")
-    assert stage.asked == []
+    assert stage.questions == []
 
 
 def test_a_phone_shows_both_sides_without_scrolling_sideways(
     browser: Browser, stage: Stage, url: str
 ) -> None:
-    for name in (BASE, ADAPTER):
-        stage.parts[name] = Part(before=["ok"])
-        stage.parts[name].gate.set()
+    stage.say("ok")
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True
     )
     phone = context.new_page()
     phone.goto(url, wait_until="domcontentloaded")
-    phone.wait_for_function("document.querySelector('#right-model input')?.value.includes('@1')")
+    expect(phone.locator("#right-model input")).to_have_value(re.compile("@"))
     ask(phone, "Hello?")
     for side in ("left", "right"):
         expect(phone.locator(f"#{side}-chat")).to_contain_text("ok")

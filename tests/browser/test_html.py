@@ -1,8 +1,10 @@
-"""What the page says of plans and files, as the HTML that it is; no browser is needed for that."""
+"""What the page says of plans, files, jobs and answers, word by word; no browser is needed for that."""
 
 from hotlora.v1 import planning_service_pb2 as pb
+from hotlora.v1.chat_service_pb2 import FINISH_REASON_STOP, ChatResponse
 from hotlora.v1.dataset_service_pb2 import Dataset, DatasetReport, LabelCount
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, SettingWarning, TuningJob
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA, Metrics, SettingWarning, TuningJob
+from ui.answers import figures
 from ui.cards import cards
 from ui.findings import findings
 from ui.plan_html import plan_html
@@ -14,6 +16,7 @@ def test_a_plan_tells_each_term_of_memory_each_default_with_its_reason_and_what_
     plan = pb.TechniquePlan(
         technique=TECHNIQUE_LORA,
         total_bytes=2 * GIB,
+        seconds=754,
         steps=1234,
         tokens=567890,
         memory=[
@@ -32,6 +35,7 @@ def test_a_plan_tells_each_term_of_memory_each_default_with_its_reason_and_what_
         ],
     )
     shown = plan_html(pb.PlanResponse(techniques=[plan]))
+    assert "<td>13 min</td>" in shown
     assert "1,234 steps, 567,890 tokens" in shown
     assert "<td>weights</td><td>1.00 GiB</td><td>2 bytes &lt;each&gt;</td>" in shown
     assert "<td>optimizer</td><td>0.50 GiB</td><td>two states</td>" in shown
@@ -53,3 +57,20 @@ def test_a_job_tells_what_will_have_less_effect_than_its_settings_say() -> None:
         ],
     )
     assert ">Batch size: 64 is above the run&#x27;s &lt;9&gt; rows</div>" in cards([job], {})
+
+
+def test_a_running_job_tells_its_speed_and_what_is_left_of_its_time() -> None:
+    metrics = Metrics(step=5, total_steps=10, loss=1.5, tokens_per_second=200, eta_seconds=65)
+    shown = cards([TuningJob(state=TuningJob.STATE_RUNNING, latest_metrics=metrics)], {})
+    assert "step 5 of 10 · loss 1.500 · 200 tok/s · 1 min 5 s left" in shown
+
+
+def test_the_speed_of_an_answer_leaves_out_the_time_to_its_first_token() -> None:
+    last = ChatResponse(
+        model="support@1",
+        completion_tokens=2,
+        finish_reason=FINISH_REASON_STOP,
+        time_to_first_token_seconds=0.25,
+        elapsed_seconds=0.45,
+    )
+    assert figures(last) == "`support@1` · first token 0.25 s · 5.0 tok/s · 2 tokens"

@@ -1,41 +1,72 @@
 """The Reports tab, in a real browser."""
 
-import pytest
-from playwright.sync_api import Page, expect
+import re
 
-from hotlora.v1.evaluation_service_pb2 import AdapterEvaluation
-from tests.browser.drawn_report import REPORT
-from tests.browser.stage import Stage
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from hotlora.client import Client
+from hotlora.v1.dataset_service_pb2 import UploadHeader
+from hotlora.v1.resources_pb2 import TASK_CLASSIFICATION
+from tests.stage.service import Stage
+from tests.stage.trained import HELD_OUT, TRAINED, knows_labels, train, write_labelled
 
 pytestmark = pytest.mark.browser
 
 
-def test_reports_are_shown_with_figures_confusion_and_examples_and_a_running_one_says_how_far_it_is(
-    page: Page, stage: Stage
-) -> None:
-    stage.evaluations = [
-        AdapterEvaluation(
-            name="evaluations/support-2",
-            state=AdapterEvaluation.STATE_RUNNING,
-            done_answers=12,
-            total_answers=40,
-        ),
-        AdapterEvaluation(
-            name="evaluations/support-1", state=AdapterEvaluation.STATE_SUCCEEDED, report=REPORT
-        ),
-    ]
-    stage.evaluations[1].report.examples[0].expected = "<b>delivery</b>"
-    page.get_by_role("tab", name="Reports").click()
-    expect(page.locator("#report")).to_contain_text("12 of 40 answers")
+@pytest.fixture(scope="module")
+def held_out(_stage: Stage) -> str:
+    """A dataset that labelled@1 was evaluated on, which knows more of it than its base does."""
+    train(_stage, "labelled", write_labelled(_stage.home / "labelled.jsonl", TRAINED))
+    _stage.answer = knows_labels
+    with Client(_stage.address) as client:
+        path = write_labelled(_stage.home / "held-out.jsonl", HELD_OUT)
+        dataset = client.upload_dataset(path, wishes=UploadHeader(task=TASK_CLASSIFICATION))
+        evaluation = client.create_evaluation("adapters/labelled/versions/1", dataset=dataset.name)
+        for _ in client.watch_evaluation(evaluation.name):
+            pass
+    return dataset.name
 
+
+def test_reports_are_shown_with_figures_confusion_and_examples_and_a_running_one_says_how_far_it_is(
+    held_out: str, page: Page, stage: Stage, client: Client
+) -> None:
+    stage.hold("labelled@1")
+    running = client.create_evaluation("adapters/labelled/versions/1", dataset=held_out)
+    page.get_by_role("tab", name="Reports").click()
+    expect(page.locator("#report")).to_contain_text(re.compile(r"\d+ of \d+ answers"))
     page.locator("#evaluation input").click()
-    page.get_by_role("option", name="support-1 · finished").click()
+    page.get_by_role("option", name="labelled-1 · finished").click()
 
     expect(page.locator("#report .summary")).to_contain_text("accuracy from 0.250 to 0.750")
     expect(page.locator("#report td.better").first).to_have_text("0.750")
-    expect(page.locator("#report .confusion caption")).to_have_text("adapter")
-    expect(page.locator("#report .confusion td.wrong")).to_have_text("7")
-    expect(page.locator("#report .examples td.win")).to_have_text("Better")
-    expect(page.locator("#report .examples td.regression")).to_have_text("Regression")
-    expect(page.locator("#report .examples")).to_contain_text("<b>delivery</b>")
-    expect(page.locator("#report")).to_contain_text("base 20, adapter 19 of 32 right, 1 forgotten")
+    expect(page.locator("#report .confusion caption").first).to_have_text("base")
+    expect(page.locator("#report .confusion td.wrong").first).to_have_text("1")
+    expect(page.locator("#report .examples td.win").first).to_have_text("Better")
+    expect(page.locator("#report .examples td.regression").first).to_have_text("Regression")
+    expect(page.locator("#report .examples")).to_contain_text("<b>parcel</b>")
+    expect(page.locator("#report")).to_contain_text("base 1, adapter 0 of 32 right, 1 forgotten")
+    stage.release()
+    for _ in client.watch_evaluation(running.name):
+        pass
+
+
+def test_training_and_reports_fit_a_phone_without_scrolling_sideways(
+    held_out: str, browser: Browser, stage: Stage, client: Client, url: str
+) -> None:
+    adapter = f"{'long-' * 12}x"
+    stage.gate(adapter)
+    client.create_tuning_job(dataset=held_out, adapter_id=adapter)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True
+    )
+    phone = context.new_page()
+    phone.goto(url, wait_until="domcontentloaded")
+    for tab, filled in (
+        ("Training", f"#jobs .job:has-text('{adapter}')"),
+        ("Reports", "#report .examples"),
+    ):
+        phone.get_by_role("tab", name=tab).click()
+        expect(phone.locator(filled).first).to_be_visible()
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()

@@ -14,12 +14,11 @@ from typer.testing import CliRunner
 
 from hotlora.client import Client
 from hotlora.command.app import app
-from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.tuning_service_pb2 import TuningJob
 from tests.stage.service import Stage, staged
+from tests.stage.trained import GOOD_ROW, train
 
 ROOT = Path(__file__).resolve().parents[2]
-GOOD_ROW = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +72,6 @@ def adapter(_numbers: Iterator[int]) -> str:
 def address(stage: Stage) -> str:
     """Where the service is."""
     return stage.address
-
-
-def train(stage: Stage, adapter: str) -> TuningJob:
-    """Train a version, and wait until it is ACTIVE."""
-    with Client(stage.address) as client:
-        dataset = client.upload_dataset(GOOD_ROW * 3)
-        job = client.create_tuning_job(dataset=dataset.name, adapter_id=adapter)
-        for _ in client.watch_tuning_job(job.name):
-            pass
-        job = client.get_tuning_job(job.name)
-        *_, version = client.watch_adapter_version(job.adapter_version)
-        assert version.state == AdapterVersion.STATE_ACTIVE, version
-        return job
 
 
 def until(client: Client, job: str, state: TuningJob.State) -> None:

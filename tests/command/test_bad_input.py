@@ -18,9 +18,10 @@ from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
 from hotlora.v1 import resources_pb2
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
-from tests.command.conftest import GOOD_ROW, Hotlora
+from tests.command.conftest import Hotlora
 from tests.command.test_terminal import Terminal
 from tests.stage.service import Stage
+from tests.stage.trained import GOOD_ROW
 
 CHUNK_BYTES = 1 << 18
 SPARSE_BYTES = 1 << 40

@@ -19,8 +19,8 @@ from hotlora.v1.tuning_service_pb2 import (
     TuningJob,
     WatchTuningJobResponse,
 )
-from tests.command.conftest import GOOD_ROW
 from tests.stage.service import Stage
+from tests.stage.trained import GOOD_ROW
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def test_every_violation_of_a_refused_request_reaches_the_caller(address: str) -
     assert [violation.field for violation in caught.value.violations] == [
         "adapter_id",
         "hyperparameters.rank",
+        "dataset",
     ]
     assert caught.value.reason == "INVALID_REQUEST"
 

@@ -11,9 +11,10 @@ import pytest
 
 from hotlora.client import Client
 from hotlora.v1.tuning_service_pb2 import TuningJob
-from tests.command.conftest import GOOD_ROW, ROOT, Hotlora, in_process, until
-from tests.command.conftest import train as trained
+from tests.command.conftest import ROOT, Hotlora, in_process, until
 from tests.stage.service import Question, Stage
+from tests.stage.trained import GOOD_ROW
+from tests.stage.trained import train as trained
 
 PAIR = b'{"prompt": "Open?", "chosen": "Yes.", "rejected": "No."}\n'
 

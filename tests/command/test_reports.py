@@ -1,61 +1,27 @@
 """Reports of base against adapter, as a person reads them and as a program gets them."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from hotlora.client import Client
-from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.evaluation_service_pb2 import AdapterEvaluation
-from service.evaluation.general_skill import ITEMS
-from tests.command.conftest import Hotlora, train
-from tests.stage.service import Question, Stage
-
-TRAINED = [(f"message {number}", ("billing", "delivery")[number % 2]) for number in range(8)]
-HELD_OUT = [
-    ("I paid twice", "billing"),
-    ("The invoice is wrong", "billing"),
-    ("Where is\x1b[31m my parcel?", "delivery"),
-    ("It never came", "delivery"),
-    TRAINED[0],
-]
-BASE_KNOWS = {"The invoice is wrong": "billing", ITEMS[0].question: ITEMS[0].accepted[0]}
-ADAPTER_KNOWS = {message: label for message, label in HELD_OUT if message != "It never came"}
-
-
-def write(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
-    """A file of messages with their labels."""
-    lines = [json.dumps({"prompt": message, "completion": label}) + "\n" for message, label in rows]
-    path.write_text("".join(lines))
-    return path
-
-
-def answer(question: Question) -> Sequence[str]:
-    """The adapter knows three of four messages; the base one, and the first general question besides."""
-    knows = ADAPTER_KNOWS if "@" in question.model else BASE_KNOWS
-    return (knows.get(question.text, ""),)
+from tests.command.conftest import Hotlora
+from tests.stage.service import Stage
+from tests.stage.trained import HELD_OUT, TRAINED, knows_labels, train, write_labelled
 
 
 @pytest.fixture(scope="module")
 def labelled(_stage: Stage) -> str:
-    """An adapter that was trained on messages with labels, and whose training rows are gone."""
-    with Client(_stage.address) as client:
-        path = write(_stage.home / "labelled.jsonl", TRAINED)
-        dataset = client.upload_dataset(path, dataset_id="labelled")
-        job = client.create_tuning_job(dataset=dataset.name, adapter_id="labelled")
-        for _ in client.watch_tuning_job(job.name):
-            pass
-        *_, version = client.watch_adapter_version(client.get_tuning_job(job.name).adapter_version)
-        assert version.state == AdapterVersion.STATE_ACTIVE
+    """An adapter that was trained on messages with labels."""
+    train(_stage, "labelled", write_labelled(_stage.home / "labelled.jsonl", TRAINED))
     return "labelled@1"
 
 
 @pytest.fixture
 def held_out(hotlora: Hotlora, tmp_path: Path) -> str:
     """A dataset of five messages, one of which training saw."""
-    path = write(tmp_path / "held-out.jsonl", HELD_OUT)
+    path = write_labelled(tmp_path / "held-out.jsonl", HELD_OUT)
     hotlora("datasets", "upload", str(path), "--id", "held-out", "--task", "classification")
     return "datasets/held-out"
 
@@ -63,7 +29,7 @@ def held_out(hotlora: Hotlora, tmp_path: Path) -> str:
 def test_a_version_is_evaluated_and_its_report_has_figures_confusion_and_examples(
     stage: Stage, hotlora: Hotlora, labelled: str, held_out: str
 ) -> None:
-    stage.answer = answer
+    stage.answer = knows_labels
 
     followed = hotlora("evaluate", labelled, "--on", held_out)
 
@@ -86,7 +52,7 @@ def test_a_version_is_evaluated_and_its_report_has_figures_confusion_and_example
 def test_evaluations_are_listed_with_their_first_figure_or_why_they_failed(
     stage: Stage, hotlora: Hotlora, labelled: str, held_out: str, adapter: str
 ) -> None:
-    stage.answer = answer
+    stage.answer = knows_labels
     hotlora("evaluate", labelled, "--on", held_out)
     hotlora("datasets", "delete", train(stage, adapter).dataset)
     failed = hotlora("evaluate", f"{adapter}@1")
@@ -106,7 +72,7 @@ def test_evaluations_are_listed_with_their_first_figure_or_why_they_failed(
 def test_training_uploads_the_file_that_it_shall_be_evaluated_on(
     hotlora: Hotlora, rows: Path, tmp_path: Path, adapter: str
 ) -> None:
-    other = write(tmp_path / "other.jsonl", HELD_OUT)
+    other = write_labelled(tmp_path / "other.jsonl", HELD_OUT)
 
     run = hotlora(
         "train", str(rows), "--adapter", adapter, "--no-watch", "--json", "--evaluate-on", str(other)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 def logprobs(weights: bytes | None, token_ids: Sequence[int], noise: float = 0.0) -> list[float]:
     """What a model with these adapter weights (None: the base) says of each token but the first, in nats."""
-    return [
-        -0.5
-        - 6 * _fraction(b"base", position, token)
-        - _move(weights, position, token)
-        + noise * (-1) ** position
-        for position, token in enumerate(token_ids)
-    ][1:]
+    return [logprob(weights, position, token, noise) for position, token in enumerate(token_ids)][1:]
+
+
+def logprob(weights: bytes | None, position: int, token: int, noise: float = 0.0) -> float:
+    """What it says of one token, in nats; `position` counts the tokens before it."""
+    known = -0.5 - 6 * _fraction(b"base", position, token)
+    return known - _move(weights, position, token) + noise * (-1) ** position
 
 
 def _move(weights: bytes | None, position: int, token: int) -> float:

@@ -18,10 +18,12 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import signal
 import socket
 import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +33,7 @@ from types import TracebackType
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tests.doubles.arithmetic import logprobs
+from tests.doubles.arithmetic import logprob, logprobs
 
 BATCH_SECONDS = 0.02
 """Where batches count, requests that come within it share one."""
@@ -127,6 +129,8 @@ class EngineDouble:
         """Streamed answers being given now."""
         self.stream_ended = asyncio.Event()
         """Set whenever a streamed answer ends, however it does."""
+        self.broken_off: Counter[str] = Counter()
+        """Streamed answers by model that ended before they were said."""
         self.dead = False
         """Whether every connection is dropped, until `restart`."""
         self.stalled_completions = False
@@ -137,6 +141,9 @@ class EngineDouble:
         """When set, gives the tokens of a streamed answer from the fields of its request."""
         self.hold: asyncio.Event | None = None
         """When set, streams wait for it after their first token."""
+        self.holds: dict[str, asyncio.Event] = {}
+        """The same for the streams of one model, by its name; its whole answers wait before they are given.
+        """
         self._base_path = base_path
         self._max_model_length = max_model_length
         self._own_weights = own_weights
@@ -294,6 +301,8 @@ class EngineDouble:
             return _error(500, "InternalServerError", "Out of range float values are not JSON compliant")
         if fields.get("stream"):
             return await self._stream(request, fields, asked)
+        if (held := self.holds.get(model)) is not None:
+            await held.wait()
         return web.json_response(self._whole(fields, asked, await self._company(model)))
 
     async def _company(self, model: str) -> Sequence[str]:
@@ -349,7 +358,7 @@ class EngineDouble:
         if (wanted := fields.get("logprob_token_ids")) is not None:
             assert isinstance(wanted, list)
             values = {
-                f"token_id:{token}": logprobs(weights, [*asked.token_ids, token], self._noise)[-1]
+                f"token_id:{token}": logprob(weights, len(asked.token_ids), token, self._noise)
                 for token in wanted
             }
             choice["logprobs"] = {
@@ -383,7 +392,7 @@ class EngineDouble:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         self.streams += 1
-        sent = 0
+        sent, is_whole = 0, False
         try:
             async for event in self._events(fields, asked):
                 payload = f"data: {event}\n\n".encode()
@@ -394,8 +403,11 @@ class EngineDouble:
                     break
                 await response.write(payload)
                 sent += len(payload)
+            else:
+                is_whole = True
         finally:
             self.streams -= 1
+            self.broken_off[str(fields["model"])] += not is_whole
             self.stream_ended.set()
         return response
 
@@ -420,9 +432,9 @@ class EngineDouble:
             yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})
             if self._token_seconds:
                 await asyncio.sleep(self._token_seconds)
-            held = self.hold  # another thread may let go meanwhile
-            if held is not None:
-                await held.wait()
+            for held in (self.hold, self.holds.get(model)):  # another thread may let go meanwhile
+                if held is not None:
+                    await held.wait()
         usage = _usage(asked.length, count)
         yield json.dumps({**head, "choices": [], "usage": usage, "system_fingerprint": "vllm-double"})
         yield "[DONE]"
@@ -430,15 +442,27 @@ class EngineDouble:
 
 def _rows(encoded: str) -> list[bytes]:
     """The rows of an encoded tensor. Raises ValueError as vLLM refuses."""
-    import torch  # noqa: PLC0415  (seconds, which tests without embeddings need not wait for)
-
     try:
-        tensor = torch.load(io.BytesIO(base64.b64decode(encoded, validate=True)), weights_only=True)
+        with zipfile.ZipFile(io.BytesIO(base64.b64decode(encoded, validate=True))) as archive:
+            _, _, (tokens, _), *_ = _Description(archive.open("archive/data.pkl")).load()
+            numbers = archive.read("archive/data/0")
     except binascii.Error as error:
         raise ValueError(str(error)) from error
     except Exception as error:
         raise ValueError("`prompt_embeds` could not be deserialized as a torch tensor") from error
-    return [row.view(torch.uint8).numpy().tobytes() for row in tensor]
+    width = len(numbers) // tokens
+    return [numbers[begin : begin + width] for begin in range(0, len(numbers), width)]
+
+
+class _Description(pickle.Unpickler):
+    """What `torch.save` tells of a tensor: storage, offset, size, stride and more. torch itself takes seconds
+    to import."""
+
+    def find_class(self, _module: str, _name: str) -> Callable[..., object]:
+        return lambda *arguments: arguments
+
+    def persistent_load(self, pid: object) -> object:
+        return pid
 
 
 def _drop(request: web.Request) -> None:

@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class Behaviour:
     """SIGKILL to itself instead of pausing."""
     die_after_publishing: bool = False
     """SIGKILL to itself between the artifact's rename and the last line."""
+    eval_losses: Sequence[float] = ()
+    """What its evaluations find, in turn; those that are left find the training loss."""
     lie: bool = False
     """Announces an artifact that is not there."""
     publish_when_cancelled: bool = False
@@ -103,7 +106,7 @@ class Trainer:
                 self._evaluate(step)
             if step % checkpoint_every == 0 and step < steps:
                 self._save(step)
-        self._tell(judge(self._curve, ended=True), steps)
+        self._tell(judge(self._curve, ended=True), self._best_step(steps))
         return self._publish(steps)
 
     def _step(self, step: int, steps: int, *, is_first: bool) -> int | None:
@@ -138,12 +141,23 @@ class Trainer:
         if not self._job.hyperparameters.validation_fraction:
             self._curve = self._curve.evaluated(step, None, None)
             return
-        self._curve = self._curve.evaluated(step, _loss(step), None)
+        losses = dict(enumerate(self._behaviour.eval_losses))
+        eval_loss = losses.get(len(self._curve.points), _loss(step))
+        self._curve = self._curve.evaluated(step, eval_loss, None)
         self._say(
             events.Evaluation(
-                time=time.time(), step=step, eval_loss=_loss(step), rows=_ROWS_ASIDE, best_step=step
+                time=time.time(),
+                step=step,
+                eval_loss=eval_loss,
+                rows=_ROWS_ASIDE,
+                best_step=self._best_step(step),
             )
         )
+
+    def _best_step(self, step: int) -> int:
+        """Of the lowest evaluation loss so far; `step` where none was measured."""
+        found = [(point.eval_loss, point.step) for point in self._curve.points if point.eval_loss is not None]
+        return min(found)[1] if found else step
 
     def _tell(self, judgement: Judgement, best_step: int) -> None:
         said = dataclasses.asdict(judgement)
@@ -176,7 +190,8 @@ class Trainer:
                 self._write(b"x" * 65_536)
 
     def _publish(self, step: int) -> int:
-        self._say(events.Saving(time=time.time(), step=step, best_step=step))
+        best_step = self._best_step(step)
+        self._say(events.Saving(time=time.time(), step=step, best_step=best_step))
         digest, size_bytes = "0" * 64, 0
         if not self._behaviour.lie:
             digest, size_bytes = write_artifact(self._job)
@@ -190,7 +205,7 @@ class Trainer:
                 digest=digest,
                 size_bytes=size_bytes,
                 rank=rank,
-                best_step=step,
+                best_step=best_step,
             )
         )
         return 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -36,7 +37,12 @@ class Question:
     @property
     def text(self) -> str:
         """The last message of the user."""
-        return self.prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+        return [content for role, content in self.messages if role == "user"][-1]
+
+    @property
+    def messages(self) -> Sequence[tuple[str, str]]:
+        """Role and content of each message."""
+        return re.findall(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", self.prompt, re.DOTALL)
 
 
 Answer = Callable[[Question], Sequence[str]]
@@ -61,6 +67,7 @@ class Stage:
     questions: list[Question] = field(default_factory=list)
     address: str = ""
     _plans: dict[str, Behaviour] = field(default_factory=dict)
+    _gates: list[asyncio.Event] = field(default_factory=list)
     _process: subprocess.Popen[str] | None = None
     _log: list[str] = field(default_factory=list)
     _listener: threading.Thread = field(default_factory=threading.Thread)
@@ -75,10 +82,10 @@ class Stage:
         self._plans[adapter_id] = Behaviour(**behaviour)  # type: ignore[arg-type]  # tests name fields freely
         self._write_plans()
 
-    def gate(self, adapter_id: str, step: int = 2) -> Path:
+    def gate(self, adapter_id: str, step: int = 2, **behaviour: object) -> Path:
         """A file that trainers of an adapter wait for before a step; making it lets them go on."""
         path = self.home / f"gate-of-{adapter_id}"
-        self.plan(adapter_id, gate=str(path), gate_step=step)
+        self.plan(adapter_id, gate=str(path), gate_step=step, **behaviour)
         return path
 
     def forget(self) -> None:
@@ -91,17 +98,32 @@ class Stage:
         self.answer = says_who_it_is
         self.questions.clear()
         self.engine.faults = Faults()
+        self.engine.broken_off.clear()
         self.release()
 
-    def hold(self) -> None:
-        """Answers stop after their first token, until `release`."""
-        self.engine.hold = asyncio.Event()
+    def say(self, *pieces: str) -> None:
+        """Every model answers this from now on."""
+        self.answer = lambda _: pieces
+
+    def hold(self, *models: str) -> None:
+        """Answers stop after their first token, until `release`: all, or those of these models, of which
+        nothing can be proven meanwhile either."""
+        if not models:
+            self.engine.hold = asyncio.Event()
+        self.engine.holds.update({model: asyncio.Event() for model in models})
+        self._gates += [*self.engine.holds.values(), *filter(None, [self.engine.hold])]
 
     def release(self) -> None:
         """Let held answers go on."""
-        held, self.engine.hold = self.engine.hold, None
-        if held is not None:
-            self.loop.call_soon_threadsafe(held.set)
+        self.hold_no_more()
+        for gate in self._gates:
+            self.loop.call_soon_threadsafe(gate.set)
+        self._gates.clear()
+
+    def hold_no_more(self) -> None:
+        """Let new answers pass; those that are held stay so."""
+        self.engine.hold = None
+        self.engine.holds.clear()
 
     def run(self, work: Coroutine[object, object, ResultT]) -> ResultT:
         """Run something on the engine's loop and wait for it."""
