@@ -112,6 +112,8 @@ class Evaluation:
     """The task's own figure on generated answers, 0 to 1; None where the evaluation was not scored."""
     best_step: int = 0
     """The step with the best evaluation so far; 0 in what earlier releases recorded."""
+    leaked_rows: int = 0
+    """Rows of them whose prompt is trained on, too; 0 also in what earlier releases recorded."""
     reward_margin: float | None = None
     reward_accuracy: float | None = None
     """Of preferences alone."""

@@ -38,6 +38,14 @@ class Row:
         return sum(self.trained)
 
     @property
+    def prompt(self) -> tuple[int, ...]:
+        """What stands before the last stretch that carries loss; of a piece of a text, its first token."""
+        begin = max(index for index, flag in enumerate(self.trained) if flag)
+        while begin and self.trained[begin - 1]:
+            begin -= 1
+        return self.token_ids[:begin]
+
+    @property
     def rows(self) -> tuple["Row"]:
         """Itself."""
         return (self,)
@@ -168,6 +176,17 @@ def validation_indices(num_rows: int, fraction: float, seed: int) -> set[int]:
     """Which of so many rows `split_validation` sets aside."""
     count = validation_count(num_rows, fraction)
     return set(random.Random(f"validation {seed}").sample(range(num_rows), count))
+
+
+def leaked_rows(training: Sequence[Example], aside: Sequence[Example]) -> int:
+    """How many of the rows set `aside` have the prompt of one to train on; of texts, are one once more."""
+    trained = {_asked(example) for example in training}
+    return sum(_asked(example) in trained for example in aside)
+
+
+def _asked(example: Example) -> tuple[int, ...]:
+    row = example.rows[0]
+    return row.prompt if len(row.prompt) > 1 else row.token_ids
 
 
 @dataclass(frozen=True, kw_only=True)

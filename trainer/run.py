@@ -39,7 +39,7 @@ from trainer.optimization import learning_rate
 from trainer.precision import fastest_dtype
 from trainer.publication import Artifact, publish, round_as_published
 from trainer.rendering import Renderer
-from trainer.rows import Example, StepOrder, load_examples, split_validation
+from trainer.rows import Example, StepOrder, leaked_rows, load_examples, split_validation
 from trainer.starting import begin_at
 from trainer.steps import Pace, Trainee, evaluate, train_step
 from trainer.verdict import Beginning
@@ -254,6 +254,7 @@ def _measuring(
     """
     if not validation:
         return None
+    leaked = leaked_rows(training, validation)
     exam = Exam.for_job(job, validation, training, renderer, trainee, context=context)
 
     def measure(step: int) -> Measured:
@@ -264,6 +265,7 @@ def _measuring(
         return Measured(
             eval_loss=eval_loss,
             rows=len(validation),
+            leaked_rows=leaked,
             task_score=score,
             **_rewards(trainee, training=False),
         )

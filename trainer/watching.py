@@ -28,6 +28,8 @@ class Measured:
 
     eval_loss: float
     rows: int
+    leaked_rows: int = 0
+    """Of the rows, those that are as good as trained on."""
     task_score: float | None = None
     """None where the evaluation is not scored."""
     reward_margin: float | None = None
@@ -59,6 +61,7 @@ class Watch:
         self._keep_best = keep_best
         self._restore_best = restore_best
         self._beginning = beginning
+        self._caveat = ""
         self.curve = start.curve
         self._told = self._alarm(self._judge(ended=False))
 
@@ -76,6 +79,7 @@ class Watch:
             self.curve = self.curve.evaluated(step, None, None)
         else:
             self.curve = self.curve.evaluated(step, measured.eval_loss, measured.task_score)
+            self._caveat = _caveat(measured)
             if self.best_step == step < self._total_steps:  # the last one's state needs no file
                 self._keep_best(step)
             self._channel.send(
@@ -166,6 +170,15 @@ class Watch:
                 time=self._channel.clock(),
                 best_step=self.best_step if best_step is None else best_step,
                 stopped_early=stopped_early,
-                **dataclasses.asdict(judgement),
+                **{**dataclasses.asdict(judgement), "sentence": judgement.sentence + self._caveat},
             )
         )
+
+
+def _caveat(measured: Measured) -> str:
+    if not measured.leaked_rows:
+        return ""
+    return (
+        f" But {measured.leaked_rows} of the {measured.rows} rows set aside have the prompt of a row that is"
+        " trained on, so the evaluation loss says less of unseen ones."
+    )

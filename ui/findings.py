@@ -20,7 +20,7 @@ def findings(dataset: Dataset) -> str:
         (report.rows_dropped, "bad"),
         (report.rows_cut, "longer than the context"),
         (report.duplicates, "repeated"),
-        (report.leaks, "set aside although trained on"),
+        (report.leaks, "set aside by the default split although trained on"),
         (len(report.labels), "labels"),
     ):
         if number:

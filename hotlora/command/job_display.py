@@ -76,6 +76,7 @@ class JobDisplay:
                 self._note(
                     f"step {evaluation.step}: loss {evaluation.eval_loss:.4f} on the"
                     f" {evaluation.rows} rows set aside"
+                    + (f" ({evaluation.leaked_rows} trained on, too)" if evaluation.leaked_rows else "")
                     + (
                         f", task score {evaluation.task_score:.3f}"
                         if evaluation.HasField("task_score")

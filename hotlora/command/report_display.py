@@ -29,7 +29,7 @@ def show(dataset: Dataset) -> None:
             ("tokens", _tokens(report)),
             ("of a row", ", ".join(f"p{each.percent} {each.tokens:,}" for each in report.token_percentiles)),
             ("duplicates", _repeats(report.duplicates, report.duplicate_rows)),
-            ("leaks", _repeats(report.leaks, report.leaked_rows)),
+            ("leaks", _repeats(report.leaks, report.leaked_rows, " by the default split")),
             ("labels", _labels(report)),
         ]
     )
@@ -78,9 +78,9 @@ def _tokens(report: DatasetReport) -> str:
     )
 
 
-def _repeats(count: int, rows: Iterable[RepeatedRow]) -> str:
+def _repeats(count: int, rows: Iterable[RepeatedRow], how: str = "") -> str:
     shown = ", ".join(f"{row.line} as {row.first_line}" for row in rows)
-    return f"{count:,} (lines {shown}{', ...' if count > 20 else ''})" if count else ""
+    return f"{count:,}{how} (lines {shown}{', ...' if count > 20 else ''})" if count else ""
 
 
 def _labels(report: DatasetReport) -> str:

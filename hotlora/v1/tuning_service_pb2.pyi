@@ -330,7 +330,7 @@ class Metrics(_message.Message):
     def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., grad_norm: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., eta_seconds: _Optional[float] = ..., epoch: _Optional[float] = ..., tokens: _Optional[int] = ..., reward_margin: _Optional[float] = ..., reward_accuracy: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("step", "eval_loss", "rows", "task_score", "best_step", "reward_margin", "reward_accuracy")
+    __slots__ = ("step", "eval_loss", "rows", "task_score", "best_step", "reward_margin", "reward_accuracy", "leaked_rows")
     STEP_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -338,6 +338,7 @@ class Evaluation(_message.Message):
     BEST_STEP_FIELD_NUMBER: _ClassVar[int]
     REWARD_MARGIN_FIELD_NUMBER: _ClassVar[int]
     REWARD_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LEAKED_ROWS_FIELD_NUMBER: _ClassVar[int]
     step: int
     eval_loss: float
     rows: int
@@ -345,7 +346,8 @@ class Evaluation(_message.Message):
     best_step: int
     reward_margin: float
     reward_accuracy: float
-    def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ..., task_score: _Optional[float] = ..., best_step: _Optional[int] = ..., reward_margin: _Optional[float] = ..., reward_accuracy: _Optional[float] = ...) -> None: ...
+    leaked_rows: int
+    def __init__(self, step: _Optional[int] = ..., eval_loss: _Optional[float] = ..., rows: _Optional[int] = ..., task_score: _Optional[float] = ..., best_step: _Optional[int] = ..., reward_margin: _Optional[float] = ..., reward_accuracy: _Optional[float] = ..., leaked_rows: _Optional[int] = ...) -> None: ...
 
 class Fit(_message.Message):
     __slots__ = ("verdict", "step", "since_step", "best_step", "start_loss", "train_loss", "eval_loss", "best_eval_loss", "stopped_early", "sentence", "version_eval_loss", "base_eval_loss")

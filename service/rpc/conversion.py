@@ -143,6 +143,7 @@ def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
                     rows=body.rows,
                     task_score=body.task_score,
                     best_step=body.best_step,
+                    leaked_rows=body.leaked_rows,
                     reward_margin=body.reward_margin,
                     reward_accuracy=body.reward_accuracy,
                 )

@@ -13,6 +13,7 @@ from tests.training.tiny import write_chance
 from trainer import events
 from trainer.config import JobFile
 from trainer.events import FailureReason, Verdict
+from trainer.rows import split_validation
 from trainer.run import run
 
 MEMORISING = {
@@ -106,6 +107,24 @@ def test_a_run_without_rows_set_aside_publishes_its_last_step_and_says_that_litt
     assert "no rows were set aside" in fit.sentence
     assert [event.best_step for event in recorder.of(events.Published)] == [6]
     assert not recorder.of(events.Evaluation)
+
+
+@pytest.mark.parametrize("seed", [1, 11])
+def test_rows_set_aside_that_are_trained_on_too_are_counted_by_the_split_of_the_run(
+    make_job: Jobs, tmp_path: Path, seed: int
+) -> None:
+    numbers = [0, 1, 2, 3, 4, 4, 4, 5, 5, 6]
+    rows = [{"prompt": f"number {number}", "completion": f"{place}"} for place, number in enumerate(numbers)]
+    path = tmp_path / "repeated.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    training, aside = split_validation(numbers, 0.3, seed)
+    leaked = sum(number in training for number in aside)
+
+    recorder, _ = trained(make_job(dataset=path, seed=seed, validation_fraction=0.3))
+
+    assert {event.leaked_rows for event in recorder.of(events.Evaluation)} == {leaked}
+    told = f"But {leaked} of the 3 rows set aside" in recorder.of(events.Fit)[-1].sentence
+    assert told == bool(leaked)
 
 
 def test_a_run_that_breaks_is_told_to_have_diverged(make_job: Jobs) -> None:

@@ -51,7 +51,8 @@ class Report:
     duplicate_rows: tuple[Repeat, ...] = ()
     """The first 20."""
     leaks: int = 0
-    """Rows which the default split sets aside for validation though their prompt is trained on, too."""
+    """Rows which the default split sets aside for validation though their prompt is trained on, too. A run
+    counts those of its own split."""
     leaked_rows: tuple[Repeat, ...] = ()
     """The first 20; `first_line` is the row that is trained on."""
     tokens: int = 0
