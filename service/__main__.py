@@ -109,12 +109,14 @@ async def _serve(
             base=base,
             threads=settings.trainer_threads,
         )
+        refused = partial(unservable_on, engine, await asyncio.to_thread(unservable, base, settings))
         planner = Planner(
             base=base,
             context_length=context_length,
             max_rank=lambda: engine.max_rank,
             registry=registry,
             probes=probes,
+            unservable=refused,
         )
         server = Server(
             address=settings.grpc_address,
@@ -126,12 +128,12 @@ async def _serve(
             disk=disk,
             base_model=base.name,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
-            unservable=partial(unservable_on, engine, await asyncio.to_thread(unservable, base, settings)),
+            unservable=refused,
             planner=planner,
             token_count=renderer.token_count,
             local_files=LocalFiles(settings.dataset_roots),
             hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,
-            parameters=await planner.parameters(),
+            parameters=await planner.prepare(),
         )
         gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)
         runner = Runner(

@@ -23,12 +23,12 @@ def plan_html(response: PlanResponse) -> str:
     recommended = response.recommendation
     rows = "".join(
         f"<tr{_marked(one.technique == recommended.technique)}><td>{_title(one.technique)}</td>"
-        f"<td>{one.total_bytes / _GIB:.1f} GiB</td><td>{'yes' if one.fits else 'no'}</td>"
+        f"<td>{one.total_bytes / _GIB:.1f} GiB</td><td>{_place(one)}</td>"
         f"<td>{_duration(one.seconds) if one.HasField('seconds') else 'not known'}</td></tr>"
         for one in response.techniques
     )
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in recommended.reasons)
-    verdict = "" if recommended.fits else " (does not fit)"
+    verdict = "" if recommended.fits or not recommended.technique else " (does not fit)"
     device = response.device
     return (
         '<div class="report plan">'
@@ -38,6 +38,13 @@ def plan_html(response: PlanResponse) -> str:
         f'{rows}</table><p class="summary">Recommended: {_title(recommended.technique)}{verdict}</p>'
         f'<ul class="muted">{reasons}</ul>{"".join(map(_details, response.techniques))}</div>'
     )
+
+
+def _place(planned: TechniquePlan) -> str:
+    """Whether there is room for it, and an engine."""
+    if planned.unservable:
+        return f'<span title="{escape(planned.unservable)}">cannot be served</span>'
+    return "yes" if planned.fits else "no"
 
 
 def _marked(chosen: bool) -> str:

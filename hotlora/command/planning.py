@@ -15,6 +15,7 @@ from hotlora.v1.dataset_service_pb2 import UploadHeader
 from hotlora.v1.tuning_service_pb2 import Technique
 
 _TITLES: Final = {
+    "TECHNIQUE_UNSPECIFIED": "none",
     "TECHNIQUE_LORA": "LoRA",
     "TECHNIQUE_QLORA": "QLoRA",
     "TECHNIQUE_PROMPT_TUNING": "prompt tuning",
@@ -99,15 +100,20 @@ def _print(response: pb.PlanResponse, *, with_textbook: bool) -> None:
         columns = ("TECHNIQUE", "TERM", "PRIMER", "BY ITS RULE", "REALLY", "WHY")
         output.table(columns, _textbook_rows(techniques), empty="")
     recommended = response.recommendation
-    chosen = next(one for one in techniques if one.technique == recommended.technique)
-    console.print(f"\nSettings of {_title(recommended.technique)}:")
-    output.table(
-        ("SETTING", "VALUE", "WHY"),
-        [(reason.field, f"{reason.value:g}", reason.reason) for reason in chosen.reasons],
-        empty="All of them were given.",
-    )
-    verdict = "" if recommended.fits else ", but it does not fit"
-    console.print(f"\nRecommended: {_title(recommended.technique)}{verdict}")
+    for one in techniques:
+        if one.technique == recommended.technique:
+            console.print(f"\nSettings of {_title(recommended.technique)}:")
+            output.table(
+                ("SETTING", "VALUE", "WHY"),
+                [(reason.field, f"{reason.value:g}", reason.reason) for reason in one.reasons],
+                empty="All of them were given.",
+            )
+    console.print()
+    for one in techniques:
+        if one.unservable:
+            console.print(output.plain(f"{_title(one.technique)} could not be served: {one.unservable}"))
+    verdict = "" if recommended.fits or not recommended.technique else ", but it does not fit"
+    console.print(f"Recommended: {_title(recommended.technique)}{verdict}")
     for reason in recommended.reasons:
         console.print(f"- {output.plain(reason)}")
 
@@ -128,6 +134,8 @@ def _rows(techniques: Sequence[pb.TechniquePlan]) -> list[tuple[str | Text, ...]
             *(Text("yes", style="green") if one.fits else Text("no", style="red") for one in techniques),
         )
     )
+    if any(one.unservable for one in techniques):
+        rows.append(("served", *("no" if one.unservable else "yes" for one in techniques)))
     rows.append(("trained", *(f"{one.trained_parameters:,}" for one in techniques)))
     rows.append(("steps", *(f"{one.steps:,}" for one in techniques)))
     rows.append(("tokens", *(f"{one.tokens:,}" for one in techniques)))

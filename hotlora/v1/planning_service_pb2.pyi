@@ -154,7 +154,7 @@ class Device(_message.Message):
     def __init__(self, kind: _Optional[_Union[DeviceDescription.Kind, str]] = ..., memory_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., is_own: _Optional[bool] = ...) -> None: ...
 
 class TechniquePlan(_message.Message):
-    __slots__ = ("technique", "memory", "total_bytes", "fits", "trained_parameters", "hyperparameters", "reasons", "steps", "tokens", "seconds", "speed_source", "probe_time", "textbook")
+    __slots__ = ("technique", "memory", "total_bytes", "fits", "trained_parameters", "hyperparameters", "reasons", "steps", "tokens", "seconds", "speed_source", "probe_time", "textbook", "unservable")
     TECHNIQUE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class TechniquePlan(_message.Message):
     SPEED_SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROBE_TIME_FIELD_NUMBER: _ClassVar[int]
     TEXTBOOK_FIELD_NUMBER: _ClassVar[int]
+    UNSERVABLE_FIELD_NUMBER: _ClassVar[int]
     technique: _tuning_service_pb2.Technique
     memory: _containers.RepeatedCompositeFieldContainer[MemoryLine]
     total_bytes: int
@@ -181,7 +182,8 @@ class TechniquePlan(_message.Message):
     speed_source: SpeedSource
     probe_time: _timestamp_pb2.Timestamp
     textbook: _containers.RepeatedCompositeFieldContainer[TextbookLine]
-    def __init__(self, technique: _Optional[_Union[_tuning_service_pb2.Technique, str]] = ..., memory: _Optional[_Iterable[_Union[MemoryLine, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., trained_parameters: _Optional[int] = ..., hyperparameters: _Optional[_Union[_tuning_service_pb2.Hyperparameters, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[SettingReason, _Mapping]]] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., seconds: _Optional[float] = ..., speed_source: _Optional[_Union[SpeedSource, str]] = ..., probe_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., textbook: _Optional[_Iterable[_Union[TextbookLine, _Mapping]]] = ...) -> None: ...
+    unservable: str
+    def __init__(self, technique: _Optional[_Union[_tuning_service_pb2.Technique, str]] = ..., memory: _Optional[_Iterable[_Union[MemoryLine, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., trained_parameters: _Optional[int] = ..., hyperparameters: _Optional[_Union[_tuning_service_pb2.Hyperparameters, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[SettingReason, _Mapping]]] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., seconds: _Optional[float] = ..., speed_source: _Optional[_Union[SpeedSource, str]] = ..., probe_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., textbook: _Optional[_Iterable[_Union[TextbookLine, _Mapping]]] = ..., unservable: _Optional[str] = ...) -> None: ...
 
 class MemoryLine(_message.Message):
     __slots__ = ("part", "bytes", "explanation")

@@ -84,7 +84,15 @@ class TuningServiceServicer:
 
     def CreateTuningJob(self, request, context):
         """Queues a job and returns it in state QUEUED. Everything that can fail early is checked here: the dataset exists and
-        fits, the base model is the served one, the rank is within the engine's limit.
+        fits, the base model is the served one, the rank is within the engine's limit, the device has the memory.
+
+        What is left out is the plan's: settings are those that PlanningService.Plan shows for the same dataset and the
+        technique. The technique itself is not: unset, it is LoRA (or that of start_version), whatever Plan recommends.
+
+        A job is refused for its memory, with what it needs and what would fit, where Plan's total for its technique, dataset
+        and settings is more than the device has in all (of a processor: the machine's memory without swap, or its control
+        group's), even if that total is as much too high as it may be, a fifth. Where the total is more than what is free now,
+        the job is accepted with a warning.
 
         Idempotent by request_id: the same request again returns the same job (in whatever state it is by then).
 

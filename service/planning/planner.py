@@ -5,14 +5,14 @@ It decides nothing: what follows from the numbers is `trainer.planning`.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from service.errors import WrongState
 from service.planning.counting import UNKNOWN_SHARE, data_of
 from service.planning.devices import OwnDevice, own_device
 from service.planning.probes import Kept, Probes
 from service.registry import Registry
-from trainer.config import BaseModel, Technique
+from trainer.config import BaseModel, Hyperparameters, Technique
 from trainer.planning import (
     RUNTIME_BYTES,
     Data,
@@ -22,6 +22,7 @@ from trainer.planning import (
     ModelShape,
     Plan,
     ShapeError,
+    TechniquePlan,
     TextbookLine,
     plan,
     shape_of_directory,
@@ -73,6 +74,14 @@ class Answer:
     textbook: Mapping[Technique, tuple[TextbookLine, ...]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a run needs, technique by technique, and where it would be."""
+
+    device: Device
+    techniques: Mapping[Technique, TechniquePlan]
+
+
 class Planner:
     """See the module. Belongs to one event loop."""
 
@@ -84,26 +93,59 @@ class Planner:
         max_rank: Callable[[], int],
         registry: Registry,
         probes: Probes,
+        unservable: Callable[[], Mapping[Technique, str]] = dict,
         look: Callable[[], OwnDevice] = own_device,
     ) -> None:
-        """`context_length` is what is served, in tokens. `look` may block for a second."""
+        """`context_length` is what is served, in tokens. `unservable` says of techniques why what they make
+        could not be served now. `look` may block for a second."""
         self._base = base
         self._context_length = context_length
         self._max_rank = max_rank
         self._registry = registry
         self._probes = probes
+        self._unservable = unservable
         self._look = look
+        self._own_shape: ModelShape | None = None
+        self._seen: OwnDevice | None = None
+        """The device when it was last looked at."""
 
-    async def parameters(self) -> int:
-        """Of the base; 0 where its files do not tell."""
+    async def prepare(self) -> int:
+        """Look at device and base once, so that no job has to wait for that; gives the base's parameters, 0
+        where its files do not tell."""
+        await self._device()
         try:
-            return (await asyncio.to_thread(shape_of_directory, self._base.path)).parameters
+            return (await self._shape_of_base()).parameters
         except ShapeError:
             return 0
 
+    async def needs(self, data: Data, settings: Hyperparameters) -> Needs | None:
+        """What a run with these settings would need here with each technique; None where the base's files do
+        not tell its shape. Takes milliseconds: a GPU, whose tool may take a second, is as it was last seen.
+        """
+        try:
+            shape = await self._shape_of_base()
+        except ShapeError:
+            return None
+        own = self._seen
+        if own is None or own.kind == "cpu":
+            own = await self._device()
+        measured = await self._probes.known(own)
+        device = _as_it_is(own, measured)
+        planned = plan(
+            shape,
+            data,
+            device,
+            context_length=self._context_length,
+            max_rank=self._max_rank(),
+            calibrations={technique: kept.calibration for technique, kept in measured.items()},
+            given=asdict(settings),
+            unservable=self._unservable(),
+        )
+        return Needs(device=device, techniques={one.technique: one for one in planned.techniques})
+
     async def answer(self, question: Question) -> Answer:
         """Plan. Raises what the store, the registry and a probe raise, and WrongState (SHAPE_UNKNOWN)."""
-        own = await asyncio.to_thread(self._look)
+        own = await self._device()
         if question.probe is not None and question.probe not in await self._probes.known(own):
             await self._probes.measure(question.probe, own)
         is_own_base = question.shape is None and question.example is None
@@ -130,6 +172,7 @@ class Planner:
                 max_rank=self._max_rank(),
                 calibrations={technique: kept.calibration for technique, kept in measured.items()},
                 given=question.given,
+                unservable=self._unservable() if is_own_base else None,
             ),
             probe_times={technique: kept.time for technique, kept in measured.items()},
             textbook={technique: textbook(shape, technique, question.example) for technique in Technique},
@@ -141,13 +184,23 @@ class Planner:
         if question.shape is not None:
             return question.shape
         try:
-            return await asyncio.to_thread(shape_of_directory, self._base.path)
+            return await self._shape_of_base()
         except ShapeError as error:
             raise WrongState(
                 f"the base model's files do not tell its shape ({error.args[0]}); describe it in model",
                 state="SHAPE_UNKNOWN",
                 reason="SHAPE_UNKNOWN",
             ) from error
+
+    async def _shape_of_base(self) -> ModelShape:
+        """Read once: a base's files stay as they are while it is served. Raises ShapeError."""
+        if self._own_shape is None:
+            self._own_shape = await asyncio.to_thread(shape_of_directory, self._base.path)
+        return self._own_shape
+
+    async def _device(self) -> OwnDevice:
+        self._seen = await asyncio.to_thread(self._look)
+        return self._seen
 
     async def _data(self, question: Question) -> Data:
         if question.dataset_id is None:

@@ -5,19 +5,20 @@ other. What the single checks are stands in `job_checks`, `contradictions`, `sta
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation, WrongState
-from service.planning import DEFAULT_DATA, data_of
+from service.planning import DEFAULT_DATA, Needs, data_of
 from service.registry import DatasetRow, JobRow, NewJob, Registry, VersionState
 from service.rpc import (
     contradictions,
     conversion,
     job_checks,
     remarks,
+    room,
     settings_conversion,
     starting,
     stopping,
@@ -46,6 +47,7 @@ class _Draft:
     """The rows as the run takes them."""
     prompt_tokens: int
     """Of the initial prompt."""
+    needs: Needs | None
 
 
 class Intake:
@@ -62,10 +64,12 @@ class Intake:
         unservable: Callable[[], Mapping[Technique, str]],
         parameters: int,
         token_count: Callable[[str], int],
+        needs: Callable[[Data, Hyperparameters], Awaitable[Needs | None]],
     ) -> None:
         """`context_length` is what is served, in tokens; `parameters` are the base's, 0 where they are not
         known. `unservable` says of techniques why what they make could not be served now, `token_count` how
-        many tokens a text of some thousand characters has."""
+        many tokens a text of some thousand characters has, and `needs` what memory a run would take, None
+        where nobody can tell."""
         self._registry = registry
         self._base_model = base_model
         self._context_length = context_length
@@ -74,6 +78,7 @@ class Intake:
         self._unservable = unservable
         self._parameters = parameters
         self._token_count = token_count
+        self._needs = needs
 
     async def take(self, request: pb.CreateTuningJobRequest, digest: str) -> NewJob:
         """The job that is asked for. Raises InvalidRequest with all that is wrong; NotFound, WrongState or
@@ -95,13 +100,14 @@ class Intake:
             hyperparameters=draft.settings,
             evaluation_dataset_id="" if draft.asked is None else draft.asked.id,
             start_version=conversion.version_of(request.start_version) if request.start_version else None,
-            warnings=tuple(
-                remarks.on_settings(
+            warnings=(
+                *remarks.on_settings(
                     request.hyperparameters,
                     draft.settings,
                     rows=draft.pieces.rows,
                     prompt_tokens=draft.prompt_tokens,
-                )
+                ),
+                *([] if draft.needs is None else room.warnings(draft.needs, technique)),
             ),
         )
 
@@ -140,10 +146,12 @@ class Intake:
         if objective is None and dataset is not None and findings.knows("objective"):
             objective = dataset.objective
         settings = self._settings(request, technique or Technique.LORA, objective, dataset, start)
-        pieces = None
+        pieces, needs = None, None
         if dataset is not None and findings.knows(*contradictions.DECIDE_STEPS):
             limit = row_limit(settings, technique or Technique.LORA, self._context_length)
             pieces = data_of(dataset).in_pieces(limit)
+        if dataset is not None and dataset.objective is objective and findings.knows("hyperparameters"):
+            needs = await self._needs(data_of(dataset), settings)
         return _Draft(
             request=request,
             dataset=dataset,
@@ -153,6 +161,7 @@ class Intake:
             objective=objective,
             settings=settings,
             pieces=pieces,
+            needs=needs,
             prompt_tokens=await asyncio.to_thread(self._token_count, settings.initial_prompt),
         )
 
@@ -208,6 +217,8 @@ class Intake:
         if draft.technique is None:
             return
         findings.add(job_checks.unservable(draft.technique, self._unservable()))
+        if draft.needs is not None:
+            findings.add(room.violations(draft.needs, draft.technique))
         if draft.start is not None:
             findings.add(
                 starting.differences(

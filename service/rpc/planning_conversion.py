@@ -71,7 +71,9 @@ def plan_message(answer: Answer) -> pb.PlanResponse:
             for one in answer.plan.techniques
         ],
         recommendation=pb.Recommendation(
-            technique=settings_conversion.technique_sent(recommended.technique),
+            technique=None
+            if recommended.technique is None
+            else settings_conversion.technique_sent(recommended.technique),
             fits=recommended.fits,
             reasons=recommended.reasons,
         ),
@@ -149,6 +151,7 @@ def _technique_message(
         seconds=planned.seconds,
         speed_source=None if planned.speed is None else _SOURCES_SENT[planned.speed.source],
         probe_time=conversion.timestamp(probe_time),
+        unservable=planned.unservable,
         textbook=[
             pb.TextbookLine(
                 part=_part(line.part),

@@ -109,6 +109,7 @@ class Server:
             unservable=unservable,
             parameters=parameters,
             token_count=token_count,
+            needs=planner.needs,
         )
         evaluations = EvaluationServicer(registry=registry, following=following)
         planning = PlanningServicer(

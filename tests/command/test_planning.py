@@ -1,15 +1,19 @@
 """`hotlora plan` and the clients' method: what a person and a program get of what the service plans."""
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from hotlora.aio import AsyncClient
 from hotlora.client import Client
 from hotlora.v1 import planning_service_pb2 as pb
-from hotlora.v1.tuning_service_pb2 import TECHNIQUE_LORA
-from tests.command.conftest import Hotlora
+from hotlora.v1 import planning_service_pb2_grpc as planning_grpc
+from hotlora.v1.tuning_service_pb2 import TECHNIQUE_FULL, TECHNIQUE_LORA
+from tests.command.conftest import Hotlora, in_process
 
 
 def test_a_plan_is_a_table_with_reasons(hotlora: Hotlora, rows: Path) -> None:
@@ -78,6 +82,47 @@ def test_a_technique_is_probed_on_this_machine(hotlora: Hotlora) -> None:
     sources = {one["technique"]: one.get("speedSource") for one in json.loads(asked.out)["techniques"]}
     assert sources.pop("TECHNIQUE_FULL") == "SPEED_SOURCE_PROBE"
     assert set(sources.values()) == {"SPEED_SOURCE_LIKENESS"}
+
+
+class Planned(planning_grpc.PlanningServiceServicer):
+    """A service whose engine serves too little."""
+
+    def __init__(self, plan: pb.PlanResponse) -> None:
+        self._plan = plan
+
+    def Plan(self, request: pb.PlanRequest, context: grpc.ServicerContext) -> pb.PlanResponse:
+        return self._plan
+
+
+@pytest.fixture
+def planned() -> Iterator[tuple[Hotlora, pb.PlanResponse]]:
+    """The command, and the plan that it is given."""
+    plan = pb.PlanResponse(
+        techniques=[
+            pb.TechniquePlan(technique=TECHNIQUE_LORA, unservable="vLLM serves none of these"),
+            pb.TechniquePlan(technique=TECHNIQUE_FULL, fits=True),
+        ],
+        recommendation=pb.Recommendation(technique=TECHNIQUE_FULL, fits=True),
+    )
+    server = grpc.server(ThreadPoolExecutor())
+    planning_grpc.add_PlanningServiceServicer_to_server(Planned(plan), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield in_process(f"127.0.0.1:{port}"), plan
+    server.stop(None).wait()
+
+
+def test_a_technique_that_could_not_be_served_says_so_and_why(
+    planned: tuple[Hotlora, pb.PlanResponse],
+) -> None:
+    hotlora, plan = planned
+    lines = [" ".join(line.split()) for line in hotlora("plan", "--rows", "9").out.splitlines()]
+    assert "fits no yes" in lines and "served no yes" in lines
+    assert lines[-2:] == ["LoRA could not be served: vLLM serves none of these", "Recommended: full"]
+
+    plan.recommendation.CopyFrom(pb.Recommendation(reasons=["nothing is served"]))
+    lines = hotlora("plan", "--rows", "9").out.splitlines()
+    assert lines[-2:] == ["Recommended: none", "- nothing is served"]
 
 
 async def test_both_clients_plan(address: str) -> None:

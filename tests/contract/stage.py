@@ -43,7 +43,7 @@ BASE = "tiny-base"
 CONTEXT_LENGTH = 512
 ENGINE_MAX_RANK = 32
 LINEAR_MODULES = ("down_proj", "q_proj", "v_proj")
-SHAPE = {
+SHAPE: Mapping[str, object] = {
     "model_type": "llama",
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -142,6 +142,8 @@ async def running(
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
     unservable: Callable[[], Mapping[Technique, str]] = dict,
+    device: OwnDevice = DEVICE,
+    shape: Mapping[str, object] = SHAPE,
 ) -> AsyncIterator[Stage]:
     """A service that answers until the block ends."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
@@ -166,7 +168,7 @@ async def running(
             limits=upload_limits,
         )
         await store.sweep()
-        (home / "base" / "config.json").write_text(json.dumps(SHAPE))
+        (home / "base" / "config.json").write_text(json.dumps(shape))
         base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
         settings = Settings(
             home=home,
@@ -188,7 +190,8 @@ async def running(
                 threads=0,
                 command=probe_command,
             ),
-            look=lambda: DEVICE,
+            unservable=unservable,
+            look=lambda: device,
         )
         server = Server(
             address=address,
@@ -203,7 +206,7 @@ async def running(
             unservable=unservable,
             planner=planner,
             token_count=renderer.token_count,
-            parameters=await planner.parameters(),
+            parameters=await planner.prepare(),
             local_files=local_files,
             hub=hub,
             limits=server_limits or ServerLimits(drain_seconds=5),

@@ -11,6 +11,7 @@ from hotlora.v1 import planning_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, refused, running, until
 from tests.doubles.probe import RUNTIME_BYTES
+from trainer.config import Technique
 
 GB = 10**9
 FAILING = ("env", "HOTLORA_PROBE_DOUBLE=fail", sys.executable, "-m", "tests.doubles.probe")
@@ -46,9 +47,38 @@ async def test_a_plan_says_of_every_technique_what_it_needs_and_which_one_to_tak
     assert response.recommendation.reasons
 
 
+async def test_a_technique_that_could_not_be_served_is_marked_with_the_reason_and_never_recommended(
+    tmp_path: Path,
+) -> None:
+    why = "vLLM serves no such adapters"
+    reasons = {Technique.LORA: why, Technique.QLORA: why}
+    async with running(tmp_path, unservable=lambda: reasons) as stage:
+        response = await plan(stage)
+        told = {one.technique: one.unservable for one in response.techniques}
+        assert told == {
+            tuning_pb.TECHNIQUE_LORA: why,
+            tuning_pb.TECHNIQUE_QLORA: why,
+            tuning_pb.TECHNIQUE_PROMPT_TUNING: "",
+            tuning_pb.TECHNIQUE_FULL: "",
+        }
+        assert told[response.recommendation.technique] == ""
+        assert any(why in reason for reason in response.recommendation.reasons)
+        described = await plan(stage, example=pb.EXAMPLE_LLAMA_7B)
+        assert not any(one.unservable for one in described.techniques), "it is no base of this engine"
+        reasons |= {Technique.PROMPT_TUNING: "no embeddings", Technique.FULL: "no engine"}
+        nothing = (await plan(stage)).recommendation
+    assert (nothing.technique, nothing.fits) == (tuning_pb.TECHNIQUE_UNSPECIFIED, False)
+    assert [reason.partition(":")[2] for reason in nothing.reasons] == [
+        f" {why}", f" {why}", " no embeddings", " no engine",
+    ]  # fmt: skip
+
+
 async def test_a_job_without_settings_gets_those_of_the_plan(stage: Stage) -> None:
     await stage.upload(GOOD_LINE * 10)
     response = await plan(stage, dataset="datasets/rows")
+    job = await stage.job()
+    assert job.technique == tuning_pb.TECHNIQUE_LORA, "whichever is recommended"
+    assert job.hyperparameters == of(response, job.technique).hyperparameters
     for number, one in enumerate(response.techniques):
         job = await stage.job(technique=one.technique, adapter_id=f"a{number}")
         assert job.hyperparameters == one.hyperparameters

@@ -14,6 +14,8 @@ from service.rpc.intake import Intake
 from service.rpc.tuning import TuningServicer
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, refused
 from tests.contract.training import HISTORY, run_to_success
+from trainer.config import Hyperparameters
+from trainer.planning import Data
 
 LAST_SEQUENCE = 1 + 1 + len(HISTORY) + 2
 """QUEUED, RUNNING, the history, then Published and SUCCEEDED."""
@@ -206,6 +208,10 @@ class LateRegistry:
         return events
 
 
+async def nobody_knows(data: Data, settings: Hyperparameters) -> None:
+    """What memory a run would take."""
+
+
 async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     await stage.job()
@@ -222,6 +228,7 @@ async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage
             unservable=dict,
             parameters=0,
             token_count=len,
+            needs=nobody_knows,
         ),
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself

@@ -1,17 +1,21 @@
 """CreateTuningJob, over the wire: what cannot become a job is refused, with every field that is wrong."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 
+from hotlora.v1 import planning_service_pb2 as planning_pb
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.registry import VersionState
 from tests.contract.stage import (
     BASE,
     CONTEXT_LENGTH,
+    DEVICE,
     GOOD_LINE,
+    SHAPE,
     Stage,
     create_refused,
     running,
@@ -301,3 +305,66 @@ async def test_a_technique_whose_versions_could_not_be_served_is_refused_with_th
     assert set(refusal.violations) == {"technique"}
     assert "no engine is to be had" in refusal.violations["technique"]
     assert "choose lora or qlora or prompt_tuning" in refusal.violations["technique"]
+
+
+async def test_a_technique_that_could_not_be_served_is_refused_where_it_is_what_nobody_chose(
+    tmp_path: Path,
+) -> None:
+    reasons = {Technique.LORA: "no adapters of this kind", Technique.QLORA: "no adapters of this kind"}
+    async with running(tmp_path, unservable=lambda: reasons) as stage:
+        await stage.upload(GOOD_LINE)
+        refusal = await create_refused(stage)
+    assert "choose prompt_tuning or full" in refusal.violations["technique"]
+
+
+BILLION = {**SHAPE, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+"""A base of about a billion parameters, whose techniques differ by gigabytes."""
+
+
+async def planned(stage: Stage) -> dict[int, int]:
+    """What the plan says of each technique, in bytes."""
+    plan = await stage.planning.Plan(planning_pb.PlanRequest(dataset="datasets/rows"))
+    return {one.technique: one.total_bytes for one in plan.techniques}
+
+
+async def test_a_job_that_cannot_fit_is_refused_with_what_it_needs_and_what_would_fit(
+    tmp_path: Path,
+) -> None:
+    device = replace(DEVICE, memory_bytes=8 * 10**9)
+    async with running(tmp_path, shape=BILLION, device=device) as stage:
+        await stage.upload(GOOD_LINE)
+        needed = await planned(stage)
+        refusal = await create_refused(stage, technique=pb.TECHNIQUE_FULL, adapter_id=BASE)
+        assert await stage.job(technique=pb.TECHNIQUE_LORA)
+    assert set(refusal.violations) == {"technique", "adapter_id"}
+    words = refusal.violations["technique"]
+    full, lora = needed[pb.TECHNIQUE_FULL], needed[pb.TECHNIQUE_LORA]
+    assert f"it needs about {gb(full)}, {gb(0.8 * full)} at the least" in words
+    assert "the device has 8.0 GB in all" in words
+    assert f"lora needs about {gb(lora)}" in words and "full needs" not in words
+
+
+async def test_where_nothing_fits_no_technique_is_advised(tmp_path: Path) -> None:
+    async with running(tmp_path, shape=BILLION, device=replace(DEVICE, memory_bytes=10**9)) as stage:
+        await stage.upload(GOOD_LINE)
+        refusal = await create_refused(stage)
+    assert refusal.violations["technique"].endswith("; shorter rows or a smaller base model need less")
+
+
+async def test_a_job_that_the_plan_may_be_wrong_about_is_accepted_with_a_warning(tmp_path: Path) -> None:
+    async with running(tmp_path / "probe", shape=BILLION) as stage:
+        await stage.upload(GOOD_LINE)
+        lora = (await planned(stage))[pb.TECHNIQUE_LORA]
+        assert not (await stage.job()).warnings
+    for bytes_in_all, bytes_free in ((round(0.81 * lora), round(0.81 * lora)), (2 * lora, lora - 1)):
+        device = replace(DEVICE, memory_bytes=bytes_in_all, available_bytes=bytes_free)
+        async with running(tmp_path / str(bytes_in_all), shape=BILLION, device=device) as stage:
+            await stage.upload(GOOD_LINE)
+            (warning,) = (await stage.job()).warnings
+        assert warning.field == "technique"
+        assert f"needs about {gb(lora)} (20% more or less)" in warning.description
+        assert f"{gb(bytes_free)} are free now" in warning.description
+
+
+def gb(size: float) -> str:
+    return f"{size / 10**9:.1f} GB"

@@ -208,6 +208,33 @@ def test_a_4_bit_base_that_saves_nothing_gives_way_to_lora() -> None:
     assert "4 bits would only cost accuracy" in found.reasons[1]
 
 
+@pytest.mark.parametrize(
+    ("unservable", "memory_bytes", "advised"),
+    [
+        ({Technique.FULL}, 80 * GB, Technique.LORA),
+        ({Technique.LORA}, 40 * GB, Technique.QLORA),
+        ({Technique.LORA, Technique.QLORA}, 24 * GB, Technique.PROMPT_TUNING),
+        ({Technique.LORA, Technique.QLORA, Technique.PROMPT_TUNING}, 24 * GB, Technique.FULL),
+        ({Technique.LORA, Technique.QLORA, Technique.FULL}, 3, Technique.PROMPT_TUNING),
+        (set(Technique), 80 * GB, None),
+    ],
+)
+def test_what_could_not_be_served_is_never_advised_and_its_reason_told(
+    unservable: set[Technique], memory_bytes: int, advised: Technique | None
+) -> None:
+    needed = {Technique.FULL: 10, Technique.LORA: 5, Technique.QLORA: 6, Technique.PROMPT_TUNING: 4}
+    found = recommend(
+        memory_bytes=memory_bytes,
+        rows=2_000,
+        needed=needed,
+        available_bytes=memory_bytes,
+        unservable=dict.fromkeys(unservable, "no engine has it"),
+    )
+    assert found.technique is advised
+    assert found.fits == (advised is not None and needed[advised] <= memory_bytes)
+    assert any("no engine has it" in reason for reason in found.reasons)
+
+
 def test_settings_follow_the_amount_of_rows() -> None:
     def settings(rows: int) -> Hyperparameters:
         choices = choose(

@@ -6,13 +6,14 @@ Standard library only, so that the service can plan without torch. `trainer.prob
 from trainer.planning.advice import Recommendation
 from trainer.planning.calibration import Calibration, Sample
 from trainer.planning.duration import Data, Source
-from trainer.planning.memory import RUNTIME_BYTES, Footing, Line, Load, Part
+from trainer.planning.memory import ERROR_SHARE, RUNTIME_BYTES, Footing, Line, Load, Part
 from trainer.planning.plan import Device, Plan, TechniquePlan, plan
 from trainer.planning.settings import choose, complete
 from trainer.planning.shape import ModelShape, ShapeError, described, shape_of_directory
 from trainer.planning.textbook import EXAMPLES, Example, TextbookLine, textbook
 
 __all__ = [
+    "ERROR_SHARE",
     "EXAMPLES",
     "RUNTIME_BYTES",
     "Calibration",

@@ -21,6 +21,9 @@ MOMENT_BYTES = 8
 """AdamW keeps two 32-bit moments a trained parameter."""
 FOUR_BIT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """NF4 with double quantisation: half a byte, one byte a block of 64 for its scale, and 4 for 256 of those."""
+ERROR_SHARE = 0.2
+"""Of a total, by which a run may need more or less: the worst of what `benchmarks.planning` measures, whose
+median is half of that. Whoever refuses a run for its memory allows for it."""
 RUNTIME_BYTES = 600_000_000
 """Interpreter, libraries and tokenizer of a trainer on a CPU, with torch 2.13; a probe looks itself."""
 _KEPT_BY_ALLOCATOR = 0.75

@@ -20,6 +20,7 @@ from trainer.planning.duration import (
     speed_of_device,
 )
 from trainer.planning.memory import (
+    ERROR_SHARE,
     Footing,
     Line,
     Load,
@@ -62,6 +63,13 @@ class TechniquePlan:
     """None where no speed is known."""
     is_calibrated: bool
     """Whether a probe on this device corrected the memory."""
+    unservable: str
+    """Why its versions could not be served; empty where they could."""
+
+    @property
+    def least_bytes(self) -> int:
+        """What a run needs where the total is as much too high as it may be."""
+        return round(self.total_bytes * (1 - ERROR_SHARE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +89,11 @@ def plan(
     max_rank: int,
     calibrations: Mapping[Technique, Calibration],
     given: Mapping[str, object] | None = None,
+    unservable: Mapping[Technique, str] | None = None,
 ) -> Plan:
-    """Plan every technique. `given` are settings that were chosen already; all others are the plan's."""
+    """Plan every technique. `given` are settings that were chosen already; all others are the plan's.
+    `unservable` says of techniques why what they make could not be served: those are never recommended."""
+    unservable = unservable or {}
     techniques = tuple(
         _technique(
             technique,
@@ -93,6 +104,7 @@ def plan(
             max_rank=max_rank,
             calibrations=calibrations,
             given=given or {},
+            unservable=unservable.get(technique, ""),
         )
         for technique in Technique
     )
@@ -103,6 +115,7 @@ def plan(
             rows=data.in_pieces(min(MAX_SEQUENCE_LENGTH, context_length)).rows,
             needed={one.technique: one.total_bytes for one in techniques},
             available_bytes=device.available_bytes,
+            unservable=unservable,
         ),
     )
 
@@ -117,6 +130,7 @@ def _technique(
     max_rank: int,
     calibrations: Mapping[Technique, Calibration],
     given: Mapping[str, object],
+    unservable: str,
 ) -> TechniquePlan:
     choices = choose(
         technique,
@@ -148,6 +162,7 @@ def _technique(
         speed=speed,
         seconds=None if speed is None else seconds(way, technique, speed),
         is_calibrated=calibration is not None,
+        unservable=unservable,
     )
 
 
