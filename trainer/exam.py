@@ -2,38 +2,27 @@
 
 A bounded sample of the rows, chosen by the seed once for the whole run, so that scores of one run compare.
 Where the score decides what is better, every evaluation has one. Else it is there to be looked at and has
-to be cheap: few questions, after as many evaluations, the last one among them, as take `SHARE` of the
+to be cheap: few questions, after as many evaluations, the last one among them, as take a share of the
 training's work together. Work is reckoned in tokens and not timed, so that the same run is scored at the
 same steps everywhere. It does not know how answers are made.
 """
 
 import dataclasses
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from trainer import pacing, scoring
+from trainer import effort, pacing, scoring
 from trainer.channel import Channel
 from trainer.config import JobFile, Metric, Task
 from trainer.events import FailureReason
 from trainer.failures import TrainingError
-from trainer.generation import BATCH_ROWS, answer, work
+from trainer.generation import answer, work
 from trainer.rendering import Renderer
 from trainer.rows import Example, Row
 from trainer.steps import Trainee
 
-MAX_QUESTIONS = 48
-"""More would cost more time than the steps between two evaluations on a CPU."""
-SHARE = 0.1
-"""Of the training's work that scores may take which decide nothing."""
-_TRAINING_PASSES = 2
-"""Training with a token takes as long as so many forward passes, or longer."""
-MAX_TOKENS = 128
-"""Of an answer; longer references are compared with what fits."""
-_ROOM = 8
-"""Tokens that an answer may be longer than the longest reference: a wrong one need not be told in full."""
 _SCORES = {Task.GENERATION: "rouge_l"}
 """The figure of a task where it is not the headline."""
 
@@ -71,7 +60,7 @@ class Exam:
         """
         settings = job.hyperparameters
         decides = settings.early_stopping_metric is Metric.TASK_SCORE
-        questions = MAX_QUESTIONS if decides else BATCH_ROWS
+        questions = effort.MAX_QUESTIONS if decides else effort.BATCH_ROWS
         room = context - trainee.adapted.virtual_tokens
         try:
             exam = cls._of(job, aside, others, renderer, questions, room)
@@ -84,15 +73,9 @@ class Exam:
         tokens = sum(len(row.token_ids) for example in others for row in example.rows)
         a_step = settings.batch_size * tokens / len(others)
         total_steps = pacing.total_steps(settings, len(others))
-        return exam._within(trainee, SHARE * total_steps * a_step * _TRAINING_PASSES)
-
-    def _within(self, trainee: Trainee, budget: float) -> Self | None:
-        """Held after as many evaluations as `budget` pays for, in tokens that go forward; None for none."""
-        times = math.floor(budget / work(trainee, self.prompts, self.max_tokens))
-        if not times:
-            return None
-        every = math.ceil(len(self.steps) / times)
-        return dataclasses.replace(self, steps=self.steps[::-1][::every])
+        a_time = work(trainee, exam.prompts, exam.max_tokens)
+        steps = effort.scored_steps(exam.steps, a_time, total_steps * a_step)
+        return dataclasses.replace(exam, steps=steps) if steps else None
 
     @classmethod
     def _of(
@@ -112,7 +95,7 @@ class Exam:
         draw = random.Random(f"exam {job.hyperparameters.seed}")
         chosen = draw.sample(range(len(rows)), min(questions, len(rows)))
         cut = [_cut(rows[index], stops) for index in sorted(chosen)]
-        limit = min(MAX_TOKENS, max((len(reference) for _, reference in cut), default=0) + _ROOM)
+        limit = min(effort.MAX_TOKENS, max((len(reference) for _, reference in cut), default=0) + effort.ROOM)
         asked = [(prompt, reference) for prompt, reference in cut if len(prompt) + limit <= room]
         if not asked:
             raise _UnfitError(

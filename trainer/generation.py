@@ -5,7 +5,7 @@ values. Models that cannot keep rows apart answer one prompt at a time and witho
 right. It does not know texts or scores.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from peft import PeftModel
@@ -13,15 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from trainer import effort
 from trainer.attention import plain_attention
 from trainer.steps import Trainee
-
-BATCH_ROWS = 16
-"""Prompts at a time, at most; the cache of keys and values grows with it."""
-_CACHED_PASSES = 4
-"""Tokens at a time, in training passes: the cache of more could need memory that training has not needed."""
-_TOKENS_OF_A_PASS: Mapping[str, int] = {"cpu": 64, "cuda": 1024}
-"""Decoding reads every weight for one token a row; that takes as long as a forward pass of so many tokens."""
 
 
 @torch.no_grad()
@@ -52,11 +46,11 @@ def work(trainee: Trainee, prompts: Sequence[Sequence[int]], max_tokens: int) ->
     front = trainee.adapted.virtual_tokens
     total = 0
     for chosen in _batches(trainee, prompts, max_tokens):
-        tokens = len(chosen) * (front + len(prompts[chosen[0]]))
+        prompt = front + len(prompts[chosen[0]])
         if trainee.packs:
-            total += tokens + max_tokens * max(len(chosen), _TOKENS_OF_A_PASS[trainee.device.type])
+            total += effort.batch_work(len(chosen), prompt, max_tokens, trainee.device.type)
         else:  # every pass computes the whole sequence again
-            total += max_tokens * tokens + max_tokens * max_tokens // 2
+            total += max_tokens * len(chosen) * prompt + max_tokens * max_tokens // 2
     return total
 
 
@@ -66,8 +60,7 @@ def _batches(trainee: Trainee, prompts: Sequence[Sequence[int]], max_tokens: int
     batches = []
     while left:
         longest = trainee.adapted.virtual_tokens + len(prompts[left[0]]) + max_tokens
-        fitting = min(BATCH_ROWS, _CACHED_PASSES * trainee.tokens_per_pass // longest)
-        rows = max(1, fitting) if trainee.packs else 1
+        rows = effort.rows_at_once(longest, trainee.tokens_per_pass) if trainee.packs else 1
         batches.append(left[:rows])
         left = left[rows:]
     return batches

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import typer
 
+from hotlora import errors
 from hotlora.command import output, report_display
 from hotlora.command.failing import ExitCode
 from hotlora.v1.dataset_service_pb2 import UploadHeader
 
 _DEFAULT_BASE = "smollm2-135m-instruct"
+_ENGINE_LENGTH = "HOTLORA_ENGINE_MAX_MODEL_LEN"
 _DEFAULT_ENGINE_LENGTH = 2048
+_LEAST_ENGINE_LENGTH = 16
 
 
 def check(path: Path, *, wishes: UploadHeader, base_model: Path | None, as_json: bool) -> ExitCode:
@@ -32,8 +35,22 @@ def check(path: Path, *, wishes: UploadHeader, base_model: Path | None, as_json:
 
 
 def _engine_length() -> int:
-    """The context that a service with this environment serves, in tokens."""
-    return int(os.environ.get("HOTLORA_ENGINE_MAX_MODEL_LEN", _DEFAULT_ENGINE_LENGTH))
+    """The context that a service with this environment serves, in tokens. Raises InvalidArgument where such a
+    service would not start."""
+    given = os.environ.get(_ENGINE_LENGTH)
+    if given is None:
+        return _DEFAULT_ENGINE_LENGTH
+    try:
+        length = int(given)
+    except ValueError:
+        length = 0
+    if length < _LEAST_ENGINE_LENGTH:
+        raise errors.InvalidArgument(
+            f"{_ENGINE_LENGTH} is {given[:60]!r}; it must be a whole number of tokens, "
+            f"{_LEAST_ENGINE_LENGTH} or more.",
+            reason="BAD_SETTING",
+        )
+    return length
 
 
 def _default_base() -> Path | None:

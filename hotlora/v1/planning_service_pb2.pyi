@@ -74,20 +74,22 @@ class PlanRequest(_message.Message):
     def __init__(self, base_model: _Optional[str] = ..., dataset: _Optional[str] = ..., data: _Optional[_Union[DataDescription, _Mapping]] = ..., device: _Optional[_Union[DeviceDescription, _Mapping]] = ..., model: _Optional[_Union[ModelDescription, _Mapping]] = ..., example: _Optional[_Union[Example, str]] = ..., hyperparameters: _Optional[_Union[_tuning_service_pb2.Hyperparameters, _Mapping]] = ..., probe: _Optional[bool] = ..., probe_technique: _Optional[_Union[_tuning_service_pb2.Technique, str]] = ...) -> None: ...
 
 class DataDescription(_message.Message):
-    __slots__ = ("rows", "tokens", "longest_row_tokens", "trained_share", "objective", "texts")
+    __slots__ = ("rows", "tokens", "longest_row_tokens", "trained_share", "objective", "texts", "has_task")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LONGEST_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_SHARE_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
+    HAS_TASK_FIELD_NUMBER: _ClassVar[int]
     rows: int
     tokens: int
     longest_row_tokens: int
     trained_share: float
     objective: _tuning_service_pb2.Objective
     texts: bool
-    def __init__(self, rows: _Optional[int] = ..., tokens: _Optional[int] = ..., longest_row_tokens: _Optional[int] = ..., trained_share: _Optional[float] = ..., objective: _Optional[_Union[_tuning_service_pb2.Objective, str]] = ..., texts: _Optional[bool] = ...) -> None: ...
+    has_task: bool
+    def __init__(self, rows: _Optional[int] = ..., tokens: _Optional[int] = ..., longest_row_tokens: _Optional[int] = ..., trained_share: _Optional[float] = ..., objective: _Optional[_Union[_tuning_service_pb2.Objective, str]] = ..., texts: _Optional[bool] = ..., has_task: _Optional[bool] = ...) -> None: ...
 
 class DeviceDescription(_message.Message):
     __slots__ = ("kind", "memory_bytes", "operations_per_second")

@@ -18,4 +18,5 @@ def data_of(dataset: DatasetRow) -> Data:
         trained_share=report.trained_tokens / report.tokens if report and report.tokens else UNKNOWN_SHARE,
         is_cut=dataset.kind is Kind.TEXT,
         objective=dataset.objective,
+        has_task=dataset.task is not None,
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence, Set
 
 from hotlora.v1 import planning_service_pb2 as pb
 from hotlora.v1 import planning_service_pb2_grpc as pb_grpc
+from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.errors import FieldViolation
 from service.planning import DEFAULT_DATA, DESCRIBED_CONTEXT, Planner, data_of
 from service.registry import DatasetRow, Registry
@@ -135,6 +136,16 @@ def _contradictions(request: pb.PlanRequest, findings: Findings) -> list[FieldVi
                 field="data.tokens",
                 description=f"must be at least 2 for each of {request.data.rows} rows, "
                 f"got {request.data.tokens}",
+            )
+        )
+    if request.data.has_task and (
+        request.data.texts or request.data.objective == tuning_pb.OBJECTIVE_PREFERENCE
+    ):
+        other = "data.texts" if request.data.texts else "data.objective OBJECTIVE_PREFERENCE"
+        violations.append(
+            FieldViolation(
+                field="data.has_task",
+                description=f"contradicts {other}: only answers of conversations are scored",
             )
         )
     knows_width = findings.knows("model.hidden_size")

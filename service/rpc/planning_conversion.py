@@ -92,6 +92,7 @@ def data_of(message: pb.DataDescription) -> Data:
         trained_share=message.trained_share or UNKNOWN_SHARE,
         objective=objective,
         is_cut=message.texts,
+        has_task=message.has_task,
     )
 
 
@@ -103,6 +104,7 @@ def _data_message(data: Data) -> pb.DataDescription:
         trained_share=data.trained_share,
         objective=settings_conversion.objective_sent(data.objective),
         texts=data.is_cut,
+        has_task=data.has_task,
     )
 
 

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from hotlora.command.app import app
 from tests.command.conftest import ROOT
 from tests.tiny_renderer import tiny_renderer
 
@@ -101,3 +105,18 @@ def test_a_row_longer_than_base_or_engine_can_serve_is_bad_without_a_service_too
     assert "more than the context of 2,048 that is served" in check(path, models_dir=tmp_path).stdout
     (base / "config.json").write_text('{"seq_length": 100}')
     assert "more than the context of 100 that is served" in check(path, models_dir=tmp_path).stdout
+
+
+@pytest.mark.parametrize("length", ["many", "2048.5", "15", "-1", ""])
+def test_a_context_that_no_engine_could_serve_is_told_by_the_name_of_its_variable(
+    tmp_path: Path, length: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD)
+    environment = {"HOTLORA_ENGINE_MAX_MODEL_LEN": length, "HOTLORA_MODELS_DIR": str(tmp_path)}
+
+    run = CliRunner().invoke(app, ["data", "check", str(path)], env=environment)
+
+    assert run.exit_code == 2
+    sentence = f"HOTLORA_ENGINE_MAX_MODEL_LEN is {length!r}; it must be a whole number of tokens, 16 or more."
+    assert run.stderr == f"hotlora: {sentence}\n"

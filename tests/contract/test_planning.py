@@ -7,7 +7,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import planning_service_pb2 as pb
+from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, refused, running, until
 from tests.doubles.probe import RUNTIME_BYTES
@@ -108,6 +110,29 @@ async def test_a_long_text_is_planned_in_the_pieces_that_a_run_makes_of_it(stage
     assert book.total_bytes < 2 * page.total_bytes
     assert book.steps > page.steps
     assert list((await plan(stage, data=measured.data)).techniques) == list(measured.techniques)
+
+
+async def test_answers_that_a_run_scores_take_time_in_its_plan(stage: Stage) -> None:
+    header = datasets_pb.UploadHeader(dataset_id="rows", task=resources_pb.TASK_CLASSIFICATION)
+    parts = (
+        datasets_pb.UploadDatasetRequest(header=header),
+        datasets_pb.UploadDatasetRequest(chunk=GOOD_LINE * 100),
+    )
+    await stage.datasets.UploadDataset(iter(parts))
+    await plan(stage, probe=True)
+    settings = tuning_pb.Hyperparameters(early_stopping_metric=tuning_pb.METRIC_TASK_SCORE)
+    scored = await plan(stage, dataset="datasets/rows", hyperparameters=settings)
+    assert scored.data.has_task
+    plain = await plan(stage, dataset="datasets/rows")
+    unscored = pb.DataDescription()
+    unscored.CopyFrom(scored.data)
+    unscored.has_task = False
+    lora = tuning_pb.TECHNIQUE_LORA
+    without = of(await plan(stage, data=unscored), lora).seconds
+    assert of(scored, lora).seconds > of(plain, lora).seconds > without
+    assert list((await plan(stage, data=plain.data)).techniques) == list(plain.techniques)
+    unscored.texts = unscored.has_task = True
+    assert set((await refused(plan(stage, data=unscored))).violations) == {"data.has_task"}
 
 
 async def test_settings_that_are_chosen_stay_and_the_rest_is_the_plans(stage: Stage) -> None:

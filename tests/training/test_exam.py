@@ -14,10 +14,13 @@ from trainer.batches import pack, pad
 from trainer.channel import Channel
 from trainer.config import Hyperparameters, Metric, Objective, Task, Technique
 from trainer.events import FailureReason
+from trainer.exam import Exam
 from trainer.generation import answer, work
 from trainer.model import load_base
+from trainer.planning import Data
+from trainer.planning.duration import answering
 from trainer.rendering import Renderer
-from trainer.rows import Row, load_examples
+from trainer.rows import Row, load_examples, split_validation
 from trainer.run import run
 from trainer.steps import Trainee
 
@@ -161,6 +164,30 @@ def test_a_score_that_decides_nothing_is_told_as_often_as_a_tenth_of_the_work_pa
     without = unscored.of(events.Evaluation)
     assert [event.eval_loss for event in told] == [event.eval_loss for event in without]
     assert told[-1].best_step == without[-1].best_step
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_a_plan_reckons_with_the_answers_that_a_run_scores(
+    make_job: Jobs, base_of: Bases, rows_path: Path, metric: Metric
+) -> None:
+    settings = {**LEARNING, "early_stopping_metric": metric, "batch_size": 12}
+    job = replace(make_job(**settings), task=Task.CLASSIFICATION)
+    rows = rows_of_dataset(base_of("llama"), rows_path)
+    others, aside = split_validation(rows, 0.5, job.hyperparameters.seed)
+    trainee = Trainee.of(load_base(base_of("llama"), torch.float32), job.hyperparameters, CPU)
+    renderer = Renderer.from_directory(base_of("llama"))
+    exam = Exam.for_job(job, aside, others, renderer, trainee, context=512)
+    assert exam is not None
+    tokens = sum(len(row.token_ids) for row in rows)
+    data = Data(
+        rows=len(rows),
+        tokens=tokens,
+        longest_row=max(len(row.token_ids) for row in rows),
+        trained_share=sum(sum(row.trained) for row in rows) / tokens,
+        has_task=True,
+    )
+    spent = len(exam.steps) * work(trainee, exam.prompts, exam.max_tokens)
+    assert answering(data, job.hyperparameters, device="cpu") == pytest.approx(spent, rel=0.2)
 
 
 def test_rows_that_are_not_what_the_task_asks_for_are_trained_on_where_the_loss_decides(

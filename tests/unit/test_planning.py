@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.probe import calibration
-from trainer.config import Hyperparameters, Objective, Technique
+from trainer.config import Hyperparameters, Metric, Objective, Technique
 from trainer.planning import (
     EXAMPLES,
     Calibration,
@@ -28,7 +28,7 @@ from trainer.planning import (
 )
 from trainer.planning.advice import recommend
 from trainer.planning.calibration import calibrated
-from trainer.planning.duration import course, seconds
+from trainer.planning.duration import answering, course, seconds
 from trainer.planning.memory import largest_pass, memory, total
 from trainer.planning.textbook import GPT2, LLAMA_7B
 
@@ -342,6 +342,32 @@ def test_steps_and_tokens_are_those_of_the_loop() -> None:
     way = course(data, Hyperparameters(epochs=2, batch_size=8, validation_fraction=0.1))
     assert (way.steps, way.tokens, way.evaluated_tokens) == (24, 18_000, 4_000)
     assert course(data, Hyperparameters(max_steps=6, validation_fraction=0.0)).steps == 6
+
+
+def test_answers_that_are_scored_count_where_the_rows_have_a_task() -> None:
+    data = Data(rows=200, tokens=20_000, longest_row=150, trained_share=0.2, has_task=True)
+    settings = Hyperparameters(batch_size=8, validation_fraction=0.1, eval_every_steps=10)
+    deciding = replace(settings, early_stopping_metric=Metric.TASK_SCORE)
+    way = course(data, settings)
+    looked_at, decides = (answering(data, one, device="cpu") for one in (settings, deciding))
+    assert 0 < looked_at <= 0.1 * 2 * way.tokens * 1.1, "a tenth of the work at most"
+    # 20 questions with 80 tokens each, two batches, 28 tokens of an answer, after each of 7 evaluations.
+    assert decides == 7 * (20 * 80 + 2 * 28 * 64)
+    assert answering(replace(data, has_task=False), deciding, device="cpu") == 0
+    assert answering(data, replace(deciding, validation_fraction=0.0), device="cpu") == 0
+    assert answering(data, deciding, device="cpu", virtual_tokens=20) == decides + 7 * 20 * 20
+    device = Device(footing=CPU, memory_bytes=32 * GB, available_bytes=32 * GB)
+
+    def lora_seconds(data: Data) -> float:
+        probes = {Technique.LORA: calibration(Technique.LORA)}
+        given = {"early_stopping_metric": Metric.TASK_SCORE, "eval_every_steps": 10, "epochs": 3}
+        found = plan(GPT2, data, device, context_length=1024, max_rank=64, calibrations=probes, given=given)
+        return next(one.seconds or 0 for one in found.techniques if one.technique is Technique.LORA)
+
+    longer = lora_seconds(data) - lora_seconds(replace(data, has_task=False))
+    assert longer == pytest.approx(decides / 2000), (
+        "half a millisecond for each of a thousand tokens a second"
+    )
 
 
 def test_a_probe_corrects_memory_so_that_its_own_samples_come_out() -> None:

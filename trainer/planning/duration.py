@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from trainer.config import Hyperparameters, Objective, Technique
-from trainer.pacing import evaluations, total_steps, validation_count
+from trainer import effort
+from trainer.config import Hyperparameters, Metric, Objective, Technique
+from trainer.pacing import TOKENS_PER_PASS, evaluations, total_steps, validation_count
 from trainer.planning.shape import ModelShape
 
 _START_SECONDS = 3.0
@@ -51,6 +52,8 @@ class Data:
     """What such rows are trained for; preferences take a smaller rate."""
     is_cut: bool = False
     """Texts: what is longer than a run takes is trained on in pieces. All other rows stay whole."""
+    has_task: bool = False
+    """Evaluations score answers to rows that are set aside."""
 
     @property
     def mean_row(self) -> float:
@@ -120,16 +123,41 @@ def course(data: Data, settings: Hyperparameters) -> Course:
     )
 
 
+def answering(data: Data, settings: Hyperparameters, *, device: str, virtual_tokens: int = 0) -> int:
+    """Tokens whose forward pass takes as long as all answers that evaluations of the run score.
+
+    Rows are thought to be alike, so this is nearly what `trainer.exam` reckons. `virtual_tokens` stand in
+    front of every prompt; `device` is `cpu` or `cuda`.
+    """
+    aside = validation_count(data.rows, settings.validation_fraction)
+    if not data.has_task or not aside:
+        return 0
+    decides = settings.early_stopping_metric is Metric.TASK_SCORE
+    questions = min(aside, effort.MAX_QUESTIONS if decides else effort.BATCH_ROWS)
+    reference = data.mean_row * data.trained_share
+    prompt = virtual_tokens + round(data.mean_row - reference)
+    answer = min(effort.MAX_TOKENS, math.ceil(reference) + effort.ROOM)
+    at_once = effort.rows_at_once(prompt + answer, TOKENS_PER_PASS[device])
+    batches = [min(at_once, questions - begin) for begin in range(0, questions, at_once)]
+    work = sum(effort.batch_work(rows, prompt, answer, device) for rows in batches)
+    steps = total_steps(settings, data.rows - aside)
+    count = evaluations(settings, steps)
+    if not decides:
+        training = steps * settings.batch_size * data.mean_row
+        count = len(effort.scored_steps(range(count), work, training))
+    return count * work
+
+
 def _pieces(tokens: float, max_length: int) -> int:
     """Of a text of so many tokens."""
     return max(1, math.ceil((tokens - 1) / (max_length - 1)))
 
 
-def seconds(way: Course, technique: Technique, speed: Speed) -> float:
-    """Of the whole run."""
+def seconds(way: Course, technique: Technique, speed: Speed, *, answering: int = 0) -> float:
+    """Of the whole run; `answering` are the tokens of answers that are scored, as the function has them."""
     training = way.steps * speed.step_seconds + way.tokens * speed.token_seconds
-    forward = (way.evaluated_tokens + way.reference_tokens) * speed.token_seconds * _FORWARD_SHARE[technique]
-    return _START_SECONDS + training + forward
+    forward = way.evaluated_tokens + way.reference_tokens + answering
+    return _START_SECONDS + training + forward * speed.token_seconds * _FORWARD_SHARE[technique]
 
 
 def operations_per_token(shape: ModelShape, technique: Technique) -> float:

@@ -14,6 +14,7 @@ from trainer.planning.duration import (
     Course,
     Data,
     Speed,
+    answering,
     course,
     seconds,
     speed_like,
@@ -150,6 +151,12 @@ def _technique(
     needed = total(lines)
     way = course(data, settings)
     speed = _speed(shape, technique, device, calibrations)
+    scored = answering(
+        data,
+        settings,
+        device=device.footing.device,
+        virtual_tokens=settings.virtual_tokens if technique is Technique.PROMPT_TUNING else 0,
+    )
     return TechniquePlan(
         technique=technique,
         lines=lines,
@@ -160,7 +167,7 @@ def _technique(
         settings=settings,
         course=way,
         speed=speed,
-        seconds=None if speed is None else seconds(way, technique, speed),
+        seconds=None if speed is None else seconds(way, technique, speed, answering=scored),
         is_calibrated=calibration is not None,
         unservable=unservable,
     )
