@@ -11,6 +11,11 @@ from hotlora.v1.resources_pb2 import TASK_CLASSIFICATION
 from tests.stage.service import Stage
 from tests.stage.trained import HELD_OUT, TRAINED, knows_labels, train, write_labelled
 
+RIGHTMOST_FIELD = """Math.max(
+    ...[...document.querySelectorAll("input, textarea, button")].map(it => it.getBoundingClientRect().right)
+)"""
+"""What sticks out of its frame is cut, not scrolled to."""
+
 pytestmark = pytest.mark.browser
 
 
@@ -68,5 +73,9 @@ def test_training_and_reports_fit_a_phone_without_scrolling_sideways(
     ):
         phone.get_by_role("tab", name=tab).click()
         expect(phone.locator(filled).first).to_be_visible()
+        for fold in phone.locator("button.label-wrap:visible").all():
+            fold.click()
+            expect(fold).to_have_class(re.compile("open"))
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+        assert phone.evaluate(RIGHTMOST_FIELD) <= 390
     context.close()

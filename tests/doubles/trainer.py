@@ -67,6 +67,8 @@ class Behaviour:
     """SIGKILL to itself between the artifact's rename and the last line."""
     eval_losses: Sequence[float] = ()
     """What its evaluations find, in turn; those that are left find the training loss."""
+    task_scores: Sequence[float] = ()
+    """Likewise; those that are left are not scored."""
     lie: bool = False
     """Announces an artifact that is not there."""
     publish_when_cancelled: bool = False
@@ -141,15 +143,17 @@ class Trainer:
         if not self._job.hyperparameters.validation_fraction:
             self._curve = self._curve.evaluated(step, None, None)
             return
-        losses = dict(enumerate(self._behaviour.eval_losses))
-        eval_loss = losses.get(len(self._curve.points), _loss(step))
-        self._curve = self._curve.evaluated(step, eval_loss, None)
+        turn = len(self._curve.points)
+        eval_loss = dict(enumerate(self._behaviour.eval_losses)).get(turn, _loss(step))
+        task_score = dict(enumerate(self._behaviour.task_scores)).get(turn)
+        self._curve = self._curve.evaluated(step, eval_loss, task_score)
         self._say(
             events.Evaluation(
                 time=time.time(),
                 step=step,
                 eval_loss=eval_loss,
                 rows=_ROWS_ASIDE,
+                task_score=task_score,
                 best_step=self._best_step(step),
             )
         )
