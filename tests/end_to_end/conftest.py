@@ -82,7 +82,8 @@ def stack(
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty rows: enough to train on, few enough to train in seconds."""
+    """Twenty questions with their answers alone: enough to train on, few and short enough for seconds."""
     path = tmp_path_factory.mktemp("data") / "small.jsonl"
-    path.write_bytes(b"".join(TRIAGE.read_bytes().splitlines(keepends=True)[:20]))
+    rows = [json.loads(line)["messages"][1:] for line in TRIAGE.read_text().splitlines()[:20]]
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows))
     return path

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from tests.browser.conftest import CHROMIUM_ARGUMENTS
 from tests.end_to_end.conftest import Stack
 
@@ -34,23 +35,27 @@ def page(stack: Stack) -> Iterator[Page]:
         chromium.close()
 
 
-def start(page: Page, examples: Path, adapter: str, rank: str) -> None:
+def start(page: Page, examples: Path, adapter: str) -> None:
+    """One epoch, at a rate at which that little teaches more than numeric noise can hide."""
     page.get_by_role("tab", name="Training").click()
     page.set_input_files("#examples input[type=file]", str(examples))
     expect(page.locator("#examples")).to_contain_text(examples.stem)
     page.fill("#adapter input, #adapter textarea", adapter)
     page.get_by_text("Settings (empty: default)").click()
-    page.fill("#rank textarea, #rank input", rank)
-    page.fill("#epochs textarea, #epochs input", "1")
+    for setting, value in {"rank": "8", "epochs": "1", "learning-rate": "1e-3"}.items():
+        page.fill(f"#{setting} textarea, #{setting} input", value)
     page.click("button#start-training")
 
 
 def test_a_file_becomes_an_adapter_that_answers_beside_the_base(
     page: Page, stack: Stack, small_dataset: Path
 ) -> None:
-    start(page, small_dataset, "from-page", "8")
+    start(page, small_dataset, "from-page")
     expect(page.locator("#jobs .job").first).to_contain_text("from-page", timeout=ANSWER_MILLISECONDS)
     expect(page.locator("#jobs .job .state").first).to_have_text("succeeded", timeout=TRAINING_MILLISECONDS)
+    with stack.client() as client:
+        *_, version = client.watch_adapter_version("adapters/from-page/versions/1")
+    assert version.state == AdapterVersion.STATE_ACTIVE, version.failure
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_function("document.querySelector('#left-model input')?.value.includes('base')")
     page.click("#right-model input")
@@ -69,7 +74,7 @@ def test_bad_input_is_told_at_the_page_and_nothing_is_made(page: Page, stack: St
     with stack.client() as client:
         jobs = len(client.list_tuning_jobs().tuning_jobs)
         datasets = len(client.list_datasets().datasets)
-        start(page, bad, "never-made", "8")
+        start(page, bad, "never-made")
         expect(page.locator(".toast-body")).to_contain_text("line 2", timeout=ANSWER_MILLISECONDS)
         assert len(client.list_tuning_jobs().tuning_jobs) == jobs
         assert len(client.list_datasets().datasets) == datasets
