@@ -109,7 +109,8 @@ class DatasetServiceServicer:
         Errors: those of UploadDataset; INVALID_ARGUMENT (local_path: not below a directory that the service's operator allows
         by HOTLORA_DATASET_ROOTS, a link that leads out of it, no regular file; hub: switched off by HOTLORA_HUB_DATASETS=false,
         a repository without data files or with others than JSON, CSV, Parquet, Arrow and text, no config named where there
-        are several), NOT_FOUND (no such file, repository, config or split; told with the configs or splits there are),
+        are several), NOT_FOUND (no such file, repository, config or split; told with the configs or splits there are). What is
+        wrong with header and local_path is told together, as INVALID_ARGUMENT, also a used id and a missing file;
         UNAVAILABLE (the hub cannot be reached, or sends nothing for two minutes).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -123,8 +123,7 @@ class DatasetStore:
         """
         dataset_id = dataset_id or self._new_id()
         with self._reserved(dataset_id):
-            if await self._registry.dataset_id_taken(dataset_id):
-                raise _taken(dataset_id, "is or was taken")
+            await self.refuse_if_taken(dataset_id)
             self._disk.refuse_if_full()
             part = self._directory / f"{dataset_id}.part"
             draft = self._draft(part, wish)
@@ -166,6 +165,11 @@ class DatasetStore:
                 "FILE_TOO_LARGE",
                 f"{field}: the file has {size_bytes:,} bytes, and a dataset {most:,} at most; split it",
             )
+
+    async def refuse_if_taken(self, dataset_id: str) -> None:
+        """Raise AlreadyExists for an id that is or was in use."""
+        if await self._registry.dataset_id_taken(dataset_id):
+            raise _taken(dataset_id, "is or was taken")
 
     async def delete(self, dataset_id: str) -> None:
         """Forget a dataset, then its file. Raises NotFound, WrongState (DATASET_IN_USE)."""

@@ -4,8 +4,9 @@ store's."""
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Set
+from contextlib import ExitStack, aclosing
+from typing import BinaryIO
 
 from hotlora import inspection
 from hotlora.v1 import dataset_service_pb2 as pb
@@ -15,6 +16,7 @@ from service.errors import Exhausted, FieldViolation, InvalidRequest
 from service.registry import Registry
 from service.rpc import conversion, dataset_conversion
 from service.rpc.boundary import Context
+from service.rpc.findings import Findings
 
 DEFAULT_PREVIEW_ROWS = 5
 DEFAULT_SPLIT = "train"
@@ -40,13 +42,39 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         return await self._taken_in(header, _chunks(requests))
 
     async def ImportDataset(self, request: pb.ImportDatasetRequest, context: Context) -> pb.Dataset:
-        if request.HasField("hub"):
-            async with aclosing(self._of_hub(request)) as rows:
-                return await self._taken_in(request.header, rows, idle_seconds=math.inf)
-        with await asyncio.to_thread(self._local_files.open, request.local_path) as file:
+        findings = Findings()
+        with ExitStack() as opened:
+            file = await self._examine(request, findings, opened)
+            findings.raise_any()
+            if file is None:
+                async with aclosing(self._of_hub(request)) as rows:
+                    return await self._taken_in(request.header, rows, idle_seconds=math.inf)
             self._store.refuse_if_larger(os.fstat(file.fileno()).st_size, field="local_path")
             async with aclosing(chunks_of(file)) as chunks:
                 return await self._taken_in(request.header, chunks)
+
+    async def problems(self, request: pb.ImportDatasetRequest, broken: Set[str]) -> Sequence[FieldViolation]:
+        """What is wrong besides the fields that are `broken`, and that `request` comes without."""
+        findings = Findings(broken)
+        with ExitStack() as opened:
+            await self._examine(request, findings, opened)
+        return findings.violations
+
+    async def _examine(
+        self, request: pb.ImportDatasetRequest, findings: Findings, opened: ExitStack
+    ) -> BinaryIO | None:
+        """The file that is named, which `opened` closes; None for a split of the hub."""
+        if request.header.dataset_id and not request.header.validate_only:
+            free = self._store.refuse_if_taken(request.header.dataset_id)
+            await findings.look_up("header.dataset_id", free)
+        if request.HasField("hub") and self._hub is None:
+            rule = "this service reads no repositories of the hub; HOTLORA_HUB_DATASETS allows it"
+            findings.add([FieldViolation(field="hub", description=rule)])
+        if not request.local_path:
+            return None
+        opening = asyncio.to_thread(self._local_files.open, request.local_path)
+        file = await findings.look_up("local_path", opening)
+        return None if file is None else opened.enter_context(file)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.Dataset:
         return dataset_conversion.dataset_message(
@@ -96,9 +124,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         return dataset_conversion.dataset_message(row)
 
     def _of_hub(self, request: pb.ImportDatasetRequest) -> AsyncGenerator[bytes, None]:
-        if self._hub is None:
-            rule = "this service reads no repositories of the hub; HOTLORA_HUB_DATASETS allows it"
-            raise InvalidRequest([FieldViolation(field="hub", description=rule)])
+        assert self._hub is not None
         return self._hub.chunks(
             HubSplit(
                 repository=request.hub.repository,

@@ -42,7 +42,9 @@ class Findings:
             return await answer
         except _OF_A_NAME as error:
             self._found.append((FieldViolation(field=field, description=error.message), error))
-            return None
+        except InvalidRequest as error:
+            self.add(error.violations)
+        return None
 
     @property
     def violations(self) -> list[FieldViolation]:

@@ -111,6 +111,9 @@ class Server:
             token_count=token_count,
             needs=planner.needs,
         )
+        bringing_in = DatasetServicer(
+            registry=registry, store=datasets, local_files=local_files or LocalFiles(()), hub=hub
+        )
         evaluations = EvaluationServicer(registry=registry, following=following)
         planning = PlanningServicer(
             planner=planner,
@@ -128,6 +131,7 @@ class Server:
                     most_calls=self._limits.concurrent_calls,
                     further_checks={
                         "/hotlora.v1.TuningService/CreateTuningJob": intake.problems,
+                        "/hotlora.v1.DatasetService/ImportDataset": bringing_in.problems,
                         "/hotlora.v1.PlanningService/Plan": planning.problems,
                         "/hotlora.v1.EvaluationService/CreateEvaluation": evaluations.problems,
                     },
@@ -148,9 +152,7 @@ class Server:
         self._add(tuning_service_pb2_grpc.add_TuningServiceServicer_to_server, tuning, tuning_service_pb2)
         self._add(
             dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,
-            DatasetServicer(
-                registry=registry, store=datasets, local_files=local_files or LocalFiles(()), hub=hub
-            ),
+            bringing_in,
             dataset_service_pb2,
         )
         self._add(

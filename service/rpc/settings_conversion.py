@@ -95,7 +95,7 @@ def hyperparameters_message(
     settings: Hyperparameters, technique: Technique, objective: Objective
 ) -> tuning_pb.Hyperparameters:
     """What was decided; a setting that is None, or that technique, objective or max_steps leave without
-    effect, stays unset: these settings are a request's that makes the same job."""
+    effect, stays unset, so that a request may send them again."""
     sent = {
         name: value
         for name, value in dataclasses.asdict(settings).items()

@@ -111,6 +111,17 @@ async def test_what_lies_outside_of_the_allowed_directories_cannot_be_reached(tm
         assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND")
 
 
+async def test_what_is_wrong_with_header_and_path_is_told_together(tmp_path: Path) -> None:
+    root = shelf(tmp_path)
+    async with running(tmp_path / "home", local_files=LocalFiles([root])) as stage:
+        await stage.upload(GOOD_LINE)
+        used = await refused(stage.datasets.ImportDataset(request(root / "absent.jsonl", dataset_id="rows")))
+        assert used.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert set(used.violations) == {"header.dataset_id", "local_path"}
+        wrong = await refused(stage.datasets.ImportDataset(request(tmp_path, dataset_id="../rows")))
+        assert set(wrong.violations) == {"header.dataset_id", "local_path"}
+
+
 async def test_a_link_within_the_allowed_directory_is_followed(tmp_path: Path) -> None:
     root = shelf(tmp_path)
     (root / "newest.jsonl").symlink_to(root / "inner" / "rows.jsonl")
