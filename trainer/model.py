@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from trainer.attention import ROW_ATTENTION, RowAttentionUnsupportedError, rows_of
+from trainer.footprint import give_back
 
 _PROBE_LENGTHS = (5, 9, 3)
 _PROBE_TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
@@ -65,19 +66,34 @@ def quantise(model: PreTrainedModel, device: torch.device, between: Callable[[],
     is not read back as it was, within what 4 bits allow, stays as it is.
     """
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    layers = [
-        (name, module)
+    names = [  # and not the layers, so that each is gone once it is replaced
+        name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head
     ]
-    for name, layer in layers:
+    for name in names:
         between()
-        small = _in_4_bits(layer, device)
-        if small is None:
-            print(f"{name} stays in {layer.weight.dtype}: 4 bits are not read back right", file=sys.stderr)
-            continue
-        parent, _, own_name = name.rpartition(".")
-        setattr(model.get_submodule(parent), own_name, small)
+        _quantise_layer(model, name, device)
+    give_back()
+
+
+def release(model: nn.Module) -> None:
+    """Let go of everything in the model, whoever still holds it; it computes nothing any more."""
+    for module in list(model.modules()):
+        for held in (module._parameters, module._buffers, module._modules):
+            held.clear()
+    give_back()
+
+
+def _quantise_layer(model: PreTrainedModel, name: str, device: torch.device) -> None:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear | Conv1D)
+    small = _in_4_bits(layer, device)
+    if small is None:
+        print(f"{name} stays in {layer.weight.dtype}: 4 bits are not read back right", file=sys.stderr)
+        return
+    parent, _, own_name = name.rpartition(".")
+    setattr(model.get_submodule(parent), own_name, small)
 
 
 def _in_4_bits(layer: nn.Linear | Conv1D, device: torch.device) -> nn.Module | None:

@@ -34,7 +34,7 @@ from trainer.config import JobFile, Objective, Technique
 from trainer.exam import Exam
 from trainer.failures import explain
 from trainer.footprint import peak_bytes
-from trainer.model import Base, load_base, quantise
+from trainer.model import Base, load_base, quantise, release
 from trainer.optimization import learning_rate
 from trainer.precision import fastest_dtype
 from trainer.publication import Artifact, publish, round_as_published
@@ -288,6 +288,7 @@ def _publish(
     if job.technique is Technique.QLORA:  # the 4-bit base only stood in for the 16-bit one while training
         quantised = logprobs(trainee.row_loss, sequences, channel.check)
         saved = trainee.matrices
+        release(trainee.model)  # both at once would need more than training did
         whole = load_base(job.base_model.path, trainee.dtype)
         trainee = Trainee.of(whole, job.hyperparameters, trainee.device, job.technique)
         for name, matrix in trainee.matrices.items():

@@ -1,6 +1,7 @@
 """What each technique trains and publishes, against PEFT and plain transformers."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from tests.training.conftest import Bases, Jobs, Recorder
 from trainer import events
 from trainer.channel import Channel
 from trainer.config import Hyperparameters, JobFile, Technique
+from trainer.events import FailureReason
 from trainer.forward import RowLoss
 from trainer.model import load_base
 from trainer.rendering import Renderer
 from trainer.rows import Row, load_rows
-from trainer.run import run
+from trainer.run import prepare, run
 from trainer.steps import Trainee, train_step
 from trainer.techniques import VirtualPrompt
 
@@ -205,3 +207,27 @@ def test_rows_need_room_for_the_virtual_tokens_in_the_bases_context(make_job: Jo
     last = recorder.events[-1]
     assert isinstance(last, events.Failed)
     assert "12 are accepted" in last.message
+
+
+def test_the_base_in_4_bits_is_gone_before_the_whole_one_is_loaded_for_publication(
+    make_job: Jobs, tmp_path: Path
+) -> None:
+    job = make_job(technique=Technique.QLORA)
+    base = shutil.copytree(job.base_model.path, tmp_path / "base")
+    job = replace(job, base_model=replace(job.base_model, path=base))
+    prepared = prepare(base, torch.float32)
+    at_first_step: list[str] = []
+
+    def break_base(channel: Channel, event: events.TrainerEvent) -> None:
+        if isinstance(event, events.FirstStep):
+            at_first_step.extend(type(module).__name__ for module in prepared.base.model.modules())
+            (base / "model.safetensors").unlink()
+
+    recorder = Recorder(break_base)
+    assert run(job, recorder.channel, prepared=prepared, dtype=torch.float32) == 1
+    assert "Linear4bit" in at_first_step
+    failed = recorder.events[-1]
+    assert isinstance(failed, events.Failed)
+    assert failed.reason is FailureReason.BASE_MODEL_ERROR
+    assert [event.kind for event in recorder.of(events.Saving)] == ["saving"]
+    assert not list(prepared.base.model.parameters())

@@ -231,21 +231,20 @@ def _other_phases(
 ) -> tuple[int, str]:
     """What loading and publishing need beyond training, and what the overhead is made of."""
     process = "interpreter and libraries" if footing.runtime_bytes else "none that a GPU's allocator knows of"
-    if footing.device != "cpu":
-        return 0, process
-    reading = shape.parameters * (footing.number_bytes + _FILE_BYTES)
+    whole = shape.parameters * footing.number_bytes
+    reading = whole + shape.parameters * _FILE_BYTES
     weights, _ = _weights(shape, technique, footing.number_bytes)
     adapter = 0 if technique is Technique.FULL else trained * WEIGHT_BYTES
-    phases = {
-        "reading the weights": reading,
-        "writing a checkpoint": weights + adapter + trained * (MOMENT_BYTES + _CHECKPOINT_BYTES),
-    }
+    phases = {}
+    if footing.device == "cpu":  # a GPU neither reads files nor writes them
+        phases["reading the weights"] = reading
+        phases["writing a checkpoint"] = weights + adapter + trained * (MOMENT_BYTES + _CHECKPOINT_BYTES)
     if technique is Technique.QLORA:
-        # The matrices that were quantised are freed, but in pieces that the allocator keeps.
-        freed = shape.linear_parameters * footing.number_bytes
-        phases["publishing, with the whole base beside the 4-bit one"] = (
-            weights + freed + reading + adapter + trained * MOMENT_BYTES
-        )
+        # The 4-bit base is gone by then; the adapter is copied to the whole one.
+        base = reading if footing.device == "cpu" else whole
+        phases["publishing, with the whole base instead of the 4-bit one"] = base + 2 * adapter
+    if not phases:
+        return 0, process
     name, most = max(phases.items(), key=lambda phase: phase[1])
     beyond = max(0, most - training)
     return beyond, f"{process}; {name} takes more than training" if beyond else process
