@@ -10,6 +10,7 @@ from hotlora.aio import AsyncClient
 from hotlora.errors import InvalidArgument
 from hotlora.v1.dataset_service_pb2 import Dataset, HubSplit, UploadHeader
 from ui.listening import PRIVATE, Given, Parts, text_in, told
+from ui.typed import dataset
 from ui.words import label, refusal
 
 _KEPT = "datasets/"
@@ -73,12 +74,10 @@ class SourceParts:
         return {self.file, self.name}
 
     def read(self, given: Given) -> Source | None:
-        """What was chosen; None for nothing. Raises InvalidArgument where both were."""
-        path, name = text_in(given, self.file), text_in(given, self.name)
+        """What was chosen, if anything. Raises InvalidArgument where both were, and for a name of none."""
+        path, name = text_in(given, self.file), dataset(text_in(given, self.name), self.field)
         if path and name:
             raise refusal(self.field, f"{name} contradicts the file {Path(path).name}: give one of the two")
-        if name and not name.startswith((_KEPT, _HUB)):
-            name = f"{_KEPT}{name}"
         return Source(path=path, name=name) if path or name else None
 
 

@@ -12,6 +12,8 @@ _INT32_MAX = 2**31 - 1
 _BETWEEN_PAIRS = re.compile(r"\n|,(?=[^,=\n]*=)")
 """A line's end, or a comma before another KEY=: names of columns may have commas too."""
 _ADAPTER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_DATASET = re.compile(r"(datasets/)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HUB = re.compile(r"hf:[^/\s]+/[^/\s]+")
 _VERSION = re.compile(r"(?P<adapter>[^@/]+)@(?P<number>[0-9]+)")
 
 
@@ -55,6 +57,16 @@ def adapter_id(text: str, field: str) -> str:
         return text
     rule = "lower-case letters, digits and dashes, up to 63, a letter or digit at both ends"
     raise refusal(field, f"{text[:60]!r} is no name; it takes {rule}" if text else f"give a name of {rule}")
+
+
+def dataset(text: str, field: str) -> str:
+    """datasets/{id} of that or of an id, or hf:OWNER/NAME; empty for an empty field. Raises InvalidArgument
+    naming `field`."""
+    if not text or _HUB.fullmatch(text):
+        return text
+    if _DATASET.fullmatch(text):
+        return f"datasets/{text.removeprefix('datasets/')}"
+    raise refusal(field, f"{text[:60]!r} names none; choose one that is kept, or write hf:OWNER/NAME")
 
 
 def version(text: str, field: str) -> str:

@@ -34,5 +34,5 @@ def plain(error: HotloraError) -> str:
     if isinstance(error, InvalidArgument) and error.violations:
         return "; ".join(about(one.field, one.description) for one in error.violations)
     if isinstance(error, Unavailable):
-        return f"{error.message} Try again in a moment."
+        return f"{error.message.removesuffix('.')}. Try again in a moment."
     return error.message

@@ -5,7 +5,7 @@ import pytest
 from hotlora.errors import FieldViolation, InvalidArgument
 from hotlora.v1.tuning_service_pb2 import METRIC_TASK_SCORE, Hyperparameters
 from ui.settings import COMMON, EVALUATION, RARE, choices, hyperparameters, options
-from ui.typed import adapter_id, columns, version
+from ui.typed import adapter_id, columns, dataset, version
 from ui.words import plain
 
 FIELDS = {field.name for field in Hyperparameters.DESCRIPTOR.fields}
@@ -92,6 +92,11 @@ def test_names_are_refused_by_the_field_that_they_stand_in() -> None:
     assert version("", "start_version") == ""
     with pytest.raises(InvalidArgument, match=r"^Start version: 'support' names no version.*support@1"):
         version("support", "start_version")
+    assert dataset("rows-1", "dataset") == dataset("datasets/rows-1", "dataset") == "datasets/rows-1"
+    assert dataset("hf:owner/name", "dataset") == "hf:owner/name"
+    for wrong in ("hf:owner", "Rows", "datasets/", "models/rows"):
+        with pytest.raises(InvalidArgument, match=r"^Evaluation dataset: .* names none.*hf:OWNER/NAME"):
+            dataset(wrong, "evaluation_dataset")
     assert adapter_id("a-1", "adapter") == "a-1"
     for wrong in ("", "Support Desk", "-a", "a" * 64):
         with pytest.raises(InvalidArgument, match=r"^Adapter: .*lower-case letters, digits and dashes"):

@@ -10,6 +10,7 @@ from hotlora.client import Client
 from hotlora.v1.resources_pb2 import TASK_QUESTION_ANSWERING
 from hotlora.v1.tuning_service_pb2 import METRIC_TASK_SCORE
 from tests.stage.service import Stage
+from tests.stage.trained import GOOD_ROW
 
 pytestmark = pytest.mark.browser
 
@@ -68,6 +69,30 @@ def test_what_a_file_is_said_to_be_holds_for_look_plan_and_training_and_a_versio
     assert job.start_version == "adapters/support/versions/1"
     assert job.hyperparameters.early_stopping_patience == 1
     assert job.hyperparameters.early_stopping_metric == METRIC_TASK_SCORE
+
+
+def test_a_dataset_that_is_kept_is_looked_at_planned_for_and_trained_on_as_it_is(
+    page: Page, stage: Stage, client: Client
+) -> None:
+    stage.gate("again")
+    kept = client.upload_dataset(GOOD_ROW * 3, display_name="three greetings")
+    listed = client.list_datasets()
+    page.get_by_role("tab", name="Training").click()
+    page.get_by_text("What the file is").click()
+    pick(page, "dataset", "three greetings · 3 rows")
+    expect(page.locator("#findings")).to_contain_text("3 rows;")
+    expect(page.locator("#findings mark")).to_have_text("hello<|im_end|>")
+    page.get_by_text("Plan: what it will need").click()
+    page.click("button#plan")
+    expect(page.locator("#planned")).to_contain_text("3 rows, ")
+    fill(page, "adapter", "again")
+    page.click("button#start-training")
+    expect(page.locator("#jobs")).to_contain_text("again")
+    (job,) = client.list_tuning_jobs(adapter="adapters/again").tuning_jobs
+    assert job.dataset == kept.name
+    assert client.list_datasets() == listed
+    pick(page, "task", "generation")
+    expect(page.locator(".toast-body").last).to_contain_text(f"{kept.name} was read when it was made")
 
 
 def test_what_is_refused_is_told_by_the_names_of_fields_and_leaves_no_dataset_behind(
