@@ -82,6 +82,25 @@ def _desktop(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
+@pytest.fixture(scope="package")
+def _pocket(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True
+    )
+    context.set_default_timeout(LIMIT_MILLISECONDS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def phone(_pocket: BrowserContext, stage: Stage, url: str) -> Iterator[Page]:
+    """The page as a phone shows it."""
+    opened = _pocket.new_page()
+    opened.goto(url, wait_until="domcontentloaded")
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
 def page(_desktop: BrowserContext, stage: Stage, url: str) -> Iterator[Page]:
     """The page as a desktop browser shows it, the base on its left and support@1 on its right."""
@@ -100,3 +119,10 @@ def pick(page: Page, side: str, model: str) -> None:
         picker.click()
         page.get_by_role("option", name=f"{model} ").click()
         expect(picker).to_have_value(re.compile(re.escape(model)))
+
+
+def choose(page: Page, examples: Path) -> None:
+    """Choose a file on the Training tab."""
+    page.get_by_role("tab", name="Training").click()
+    page.set_input_files("#examples input[type=file]", str(examples))
+    expect(page.locator("#examples")).to_contain_text(examples.stem)

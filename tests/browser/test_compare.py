@@ -4,7 +4,7 @@ import re
 import threading
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import ADAPTER, BASE, pick
 from tests.stage.service import Stage
@@ -193,14 +193,15 @@ def test_an_open_picker_goes_on_to_offer_every_model_when_their_states_change(
     training.join()
 
 
-def test_the_newest_adapter_is_picked_whatever_its_name(browser: Browser, stage: Stage, url: str) -> None:
+def test_the_newest_adapter_is_picked_whatever_its_name(
+    _desktop: BrowserContext, stage: Stage, url: str
+) -> None:
     for adapter in ("new", "ancient", "new"):
         train(stage, adapter)
-    context = browser.new_context()
-    visitor = context.new_page()
+    visitor = _desktop.new_page()
     visitor.goto(url, wait_until="domcontentloaded")
     expect(visitor.locator("#right-model input")).to_have_value("new@2 · active")
-    context.close()
+    visitor.close()
 
 
 def test_an_empty_question_is_refused_at_the_page(page: Page, stage: Stage) -> None:
@@ -209,22 +210,14 @@ def test_an_empty_question_is_refused_at_the_page(page: Page, stage: Stage) -> N
     assert stage.questions == []
 
 
-def test_a_phone_shows_both_sides_without_scrolling_sideways(
-    browser: Browser, stage: Stage, url: str
-) -> None:
+def test_a_phone_shows_both_sides_without_scrolling_sideways(phone: Page, stage: Stage) -> None:
     stage.say("ok")
-    context = browser.new_context(
-        viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True
-    )
-    phone = context.new_page()
-    phone.goto(url, wait_until="domcontentloaded")
     expect(phone.locator("#right-model input")).to_have_value(re.compile("@"))
     ask(phone, "Hello?")
     for side in ("left", "right"):
         expect(phone.locator(f"#{side}-chat")).to_contain_text("ok")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     expect(phone.locator("#question textarea")).to_be_in_viewport()
-    context.close()
 
 
 def test_the_page_asks_nothing_of_any_other_host(browser: Browser, stage: Stage, url: str) -> None:

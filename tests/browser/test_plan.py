@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from hotlora.client import Client
 from hotlora.v1.tuning_service_pb2 import TuningJob
+from tests.browser.conftest import choose
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
@@ -26,9 +27,7 @@ def test_a_plan_for_the_chosen_file_shows_memory_time_and_advice(
             break
     kept = client.list_datasets()
 
-    page.get_by_role("tab", name="Training").click()
-    page.set_input_files("#examples input[type=file]", str(examples))
-    expect(page.locator("#examples")).to_contain_text("examples")
+    choose(page, examples)
     page.get_by_text("Plan: what it will need").click()
     page.get_by_label("Measure this machine first").check()
     page.click("button#plan")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from hotlora.client import Client
 from hotlora.v1.dataset_service_pb2 import UploadHeader
@@ -57,16 +57,11 @@ def test_reports_are_shown_with_figures_confusion_and_examples_and_a_running_one
 
 
 def test_training_and_reports_fit_a_phone_without_scrolling_sideways(
-    held_out: str, browser: Browser, stage: Stage, client: Client, url: str
+    held_out: str, phone: Page, stage: Stage, client: Client
 ) -> None:
     adapter = f"{'long-' * 12}x"
     stage.gate(adapter)
     client.create_tuning_job(dataset=held_out, adapter_id=adapter)
-    context = browser.new_context(
-        viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True
-    )
-    phone = context.new_page()
-    phone.goto(url, wait_until="domcontentloaded")
     for tab, filled in (
         ("Training", f"#jobs .job:has-text('{adapter}')"),
         ("Reports", "#report .examples"),
@@ -78,4 +73,3 @@ def test_training_and_reports_fit_a_phone_without_scrolling_sideways(
             expect(fold).to_have_class(re.compile("open"))
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
         assert phone.evaluate(RIGHTMOST_FIELD) <= 390
-    context.close()

@@ -9,6 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from hotlora.client import Client
 from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Hyperparameters, TuningJob
+from tests.browser.conftest import choose
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
@@ -20,12 +21,6 @@ def examples(tmp_path: Path) -> Path:
     path = tmp_path / "examples.jsonl"
     path.write_bytes(GOOD_ROW * 3)
     return path
-
-
-def choose(page: Page, examples: Path) -> None:
-    page.get_by_role("tab", name="Training").click()
-    page.set_input_files("#examples input[type=file]", str(examples))
-    expect(page.locator("#examples")).to_contain_text(examples.stem)
 
 
 def start(page: Page, examples: Path, adapter: str, technique: str = "LoRA") -> None:
@@ -89,26 +84,6 @@ def test_settings_that_are_left_empty_stay_unset_when_others_are_filled(
     )
     assert job.hyperparameters == alike.hyperparameters
     assert job.hyperparameters.rank == 4
-
-
-def test_a_refused_file_is_a_toast_that_names_the_line(page: Page, client: Client, examples: Path) -> None:
-    kept = client.list_datasets()
-    examples.write_bytes(GOOD_ROW + b"{oops\n")
-    start(page, examples, "never")
-    expect(page.locator(".toast-body")).to_contain_text("line 2: not JSON")
-    assert client.list_datasets() == kept
-    assert not client.list_tuning_jobs(adapter="adapters/never").tuning_jobs
-
-
-def test_a_file_of_2_gb_is_refused_by_the_page_itself(page: Page, client: Client, tmp_path: Path) -> None:
-    kept = client.list_datasets()
-    path = tmp_path / "huge.jsonl"
-    with path.open("wb") as file:
-        file.truncate(2 << 30)  # sparse: it takes no room
-    page.get_by_role("tab", name="Training").click()
-    page.set_input_files("#examples input[type=file]", str(path))
-    expect(page.locator(".toast-body")).to_contain_text("exceed the maximum allowed size of 512")
-    assert client.list_datasets() == kept
 
 
 def test_a_job_can_be_paused_resumed_and_cancelled(page: Page, stage: Stage, examples: Path) -> None:

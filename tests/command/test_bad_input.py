@@ -1,4 +1,4 @@
-"""One table of bad input, by gRPC and by the command: each is refused by its place, and leaves nothing."""
+"""Bad input by gRPC and by the command: each is refused by its place, and leaves nothing."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from tests.command.conftest import Hotlora
 from tests.command.test_terminal import Terminal
+from tests.stage.bad_files import BAD_FILES
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
 CHUNK_BYTES = 1 << 18
 SPARSE_BYTES = 1 << 40
 """So many that reading them would outlast any test."""
-ROLES = b'{"messages": [{"role": "assistant", "content": "hi"}, {"role": "robot", "content": "hello"}]}\n'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,38 +41,10 @@ class Refusal:
     """Everything that was said."""
 
 
-Make = Callable[[Path], None]
-
-
-def of(content: bytes) -> Make:
-    """A file of these bytes."""
-
-    def make(path: Path) -> None:
-        path.write_bytes(content)
-
-    return make
-
-
 def sparse(path: Path) -> None:
     """A huge file that takes no room."""
     with path.open("wb") as file:
         file.truncate(SPARSE_BYTES)
-
-
-FILES: dict[str, tuple[Make, Refusal]] = {
-    "a malformed line": (of(GOOD_ROW + b"{oops\n"), Refusal(code="InvalidArgument", places=("line 2",))),
-    "an empty file": (of(b""), Refusal(code="InvalidArgument", places=("line 1",))),
-    "a binary": (of(b"\x7fELF" + bytes(64)), Refusal(code="InvalidArgument", places=("line 1",))),
-    "wrong roles": (of(GOOD_ROW + ROLES), Refusal(code="InvalidArgument", places=("line 2",))),
-    "not UTF-8": (
-        of(GOOD_ROW + b'{"prompt": "\xe9"}\n'),
-        Refusal(code="InvalidArgument", places=("line 2",)),
-    ),
-    "100,000 deep": (
-        of(b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"),
-        Refusal(code="InvalidArgument", places=("line 1",)),
-    ),
-}
 
 
 @pytest.fixture
@@ -129,18 +101,18 @@ def upload(channel: grpc.Channel, path: Path, dataset_id: str) -> datasets_pb.Da
     return datasets_grpc.DatasetServiceStub(channel).UploadDataset(parts())
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_is_refused_by_its_line(
     channel: grpc.Channel, hotlora: Hotlora, tmp_path: Path, name: str
 ) -> None:
-    make, expected = FILES[name]
+    content, line = BAD_FILES[name]
     path = tmp_path / "bad.jsonl"
-    make(path)
+    path.write_bytes(content)
 
     called = by_grpc(lambda: upload(channel, path, "bad"))
     commanded = by_command(hotlora, "datasets", "upload", str(path), "--id", "bad")
 
-    assert called == commanded == expected
+    assert called == commanded == Refusal(code=InvalidArgument.__name__, places=(line,))
     assert called.words == commanded.words
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +21,7 @@ from service.artifacts import Manifest
 from service.changes import Changes
 from service.engine import Abilities, AttachedEngine, EngineClient, EngineState, Supervisor
 from service.engine.supervisor import Health
+from service.engine.wire import next_logprob_request
 from service.registry import VersionState
 from service.serving import ChatMessage, ChatTurn, Prover, Routes
 from service.serving.proof import Verdict
@@ -90,7 +92,7 @@ def _without_numbers_as_names(shape: object) -> object:
     """Token ids as names are data, not shape."""
     if isinstance(shape, dict):
         return {
-            "token" if name.isdigit() else name: _without_numbers_as_names(each)
+            "token" if name.removeprefix("token_id:").isdigit() else name: _without_numbers_as_names(each)
             for name, each in shape.items()
         }
     if isinstance(shape, list):
@@ -104,7 +106,9 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
     )
     name = real.base.name
     table = EmbeddingTable(real.base.path)
-    rows = [table.compose(SoftPrompt(rows=b"", tokens=0), [token]).rows for token in range(10)]
+    nothing = SoftPrompt(rows=b"", tokens=0)
+    rows = [table.compose(nothing, [token]).rows for token in range(10)]
+    of_no_token = replace(table.compose(nothing, [1]), rows=bytes(len(rows[1])))
     calls: list[tuple[str, object | None]] = [
         ("/v1/models", None),
         ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
@@ -113,6 +117,8 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
         ("/v1/completions", {"model": "nobody", "prompt": [1], "max_tokens": 1}),
         ("/v1/completions", {"model": name, "prompt": [1, 2], "max_tokens": 4000}),
         ("/v1/completions", {"model": name, "prompt": [1, 5, 9], "max_tokens": 1, "prompt_logprobs": 0}),
+        ("/v1/completions", next_logprob_request(name, table.compose(nothing, [1, 5, 9]), 7)),
+        ("/v1/completions", next_logprob_request(name, of_no_token, 7)),
         (
             "/v1/completions",
             {
