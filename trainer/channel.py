@@ -11,9 +11,21 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from trainer.events import Cancelled, Failed, Heartbeat, Paused, Published, TrainerEvent, encode
+from trainer.events import (
+    Cancelled,
+    Failed,
+    Heartbeat,
+    Paused,
+    Published,
+    Stage,
+    TrainerEvent,
+    Working,
+    encode,
+)
+from trainer.pulse import PULSE_SECONDS, Work, pulse, work_done
 
 HEARTBEAT_SECONDS = 10.0
 CANCEL_GRACE_SECONDS = 2.5
@@ -39,10 +51,20 @@ class PauseError(Exception):
 
 
 class Channel:
-    """Carries the events of one run. `write` takes one whole line; a clock gives seconds since the epoch."""
+    """Carries the events of one run. `write` takes one whole line; a clock gives seconds since the epoch; the
+    others are those of `trainer.pulse`."""
 
-    def __init__(self, write: Callable[[bytes], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        clock: Callable[[], float] = time.time,
+        *,
+        pulse_seconds: float = PULSE_SECONDS,
+        work: Callable[[], Work] = work_done,
+    ) -> None:
         self.clock = clock
+        self._pulse_seconds = pulse_seconds
+        self._work = work
         self._write = write
         self._lock = threading.Lock()
         self._stop_wished = False
@@ -64,6 +86,21 @@ class Channel:
         now = self.clock()
         if abs(now - self._last_line_time) >= HEARTBEAT_SECONDS:
             self.send(Heartbeat(time=now))
+
+    @contextmanager
+    def working_on(self, stage: Stage) -> Iterator[None]:
+        """Within this context, where `check` may not be called for long, say what is being done and that it
+        goes on. It does not end the run for a wish to stop."""
+        told = False
+
+        def beat() -> None:
+            nonlocal told
+            now = self.clock()
+            self.send(Heartbeat(time=now) if told else Working(time=now, stage=stage))
+            told = True
+
+        with pulse(beat, seconds=self._pulse_seconds, work=self._work):
+            yield
 
     def begin_publication(self) -> None:
         """From here on the run can no longer be stopped. Raises CancellationError if it already was."""

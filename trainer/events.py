@@ -35,6 +35,23 @@ class Verdict(StrEnum):
     DIVERGED = "DIVERGED"
 
 
+class Stage(StrEnum):
+    """Parts of a run that may take minutes with a large model."""
+
+    LOADING_BASE_MODEL = "LOADING_BASE_MODEL"
+    LOADING_START_VERSION = "LOADING_START_VERSION"
+    MEASURING_START = "MEASURING_START"
+    """What training begins with is measured: to compare with, or as the reference of preferences."""
+    LOADING_CHECKPOINT = "LOADING_CHECKPOINT"
+    SAVING_CHECKPOINT = "SAVING_CHECKPOINT"
+    """Or the state of the best step."""
+    MEASURING_CANARY = "MEASURING_CANARY"
+    WRITING = "WRITING"
+    """Of what is published."""
+    SEALING = "SEALING"
+    """What was written is hashed and forced to disk."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loading:
     """The process began; data and model are being loaded."""
@@ -76,6 +93,15 @@ class Heartbeat:
 
     kind: ClassVar[str] = "heartbeat"
     time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """A stage takes longer than a heartbeat; said once in it, and heartbeats follow."""
+
+    kind: ClassVar[str] = "working"
+    time: float
+    stage: Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +246,7 @@ TrainerEvent = (
     | FirstForward
     | FirstStep
     | Heartbeat
+    | Working
     | Metrics
     | Evaluation
     | Fit
@@ -239,6 +266,7 @@ _KINDS: dict[str, type[TrainerEvent]] = {
         FirstForward,
         FirstStep,
         Heartbeat,
+        Working,
         Metrics,
         Evaluation,
         Fit,
@@ -269,6 +297,8 @@ def decode(line: bytes) -> TrainerEvent:
         fields["reason"] = FailureReason(fields["reason"])
     if kind is Fit:
         fields["verdict"] = Verdict(fields["verdict"])
+    if kind is Working:
+        fields["stage"] = Stage(fields["stage"])
     try:
         return kind(**fields)
     except TypeError as error:

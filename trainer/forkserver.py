@@ -2,7 +2,8 @@
 
     python -m trainer.forkserver SOCKET_DIR --threads N --preload BASE_MODEL_DIR
 
-Lines in: `{"job": "/path/job.json", "socket": "/path/x.sock"}`. Lines out: `{"ready": true}` once, then for
+Lines in: `{"job": "/path/job.json", "socket": "/path/x.sock"}`. Lines out: `{"loading": true}` every 10
+seconds while a large base is read, `{"ready": true}` once, then for
 each job `{"started": "/path/job.json", "pid": 1}` and `{"ended": "/path/job.json", "pid": 1, "exit_code":
 0, "signal": null}`. A trainer connects to its socket, writes its events there, and reads `cancel` from it.
 When standard input ends, the server kills its trainers and ends. It computes on one thread only, since
@@ -20,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -38,6 +40,7 @@ from trainer.channel import Channel, watch_lifeline, watch_socket
 from trainer.config import JobFile
 from trainer.model import BaseModelLoadError
 from trainer.precision import fastest_dtype
+from trainer.pulse import pulse
 from trainer.rendering import RenderingError
 from trainer.run import Prepared, prepare, run
 
@@ -66,7 +69,7 @@ class _Server:
 
     def say(self, message: Mapping[str, object]) -> None:
         """Write one line to whoever started the server."""
-        os.write(self._control, json.dumps(message).encode() + b"\n")
+        _say(self._control, message)
 
     def fork(self, line: bytes) -> None:
         """Start the trainer that a line asks for; a line that makes no sense is only logged."""
@@ -129,13 +132,18 @@ def _become_trainer(job_path: Path, address: str, terms: _Terms, close: tuple[in
         os._exit(code)
 
 
-def _prepare(path: Path | None) -> Prepared | None:
+def _say(control: int, message: Mapping[str, object]) -> None:
+    os.write(control, json.dumps(message).encode() + b"\n")
+
+
+def _prepare(path: Path | None, control: int) -> Prepared | None:
     """Load the base that most jobs will want; None if there is none to load."""
     if path is None:
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return prepare(path, fastest_dtype(device))
+        with pulse(partial(_say, control, {"loading": True})):
+            return prepare(path, fastest_dtype(device))
     except (BaseModelLoadError, RenderingError) as error:
         print(f"{path} is not held ready: {error}", file=sys.stderr)  # a job that wants it will say so
         return None
@@ -187,7 +195,7 @@ def main() -> NoReturn:
     lifeline, lifeline_end = os.pipe()
     child_ended, child_ended_end = _woken_by_children()
     terms = _Terms(
-        prepared=_prepare(arguments.preload),
+        prepared=_prepare(arguments.preload, control),
         threads=arguments.threads or len(os.sched_getaffinity(0)),
         nice=arguments.nice,
         lifeline=lifeline,

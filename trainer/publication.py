@@ -15,7 +15,7 @@ from pathlib import Path
 from trainer.canary import CanarySequence
 from trainer.channel import Channel
 from trainer.config import JobFile
-from trainer.events import FailureReason
+from trainer.events import FailureReason, Stage
 from trainer.failures import TrainingError
 from trainer.files import json_bytes, seal, sync_directory
 from trainer.techniques import Adapted
@@ -67,8 +67,10 @@ def publish(
     staged = job.work_path / f"staged-{job.attempt}-{os.getpid()}"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    adapted.write(staged, job.base_model.name)
-    files = seal(staged)
+    with channel.working_on(Stage.WRITING):
+        adapted.write(staged, job.base_model.name)
+    with channel.working_on(Stage.SEALING):
+        files = seal(staged)
     settings = job.hyperparameters
     manifest = json_bytes(
         {

@@ -31,6 +31,7 @@ from trainer.channel import (
 )
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import JobFile, Objective, Technique
+from trainer.events import Stage
 from trainer.exam import Exam
 from trainer.failures import explain
 from trainer.footprint import peak_bytes
@@ -92,7 +93,8 @@ def _train(
     settings = job.hyperparameters
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if prepared is None or prepared.base.path != job.base_model.path:
-        prepared = prepare(job.base_model.path, dtype or fastest_dtype(device))
+        with channel.working_on(Stage.LOADING_BASE_MODEL):
+            prepared = prepare(job.base_model.path, dtype or fastest_dtype(device))
     base, renderer = prepared.base, prepared.renderer
 
     context = check_directory(job.base_model.path)
@@ -106,9 +108,10 @@ def _train(
     evaluate_every = pacing.evaluation_interval(settings, total_steps)
     checkpoint_every = settings.checkpoint_every_steps or evaluate_every
 
-    if job.technique is Technique.QLORA:
-        quantise(base.model, device, channel.check)
-    trainee = Trainee.of(base, settings, device, job.technique, job.objective)
+    with channel.working_on(Stage.LOADING_BASE_MODEL):  # now to where it is trained
+        if job.technique is Technique.QLORA:
+            quantise(base.model, device, channel.check)
+        trainee = Trainee.of(base, settings, device, job.technique, job.objective)
     checkpoints = Checkpoints(job.work_path / "checkpoints", _fingerprint(job))
     beginning = _begin(job, trainee, training, validation, channel)
     progress = _resume(checkpoints, trainee, channel)
@@ -119,8 +122,8 @@ def _train(
         progress,
         total_steps,
         measure=_measuring(job, trainee, training, validation, renderer, channel, context=context),
-        keep_best=partial(checkpoints.save_best, matrices=trainee.matrices),
-        restore_best=partial(checkpoints.restore_best, matrices=trainee.matrices),
+        keep_best=partial(_keep_best, checkpoints, trainee, channel),
+        restore_best=partial(_restore_best, checkpoints, trainee, channel),
         beginning=beginning,
     )
     channel.check()
@@ -205,20 +208,22 @@ def _begin(
         compared = validation if job.objective is Objective.SUPERVISED else ()
         with trainee.adapted.base_alone():  # which is there at no cost before anything is trained
             base_loss = evaluate(trainee, compared, channel) if compared else None
-        begin_at(start, job, trainee.matrices)
+        with channel.working_on(Stage.LOADING_START_VERSION):
+            begin_at(start, job, trainee.matrices)
         trainee.adapted.take_over()
         if base_loss is not None:
             version_loss = evaluate(trainee, compared, channel)
             beginning = Beginning(version=start.name, version_loss=version_loss, base_loss=base_loss)
-    trainee.criterion.prepare(
-        trainee.passes([*training, *validation]), channel.check, continues=start is not None
-    )
+    passes = trainee.passes([*training, *validation])
+    with channel.working_on(Stage.MEASURING_START):
+        trainee.criterion.prepare(passes, channel.check, continues=start is not None)
     return beginning
 
 
 def _resume(checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Progress:
     """Go on at the newest whole checkpoint, and say so; where there is none, begin with what is there."""
-    progress = checkpoints.resume(trainee.matrices, trainee.optimizer)
+    with channel.working_on(Stage.LOADING_CHECKPOINT):
+        progress = checkpoints.resume(trainee.matrices, trainee.optimizer)
     if progress is None:
         return Progress.none()
     channel.send(events.Resumed(time=channel.clock(), step=progress.step))
@@ -227,8 +232,19 @@ def _resume(checkpoints: Checkpoints, trainee: Trainee, channel: Channel) -> Pro
 
 def _save(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channel: Channel) -> None:
     """Write a checkpoint and say so. Raises OSError."""
-    checkpoints.save(progress, trainee.matrices, trainee.optimizer)
+    with channel.working_on(Stage.SAVING_CHECKPOINT):
+        checkpoints.save(progress, trainee.matrices, trainee.optimizer)
     channel.send(events.CheckpointSaved(time=channel.clock(), step=progress.step))
+
+
+def _keep_best(checkpoints: Checkpoints, trainee: Trainee, channel: Channel, step: int) -> None:
+    with channel.working_on(Stage.SAVING_CHECKPOINT):
+        checkpoints.save_best(step, trainee.matrices)
+
+
+def _restore_best(checkpoints: Checkpoints, trainee: Trainee, channel: Channel, step: int) -> None:
+    with channel.working_on(Stage.LOADING_CHECKPOINT):
+        checkpoints.restore_best(step, trainee.matrices)
 
 
 def _pause(checkpoints: Checkpoints, progress: Progress, trainee: Trainee, channel: Channel) -> NoReturn:
@@ -289,16 +305,19 @@ def _publish(
         quantised = logprobs(trainee.row_loss, sequences, channel.check)
         saved = trainee.matrices
         release(trainee.model)  # both at once would need more than training did
-        whole = load_base(job.base_model.path, trainee.dtype)
-        trainee = Trainee.of(whole, job.hyperparameters, trainee.device, job.technique)
+        with channel.working_on(Stage.LOADING_BASE_MODEL):
+            whole = load_base(job.base_model.path, trainee.dtype)
+            trainee = Trainee.of(whole, job.hyperparameters, trainee.device, job.technique)
         for name, matrix in trainee.matrices.items():
             matrix.data.copy_(saved[name])
+    with channel.working_on(Stage.MEASURING_CANARY):
+        canary = measure(trainee.row_loss, sequences, channel.check, quantised)
     return publish(
         job,
         channel,
         adapted=trainee.adapted,
         rendering=renderer.contract(),
-        canary=measure(trainee.row_loss, sequences, channel.check, quantised),
+        canary=canary,
         metrics=figures,
     )
 

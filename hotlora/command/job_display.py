@@ -18,6 +18,14 @@ _MILESTONES: Final = {
     Milestone.KIND_RESUMED: "resumed from a checkpoint",
     Milestone.KIND_SAVING: "saving the adapter",
     Milestone.KIND_PUBLISHED: "adapter published",
+    Milestone.KIND_LOADING_BASE_MODEL: "loading the base model",
+    Milestone.KIND_LOADING_START_VERSION: "loading the version that it starts from",
+    Milestone.KIND_MEASURING_START: "measuring what training begins with",
+    Milestone.KIND_LOADING_CHECKPOINT: "loading a checkpoint",
+    Milestone.KIND_SAVING_CHECKPOINT: "saving a checkpoint",
+    Milestone.KIND_MEASURING_CANARY: "measuring what the engine will be compared with",
+    Milestone.KIND_WRITING: "writing what is published",
+    Milestone.KIND_SEALING: "hashing what is published, and forcing it to disk",
 }
 _PLAIN_METRICS_PARTS: Final = 20
 """Without a terminal, figures are printed about this often in a run; a log does not need each step."""

@@ -408,6 +408,14 @@ class Milestone(_message.Message):
         KIND_RESUMED: _ClassVar[Milestone.Kind]
         KIND_SAVING: _ClassVar[Milestone.Kind]
         KIND_PUBLISHED: _ClassVar[Milestone.Kind]
+        KIND_LOADING_BASE_MODEL: _ClassVar[Milestone.Kind]
+        KIND_LOADING_START_VERSION: _ClassVar[Milestone.Kind]
+        KIND_MEASURING_START: _ClassVar[Milestone.Kind]
+        KIND_LOADING_CHECKPOINT: _ClassVar[Milestone.Kind]
+        KIND_SAVING_CHECKPOINT: _ClassVar[Milestone.Kind]
+        KIND_MEASURING_CANARY: _ClassVar[Milestone.Kind]
+        KIND_WRITING: _ClassVar[Milestone.Kind]
+        KIND_SEALING: _ClassVar[Milestone.Kind]
     KIND_UNSPECIFIED: Milestone.Kind
     KIND_LOADING: Milestone.Kind
     KIND_FIRST_FORWARD: Milestone.Kind
@@ -415,6 +423,14 @@ class Milestone(_message.Message):
     KIND_RESUMED: Milestone.Kind
     KIND_SAVING: Milestone.Kind
     KIND_PUBLISHED: Milestone.Kind
+    KIND_LOADING_BASE_MODEL: Milestone.Kind
+    KIND_LOADING_START_VERSION: Milestone.Kind
+    KIND_MEASURING_START: Milestone.Kind
+    KIND_LOADING_CHECKPOINT: Milestone.Kind
+    KIND_SAVING_CHECKPOINT: Milestone.Kind
+    KIND_MEASURING_CANARY: Milestone.Kind
+    KIND_WRITING: Milestone.Kind
+    KIND_SEALING: Milestone.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     BEST_STEP_FIELD_NUMBER: _ClassVar[int]

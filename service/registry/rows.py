@@ -122,6 +122,7 @@ ProgressEvent = (
     | events.Resumed
     | events.FirstForward
     | events.FirstStep
+    | events.Working
     | events.Metrics
     | events.Evaluation
     | events.Fit

@@ -128,8 +128,18 @@ def event_message(row: EventRow) -> tuning_pb.TuningEvent:
     return message
 
 
+_Milestone = (
+    events.Loading
+    | events.Working
+    | events.Resumed
+    | events.FirstForward
+    | events.FirstStep
+    | events.Saving
+    | events.Published
+)
+
+
 def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
-    milestone = tuning_pb.Milestone
     match body:
         case StateChanged():
             message.state_change.CopyFrom(_state_change(body))
@@ -152,22 +162,21 @@ def _fill_event(message: tuning_pb.TuningEvent, body: EventBody) -> None:
             message.fit.CopyFrom(_fit(body))
         case events.CheckpointSaved():
             message.checkpoint_saved.CopyFrom(tuning_pb.CheckpointSaved(step=body.step))
-        case events.Loading():
-            message.milestone.CopyFrom(milestone(kind=milestone.KIND_LOADING))
-        case events.Resumed():
-            message.milestone.CopyFrom(milestone(kind=milestone.KIND_RESUMED, step=body.step))
-        case events.FirstForward():
-            message.milestone.CopyFrom(milestone(kind=milestone.KIND_FIRST_FORWARD))
-        case events.FirstStep():
-            message.milestone.CopyFrom(milestone(kind=milestone.KIND_FIRST_STEP, step=body.step))
-        case events.Saving():
-            message.milestone.CopyFrom(
-                milestone(kind=milestone.KIND_SAVING, step=body.step, best_step=body.best_step)
-            )
-        case events.Published():
-            message.milestone.CopyFrom(
-                milestone(kind=milestone.KIND_PUBLISHED, step=body.step, best_step=body.best_step)
-            )
+        case _:
+            message.milestone.CopyFrom(_milestone(body))
+
+
+def _milestone(body: _Milestone) -> tuning_pb.Milestone:
+    match body:
+        case events.Working():
+            return tuning_pb.Milestone(kind=f"KIND_{body.stage.value}")
+        case events.Saving() | events.Published():
+            kind = f"KIND_{body.kind.upper()}"
+            return tuning_pb.Milestone(kind=kind, step=body.step, best_step=body.best_step)
+        case events.Resumed() | events.FirstStep():
+            return tuning_pb.Milestone(kind=f"KIND_{body.kind.upper()}", step=body.step)
+        case events.Loading() | events.FirstForward():
+            return tuning_pb.Milestone(kind=f"KIND_{body.kind.upper()}")
         case _:
             assert_never(body)
 

@@ -106,9 +106,7 @@ class ForkServer:
         process = await self._spawn()
         self._process = process
         try:
-            async with asyncio.timeout(self._limits.ready_seconds):
-                if not (await self._message(process)).get("ready"):
-                    raise ValueError("its first line was not that it is ready")
+            await self._wait_until_ready(process)
             self._ready.set()
             while message := await self._message(process):
                 self._hear(message)
@@ -119,6 +117,19 @@ class ForkServer:
             for child in self._children.values():
                 child.end("the fork server died")
             self._children.clear()
+
+    async def _wait_until_ready(self, process: Process) -> None:
+        """Raises ValueError where it says something else, TimeoutError where it says nothing."""
+        while True:
+            async with asyncio.timeout(self._limits.ready_seconds):
+                message = await self._message(process)
+            match message:
+                case {"ready": True}:
+                    return
+                case {"loading": True}:
+                    continue  # a large base: it is alive, and takes its time
+                case _:
+                    raise ValueError("its first line was not that it is ready")
 
     async def _spawn(self) -> Process:
         if self._log_path.exists() and self._log_path.stat().st_size > _MAX_LOG_BYTES:

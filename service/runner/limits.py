@@ -10,13 +10,15 @@ class Limits:
     cancel_grace_seconds: float = 3.0
     """From asking a trainer to stop to killing it. A cancel is promised within 5 seconds."""
     silence_seconds: float = 120.0
-    """A trainer that says nothing for this long hangs; it promises a line every 10."""
+    """A trainer that says nothing for this long hangs; it promises a line every 10, also while it reads or
+    writes a large model."""
     connect_seconds: float = 30.0
     """From the order to the fork server to the trainer's connection."""
     exit_seconds: float = 5.0
     """From a trainer's last word to its end; then it is killed."""
     ready_seconds: float = 180.0
-    """From the fork server's start to its being ready: torch may be read from a cold disk."""
+    """From the fork server's start to its being ready, or its saying that it still loads: torch may be read
+    from a cold disk."""
     restart_seconds: float = 1.0
     """Pause before the fork server is started again; doubles to 30 while it does not become ready."""
     heartbeat_seconds: float = 10.0

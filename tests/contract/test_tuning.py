@@ -8,12 +8,14 @@ import pytest
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.disk import Disk
 from service.registry import EventRow, JobState, Registry
+from service.rpc import conversion
 from service.rpc.boundary import Drain
 from service.rpc.following import Following
 from service.rpc.intake import Intake
 from service.rpc.tuning import TuningServicer
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, refused
 from tests.contract.training import HISTORY, run_to_success
+from trainer import events
 from trainer.config import Hyperparameters
 from trainer.planning import Data
 
@@ -28,6 +30,14 @@ def watch(stage: Stage, after_sequence: int = 0) -> grpc.aio.UnaryStreamCall:
 
 async def watched(stage: Stage, after_sequence: int = 0) -> list[pb.WatchTuningJobResponse]:
     return [response async for response in watch(stage, after_sequence)]
+
+
+@pytest.mark.parametrize("stage", list(events.Stage))
+def test_every_long_part_of_a_run_has_a_milestone(stage: events.Stage) -> None:
+    body = events.Working(time=1.0, stage=stage)
+    row = EventRow(job_id="job", sequence=1, time=1.0, kind=body.kind, body=body)
+    kind = conversion.event_message(row).milestone.kind
+    assert pb.Milestone.Kind.Name(kind) == f"KIND_{stage}"
 
 
 async def test_cancelling_a_queued_job_ends_it_and_cancelling_again_changes_nothing(stage: Stage) -> None:

@@ -1,9 +1,11 @@
 """The runner brings every job to one ending, whatever its trainer does."""
 
+import asyncio
 import json
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +17,7 @@ import pytest
 from service.errors import WrongState
 from service.machine import memory_kills
 from service.registry import JobRow, JobState, StateChanged, VersionState
+from service.runner.forkserver import ForkServer
 from service.runner.processes import ProcessMark
 from tests.service.registry_stage import new_job, until
 from tests.service.runner_stage import LIMITS, Stage, staged
@@ -104,6 +107,17 @@ async def test_a_trainer_that_says_nothing_for_long_is_killed_and_the_job_fails_
             assert not alive(pid)
         assert (job.state, job.failure_reason, job.attempt) == (JobState.FAILED, "TRAINER_HUNG", 3)
         await stage.check_ended_once(job, JobState.FAILED)
+
+
+async def test_a_fork_server_that_still_loads_a_base_is_waited_for(tmp_path: Path) -> None:
+    lines = [{"loading": True}, {"loading": True}, {"ready": True}]
+    said = "\n".join(map(json.dumps, lines))
+    script = f"import sys; print({said!r}, flush=True); sys.stdin.read()"
+    server = ForkServer(command=(sys.executable, "-c", script), log_path=tmp_path / "log", limits=LIMITS)
+    async with asyncio.TaskGroup() as tasks:
+        life = tasks.create_task(server.run())
+        await server.ready()
+        life.cancel()
 
 
 async def test_a_trainer_that_the_kernel_kills_for_memory_is_not_tried_again(stage: Stage) -> None:

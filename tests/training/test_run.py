@@ -37,7 +37,8 @@ def published(job: JobFile, recorder: Recorder) -> Path:
 def test_a_run_learns_and_tells_its_story_in_order(make_job: Jobs, family: str) -> None:
     recorder = Recorder()
     published(make_job(family, max_steps=12, warmup_ratio=0.0, learning_rate=2e-2), recorder)
-    kinds = [event.kind for event in recorder.events]
+    pulse = (events.Heartbeat, events.Working)  # which only a slow machine makes it say
+    kinds = [event.kind for event in recorder.events if not isinstance(event, pulse)]
     assert kinds[:4] == ["loading", "first_forward", "first_step", "metrics"]
     assert kinds[-2:] == ["saving", "published"]
     assert [event.step for event in recorder.of(events.Metrics)] == list(range(1, 13))
