@@ -1,9 +1,10 @@
 """Planned against measured peak memory, one row a combination: `python -m benchmarks.planning`.
 
 Each combination of technique, batch, row length, number format and model size trains for a few steps in a
-process of its own, as a job does, publication included; what it needed at most is compared with what the plan
-said before. Models of other sizes than the default one have random weights, which need the same memory. The
-last line is one JSON document; progress goes to standard error.
+process of its own, as a job does, publication included, on the device that a trainer chooses here. What it
+needed at most (resident, or allocated on the GPU) is compared with what the plan said before. Models of other
+sizes than the default one have random weights, which need the same memory. The last line is a JSON document;
+progress goes to standard error.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+import torch
 
 from benchmarks.planning_bases import build
 from trainer.config import BaseModel, Hyperparameters, JobFile, Objective, Technique
@@ -161,11 +164,7 @@ def planned_bytes(case: Case, base: Path, renderer: Renderer, data: Path) -> int
     rows = [row for example in examples for row in example.rows]
     tokens = sum(len(row.token_ids) for row in rows)
     device = Device(
-        footing=Footing(
-            device="cpu",
-            number_bytes=4 if case.dtype == "float32" else 2,
-            runtime_bytes=RUNTIME_BYTES,
-        ),
+        footing=footing_of(case),
         memory_bytes=1 << 40,
         available_bytes=1 << 40,
     )
@@ -192,8 +191,18 @@ def planned_bytes(case: Case, base: Path, renderer: Renderer, data: Path) -> int
     return next(one.total_bytes for one in found.techniques if one.technique is case.technique)
 
 
+def footing_of(case: Case) -> Footing:
+    """What a trainer stands on here; a GPU's allocator knows nothing of interpreter and libraries."""
+    has_gpu = torch.cuda.is_available()
+    return Footing(
+        device="cuda" if has_gpu else "cpu",
+        number_bytes=4 if case.dtype == "float32" else 2,
+        runtime_bytes=0 if has_gpu else RUNTIME_BYTES,
+    )
+
+
 def measure(case: Case, base: Path, folder: Path) -> int:
-    """Train in a process of its own; returns the highest resident size of it."""
+    """Train in a process of its own; returns the most that it held, in bytes."""
     data = folder / "rows.jsonl"
     write_rows(data, case)
     work, artifacts = folder / "work", folder / "artifacts"
