@@ -47,12 +47,12 @@ def nothing_is_made(stage: Stage, client: Client, form: Page) -> Iterator[None]:
     """Whatever was given, the service goes on with the jobs and the whole files that it had."""
     kept = client.list_datasets(page_size=1000), client.list_tuning_jobs()
     yield
+    form.locator(".toast-close").click()
+    expect(form.locator(".toast-body")).to_have_count(0)
     assert (client.list_datasets(page_size=1000), client.list_tuning_jobs()) == kept
     files = {f"{one.name.removeprefix('datasets/')}.jsonl" for one in kept[0].datasets}
     assert {path.name for path in (stage.home / "datasets").iterdir()} == files
     assert "Traceback" not in form.content()
-    form.locator(".toast-close").click()
-    expect(form.locator(".toast-body")).to_have_count(0)
 
 
 def fill(form: Page, file: Path | None, fields: Mapping[str, str]) -> None:

@@ -92,12 +92,16 @@ def paused_and_resumed(server: ForkServer, job: JobFile) -> Course:
 
 
 def killed_and_resumed(server: ForkServer, job: JobFile) -> Course:
-    """A run of two attempts, the first of which is killed once it has a checkpoint."""
+    """A run of two attempts, the first of which is killed once it has a checkpoint.
+
+    The double has done its steps before a signal comes, and so waits for `go` after that checkpoint."""
+    go = job.work_path / "go"
     trainer = server.start(job)
     for event in trainer.events():
         if isinstance(event, events.CheckpointSaved):
             kill(trainer.pid)
     assert server.line()["signal"] == 9
+    go.touch()
     second = server.start(dataclasses.replace(job, attempt=2))
     told = [event.kind for event in second.events()]
     return _in_short(told), server.line()["exit_code"]
@@ -135,6 +139,8 @@ def test_the_double_tells_what_a_trainer_tells_and_ends_as_it_does(
 ) -> None:
     course, settings = SCENARIOS[name]
     job = make_job(job_id=name.replace(" ", "-"), **settings)
+    gate = {"gate": str(beside(job).work_path / "go"), "gate_step": 21}
+    pair.plan_path.write_text(json.dumps({"tiny": gate if course is killed_and_resumed else {}}))
 
     real, double = course(pair.real, job), course(pair.double, beside(job))
 
