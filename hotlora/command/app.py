@@ -130,7 +130,7 @@ def train(
     ] = None,
     learning_rate: Annotated[float | None, _real("Peak; above 0, up to 1. Default by technique.")] = None,
     epochs: Annotated[int | None, _whole("1 to 100. Default 4 (few or many rows 3).")] = None,
-    max_steps: Annotated[int | None, _whole("End after this many optimizer steps.")] = None,
+    max_steps: Annotated[int | None, _whole("End after this many optimizer steps, not --epochs.")] = None,
     batch_size: Annotated[
         int | None, _whole("Rows per optimizer step, 1 to 1024. Default 8 (many rows 16).")
     ] = None,
