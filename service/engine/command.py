@@ -23,6 +23,7 @@ PLUGIN_DISTRIBUTION = "hotlora-vllm-cpu-lora"
 PLUGIN_GROUP = "vllm.general_plugins"
 INSIDE = Path(__file__).parent / "inside"
 """Modules that run within the engine's process."""
+_CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 _CPU_CACHE_GIB = "1"
 """Keys and values of answers in flight; 64 answers of 2,048 tokens of the default model are 2.8 GiB at
 worst, and vLLM queues what does not fit."""
@@ -201,8 +202,21 @@ def memory_needed(model: BaseModel) -> int:
     values, and the process itself. Blocks on disk."""
     weights = sum(file.stat().st_size for file in model.path.glob("*.safetensors"))
     widened = weights if _dtype() == "bfloat16" else 2 * weights  # published in 16 bits
-    cache_gib = float(os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB))
-    return widened + int(cache_gib * (1 << 30)) + _CPU_PROCESS_BYTES
+    return widened + (cache_gib(os.environ) << 30) + _CPU_PROCESS_BYTES
+
+
+def cache_gib(environment: Mapping[str, str]) -> int:
+    """GiB for keys and values on a CPU: as `environment` says, by vLLM's own variable, else ours.
+
+    Raises EngineCannotStartError where it says no whole number.
+    """
+    said = environment.get(_CPU_CACHE_VARIABLE) or _CPU_CACHE_GIB
+    try:
+        return int(said)
+    except ValueError:
+        raise EngineCannotStartError(
+            f"{_CPU_CACHE_VARIABLE} is {said!r}; it takes a whole number of GiB, for example {_CPU_CACHE_GIB}"
+        ) from None
 
 
 def _without_ours() -> dict[str, str]:
@@ -233,7 +247,7 @@ def _environment(api_key: str, packages: Packages) -> dict[str, str]:
     return {
         **common,
         "VLLM_PLUGINS": ",".join(dict.fromkeys([*_chosen_plugins(), packages.cpu_plugin])),
-        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
+        _CPU_CACHE_VARIABLE: str(cache_gib(os.environ)),
         # Left to itself vLLM pins its threads to cores and leaves one core unused; the trainer wants to
         # share.
         "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),

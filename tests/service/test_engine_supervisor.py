@@ -20,6 +20,7 @@ from service.engine.command import (
     Packages,
     Room,
     allowed_rank,
+    cache_gib,
     memory_needed,
     own_engine_command,
     room_for_own_engine,
@@ -252,6 +253,13 @@ def test_a_cpu_engine_is_not_started_without_the_plugin_and_with_it_gets_it(tmp_
     fitted = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
     command = vllm_command(settings, BASE, port=1, api_key="k", packages=fitted)
     assert "hotlora_cpu_lora" in command.environment["VLLM_PLUGINS"].split(",")
+
+
+def test_the_cache_of_a_cpu_engine_is_as_large_as_vllms_own_variable_says() -> None:
+    name = "VLLM_CPU_KVCACHE_SPACE"
+    assert [cache_gib(environment) for environment in ({}, {name: ""}, {name: "4"})] == [1, 1, 4]
+    with pytest.raises(EngineCannotStartError, match=f"{name} is 'lots'; it takes a whole number of GiB"):
+        cache_gib({name: "lots"})
 
 
 def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_path: Path) -> None:
