@@ -103,11 +103,10 @@ def phone(_pocket: BrowserContext, stage: Stage, url: str) -> Iterator[Page]:
 
 @pytest.fixture
 def page(_desktop: BrowserContext, stage: Stage, url: str) -> Iterator[Page]:
-    """The page as a desktop browser shows it, the base on its left and support@1 on its right."""
+    """The page as a desktop browser shows it, its pickers filled."""
     opened = _desktop.new_page()
     opened.goto(url, wait_until="domcontentloaded")
     expect(opened.locator("#right-model input")).to_have_value(re.compile("@"))
-    pick(opened, "right", ADAPTER)
     yield opened
     opened.close()
 

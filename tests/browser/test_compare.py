@@ -13,6 +13,13 @@ from tests.stage.trained import train
 pytestmark = pytest.mark.browser
 
 
+@pytest.fixture
+def page(page: Page) -> Page:
+    """The page with the base on its left and support@1 on its right."""
+    pick(page, "right", ADAPTER)
+    return page
+
+
 def ask(page: Page, question: str) -> None:
     page.fill("#question textarea", question)
     page.press("#question textarea", "Enter")
