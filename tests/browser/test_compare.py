@@ -169,11 +169,14 @@ def test_system_prompt_and_sampling_reach_both_models(page: Page, stage: Stage) 
     page.fill("#temperature input[type=number]", "0.7")
     page.fill("#seed textarea, #seed input", "11")
     page.press("#seed textarea, #seed input", "Tab")
-    ask(page, "Hello?")
+    ask(page, "In which language?")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).to_contain_text("It is")
-    for question in stage.questions:
-        assert question.messages == [("system", "Answer in French."), ("user", "Hello?")]
+    # Alone what this page asked: an answer of one that was closed may still be on its way.
+    asked = [question for question in stage.questions if question.text == "In which language?"]
+    assert {question.model for question in asked} == {BASE, ADAPTER}
+    for question in asked:
+        assert question.messages == [("system", "Answer in French."), ("user", "In which language?")]
         assert question.fields["temperature"] == pytest.approx(0.7)
         assert question.fields["seed"] == 11
 

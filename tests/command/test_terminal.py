@@ -83,8 +83,13 @@ def terminal(address: str) -> Iterator[Callable[..., Terminal]]:
 Run = Callable[..., Terminal]
 
 
-def test_training_shows_a_bar_with_loss_course_and_time_left(terminal: Run, rows: Path, adapter: str) -> None:
+def test_training_shows_a_bar_with_loss_course_and_time_left(
+    stage: Stage, terminal: Run, rows: Path, adapter: str
+) -> None:
+    gate = stage.gate(adapter)
     run = terminal("train", str(rows), "--adapter", adapter)
+    run.reads("loss 2.0000")  # it follows from the first step on
+    gate.touch()
 
     assert run.ends() == 0
     assert re.search(r"━+ +5/5 +loss 0\.4000 █[▁-█]{3}▁ +100 tok/s +0 s left", run.seen)
