@@ -42,6 +42,9 @@ from service.jsonshape import Json
 
 MAX_BODY_BYTES: Final = 16 << 20
 """Bound of an answer that is not a stream; 2,048 log-probabilities are some 200 KB."""
+IDLE_SECONDS: Final = 2.0
+"""How long a connection stays open for the next call. Less than at an engine (vLLM: 5 s), which may close one
+just as it is used again; such a call fails, since only a read may be repeated unasked."""
 _MISSED: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -268,9 +271,9 @@ class EngineClient:
         if self._session is None:
             # limit=0: Chat bounds the number of answers; a pool bound would queue health probes behind them.
             connector = (
-                aiohttp.TCPConnector(limit=0)
+                aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS)
                 if self._unix_socket is None
-                else aiohttp.UnixConnector(self._unix_socket, limit=0)
+                else aiohttp.UnixConnector(self._unix_socket, limit=0, keepalive_timeout=IDLE_SECONDS)
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, headers=self.headers, auto_decompress=False

@@ -27,6 +27,8 @@ _CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 _CPU_CACHE_GIB = "1"
 """Keys and values of answers in flight; 64 answers of 2,048 tokens of the default model are 2.8 GiB at
 worst, and vLLM queues what does not fit."""
+_KEEP_ALIVE_SECONDS = "600"
+"""How long vLLM keeps an idle connection: on a busy machine its own 5 s would end one that we use again."""
 _CPU_PROCESS_BYTES = 3 << 29
 """vLLM's two processes without weights and cache: 1.5 GiB."""
 _POSITIONS = ("max_position_embeddings", "n_positions")
@@ -231,6 +233,7 @@ def _environment(api_key: str, packages: Packages) -> dict[str, str]:
         "VLLM_API_KEY": api_key,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _KEEP_ALIVE_SECONDS,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
     }

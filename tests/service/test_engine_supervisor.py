@@ -14,6 +14,7 @@ import pytest
 
 from service.changes import Changes
 from service.engine import EngineState, Supervisor, leash
+from service.engine.client import IDLE_SECONDS
 from service.engine.command import (
     EngineCannotStartError,
     EngineCommand,
@@ -242,6 +243,8 @@ def test_the_command_keeps_the_key_out_of_the_arguments_and_off_every_interface(
     assert following["--port"] == "8123"
     assert following["--max-lora-rank"] == "32"
     assert following["--served-model-name"] == "base"
+    # Whoever closes an idle connection first must be the client, or a call may meet a closing one.
+    assert float(command.environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > IDLE_SECONDS
 
 
 def test_a_cpu_engine_is_not_started_without_the_plugin_and_with_it_gets_it(tmp_path: Path) -> None:
