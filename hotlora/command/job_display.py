@@ -37,7 +37,8 @@ class JobDisplay:
     def __init__(self, console: Console) -> None:
         self.job = TuningJob()
         self._console = console
-        self._losses: list[float] = []
+        self._losses: dict[int, float] = {}
+        """By step: a watch that begins again, and a job that resumes, tell of some steps twice."""
         self._printed_part = -1
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -99,10 +100,10 @@ class JobDisplay:
                 pass  # A checkpoint: of no interest to somebody who watches.
 
     def _figures(self, metrics: Metrics) -> None:
-        self._losses.append(metrics.loss)
+        self._losses[metrics.step] = metrics.loss
         figures = (
             f"{metrics.step}/{metrics.total_steps}  loss {metrics.loss:.4f}"
-            f" {sparkline(self._losses, width=_SPARKLINE_WIDTH)}"
+            f" {sparkline(list(self._losses.values()), width=_SPARKLINE_WIDTH)}"
             f"  {metrics.tokens_per_second:.0f} tok/s  {duration(metrics.eta_seconds)} left"
         )
         self._progress.update(
