@@ -147,7 +147,8 @@ def _evaluated(job: JobFile, training_rows: int) -> tuple[int, ...]:
 def _cut(row: Row, stops: frozenset[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What stands before a row's last answer, and that answer without the tokens that end it."""
     end = max(index for index, flag in enumerate(row.trained) if flag) + 1
-    reference = row.token_ids[len(row.prompt) : end]
+    prompt = row.prompt
+    reference = row.token_ids[len(prompt) : end]
     while reference and reference[-1] in stops:
         reference = reference[:-1]
-    return row.prompt, reference
+    return prompt, reference

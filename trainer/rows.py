@@ -186,7 +186,8 @@ def leaked_rows(training: Sequence[Example], aside: Sequence[Example]) -> int:
 
 def _asked(example: Example) -> tuple[int, ...]:
     row = example.rows[0]
-    return row.prompt if len(row.prompt) > 1 else row.token_ids
+    prompt = row.prompt
+    return prompt if len(prompt) > 1 else row.token_ids
 
 
 @dataclass(frozen=True, kw_only=True)

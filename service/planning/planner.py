@@ -131,16 +131,7 @@ class Planner:
             own = await self._device()
         measured = await self._probes.known(own)
         device = _as_it_is(own, measured)
-        planned = plan(
-            shape,
-            data,
-            device,
-            context_length=self._context_length,
-            max_rank=self._max_rank(),
-            calibrations={technique: kept.calibration for technique, kept in measured.items()},
-            given=asdict(settings),
-            unservable=self._unservable(),
-        )
+        planned = self._plan(shape, data, device, measured, asdict(settings), is_own_base=True)
         return Needs(device=device, techniques={one.technique: one for one in planned.techniques})
 
     async def answer(self, question: Question) -> Answer:
@@ -164,18 +155,31 @@ class Planner:
             data=data,
             device=device,
             is_own_device=question.device is None,
-            plan=plan(
-                shape,
-                data,
-                device,
-                context_length=self._context_length if is_own_base else DESCRIBED_CONTEXT,
-                max_rank=self._max_rank(),
-                calibrations={technique: kept.calibration for technique, kept in measured.items()},
-                given=question.given,
-                unservable=self._unservable() if is_own_base else None,
-            ),
+            plan=self._plan(shape, data, device, measured, question.given, is_own_base=is_own_base),
             probe_times={technique: kept.time for technique, kept in measured.items()},
             textbook={technique: textbook(shape, technique, question.example) for technique in Technique},
+        )
+
+    def _plan(
+        self,
+        shape: ModelShape,
+        data: Data,
+        device: Device,
+        measured: Mapping[Technique, Kept],
+        given: Mapping[str, object],
+        *,
+        is_own_base: bool,
+    ) -> Plan:
+        """Where the base is the service's own, with the bounds of what is served."""
+        return plan(
+            shape,
+            data,
+            device,
+            context_length=self._context_length if is_own_base else DESCRIBED_CONTEXT,
+            max_rank=self._max_rank(),
+            calibrations={technique: kept.calibration for technique, kept in measured.items()},
+            given=given,
+            unservable=self._unservable() if is_own_base else None,
         )
 
     async def _shape(self, question: Question) -> ModelShape:

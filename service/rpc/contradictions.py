@@ -7,7 +7,7 @@ import math
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation
-from service.rpc.stopping import nothing_aside
+from service.rpc import stopping
 from trainer.config import Hyperparameters
 from trainer.planning.duration import Data, course
 
@@ -22,11 +22,13 @@ DECIDE_STEPS = tuple(
 
 
 def between(
-    given: pb.Hyperparameters, settings: Hyperparameters, *, data: Data | None
+    given: pb.Hyperparameters, settings: Hyperparameters, *, data: Data | None, scored: bool | None
 ) -> list[FieldViolation]:
     """What contradicts what. `given` is what was asked for, `settings` the same with defaults filled in.
-    `data` is in the pieces that the run takes; None: nobody can say how many steps that are."""
+    `data` is in the pieces that the run takes; None: nobody can say how many steps that are. `scored`: the
+    dataset has a task; None: nobody can say."""
     return [
+        *stopping.contradictions(settings, rows=None if data is None else data.rows, scored=scored),
         *_two_ends(given),
         *_evaluations_of_nothing(given, settings, data),
         *_nothing_but_warmup(given, settings, data),
@@ -48,7 +50,7 @@ def _two_ends(given: pb.Hyperparameters) -> list[FieldViolation]:
 def _evaluations_of_nothing(
     given: pb.Hyperparameters, settings: Hyperparameters, data: Data | None
 ) -> list[FieldViolation]:
-    reason = nothing_aside(settings, None if data is None else data.rows)
+    reason = stopping.nothing_aside(settings, None if data is None else data.rows)
     if not given.HasField("eval_every_steps") or not reason:
         return []
     return [

@@ -1,7 +1,7 @@
 """Intake: makes of a request for a tuning job the job that will be queued, or says all that is wrong with it.
 
 Whatever can be told before anything runs is told here, each part by itself, so that one mistake hides no
-other. What the single checks are stands in `job_checks`, `contradictions`, `starting` and `stopping`.
+other. What the single checks are stands in `job_checks`, `contradictions` and `starting`.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from service.rpc import (
     room,
     settings_conversion,
     starting,
-    stopping,
 )
 from service.rpc.findings import Findings
 from trainer.config import Hyperparameters, Objective, Technique
@@ -239,10 +238,8 @@ class Intake:
         findings.add(job_checks.beyond_context(draft.settings, self._context_length))
         findings.add(job_checks.unreadable_prompt(draft.settings, draft.prompt_tokens))
         scored = None if draft.dataset is None else draft.dataset.task is not None
-        rows = None if draft.pieces is None else draft.pieces.rows
-        findings.add(stopping.contradictions(draft.settings, rows=rows, scored=scored))
         asked = draft.request.hyperparameters
-        findings.add(contradictions.between(asked, draft.settings, data=draft.pieces))
+        findings.add(contradictions.between(asked, draft.settings, data=draft.pieces, scored=scored))
 
     def _check_rows(self, draft: _Draft, dataset: DatasetRow, findings: Findings) -> None:
         settings, technique = draft.settings, draft.technique

@@ -8,7 +8,7 @@ from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.errors import FieldViolation
 from service.planning import DEFAULT_DATA, DESCRIBED_CONTEXT, Planner, data_of
 from service.registry import DatasetRow, Registry
-from service.rpc import contradictions, job_checks, settings_conversion, stopping
+from service.rpc import contradictions, job_checks, settings_conversion
 from service.rpc import conversion as common
 from service.rpc import planning_conversion as conversion
 from service.rpc.boundary import Context
@@ -85,9 +85,7 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
         if data is not None and findings.knows(*contradictions.DECIDE_STEPS):
             pieces = data.in_pieces(row_limit(settings, Technique.LORA, context_length))
         scored = None if dataset is None else dataset.task is not None
-        rows = None if pieces is None else pieces.rows
-        findings.add(stopping.contradictions(settings, rows=rows, scored=scored))
-        findings.add(contradictions.between(given, settings, data=pieces))
+        findings.add(contradictions.between(given, settings, data=pieces, scored=scored))
 
     def _settings(self, request: pb.PlanRequest, data: Data, context_length: int) -> Hyperparameters:
         choices = choose(
