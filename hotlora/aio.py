@@ -40,10 +40,13 @@ class AsyncClient:
         *,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         clock: Callable[[], float] = time.monotonic,
+        keepalive_seconds: float = calls.KEEPALIVE_SECONDS,
     ) -> None:
+        """A connection that died without a word is given up after twice `keepalive_seconds`."""
         self.address = calls.address_or_default(address)
         self._new_id = new_id
         self._clock = clock
+        self._options = calls.channel_options(keepalive_seconds)
         self._open_channel: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> Self:
@@ -302,7 +305,7 @@ class AsyncClient:
 
     def _channel(self) -> grpc.aio.Channel:
         if self._open_channel is None:
-            self._open_channel = grpc.aio.insecure_channel(self.address, options=calls.CHANNEL_OPTIONS)
+            self._open_channel = grpc.aio.insecure_channel(self.address, options=self._options)
         return self._open_channel
 
     async def _unary(self, call: Call[RequestT, ResponseT], request: RequestT) -> ResponseT:

@@ -36,16 +36,32 @@ UPLOAD_CHUNK_BYTES: Final = 512 * 1024
 UPLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
 """The API's bound, checked before sending so that a file that is far too large is refused at once."""
 
-CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    # A preview of 100 rows of up to 1 MiB each does not fit gRPC's default of 4 MiB.
-    ("grpc.max_receive_message_length", 256 * 1024 * 1024),
-    # The service listens on loopback: a proxy out of the environment has no business between.
-    ("grpc.enable_http_proxy", 0),
-    # A service that comes back is found soon; gRPC's own pauses grow to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
+KEEPALIVE_SECONDS: Final = 15.0
+"""After so much silence during a call the service is asked whether it lives; without an answer within as long
+again, the connection is given up. The service allows a question every 10 seconds."""
+
+
+def channel_options(keepalive_seconds: float) -> tuple[tuple[str, int], ...]:
+    """What a connection to the service is made with."""
+    keepalive_ms = int(keepalive_seconds * 1000)
+    return (
+        # A preview of 100 rows of up to 1 MiB each does not fit gRPC's default of 4 MiB.
+        ("grpc.max_receive_message_length", 256 * 1024 * 1024),
+        # The service listens on loopback: a proxy out of the environment has no business between.
+        ("grpc.enable_http_proxy", 0),
+        # A service that comes back is found soon; gRPC's own pauses grow to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # How long a connection may take until the service's first frame, whatever its name says: a busy
+        # machine needs more than the tenth of a second that the pauses begin with.
+        ("grpc.min_reconnect_backoff_ms", 10_000),
+        # A watch has no deadline: behind a wire that died without a word it would wait for ever.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # of a ping that measures the wire, and serves for both
+        ("grpc.http2.max_pings_without_data", 0),
+    )
+
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)

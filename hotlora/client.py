@@ -39,11 +39,13 @@ class Client:
         *,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         clock: Callable[[], float] = time.monotonic,
+        keepalive_seconds: float = calls.KEEPALIVE_SECONDS,
     ) -> None:
+        """A connection that died without a word is given up after twice `keepalive_seconds`."""
         self.address = calls.address_or_default(address)
         self._new_id = new_id
         self._clock = clock
-        self._channel = grpc.insecure_channel(self.address, options=calls.CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(self.address, options=calls.channel_options(keepalive_seconds))
 
     def __enter__(self) -> Self:
         return self

@@ -80,6 +80,15 @@ def test_a_read_is_not_asked_again_for_ever(stage: Stage, support: TuningJob) ->
         assert proxy.connections > 1
 
 
+async def test_a_busy_service_is_given_time_to_greet(stage: Stage, support: TuningJob) -> None:
+    with stage.proxy() as proxy, Client(proxy.address) as client:
+        proxy.greets_after_seconds = 0.5
+        assert client.get_tuning_job(support.name) == support
+        async with AsyncClient(proxy.address) as other:
+            assert await other.get_tuning_job(support.name) == support
+        assert proxy.connections == 2
+
+
 def test_each_creation_carries_an_id_that_makes_its_repetition_harmless(
     address: str, rows_id: str, adapter: str
 ) -> None:
@@ -127,6 +136,23 @@ def test_a_watch_that_is_cut_twice_misses_nothing_and_repeats_nothing(
     assert [update.WhichOneof("update") for update in told] == ["tuning_job", *["event"] * (len(told) - 1)]
     assert [update.event.sequence for update in told] == list(range(len(told)))
     assert told[-1].event.state_change.state == TuningJob.STATE_SUCCEEDED
+
+
+def test_a_watch_whose_wire_falls_silent_goes_on_over_another_one(
+    stage: Stage, rows_id: str, adapter: str
+) -> None:
+    gate = stage.gate(adapter)
+    with stage.proxy() as proxy, Client(proxy.address, keepalive_seconds=1.0) as client:
+        job = client.create_tuning_job(dataset=rows_id, adapter_id=adapter)
+        sequences = []
+        for update in client.watch_tuning_job(job.name):
+            sequences.append(update.event.sequence)
+            if update.event.metrics.step == 1:
+                stage.run(proxy.fall_silent())
+                gate.touch()
+
+    assert sequences == list(range(len(sequences)))
+    assert proxy.connections == 2
 
 
 async def test_an_asynchronous_watch_goes_on_when_the_service_comes_back(

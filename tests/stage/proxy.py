@@ -13,6 +13,7 @@ class Proxy:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._open: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._came = asyncio.Event()
@@ -21,6 +22,8 @@ class Proxy:
         """How many callers came, those that were turned away included."""
         self.turned_away = 0
         """So many of the next callers are cut off at once."""
+        self.greets_after_seconds = 0.0
+        """What a caller waits for the service's first word, as on a busy machine."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -46,6 +49,10 @@ class Proxy:
         for writer in self._open:
             writer.transport.abort()
 
+    async def fall_silent(self) -> None:
+        """Let no byte through any more on the wires there are, without breaking them."""
+        self._silent |= self._open
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self.turned_away:
@@ -55,6 +62,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        await asyncio.sleep(self.greets_after_seconds)
         try:
             service_reader, service_writer = await asyncio.open_connection(self._host, self._port)
         except OSError:
@@ -64,15 +72,17 @@ class Proxy:
         self._open |= ends
         self._came.set()
         try:
-            await asyncio.gather(_pass_on(reader, service_writer), _pass_on(service_reader, writer))
+            both_ways = (self._pass_on(reader, service_writer), self._pass_on(service_reader, writer))
+            await asyncio.gather(*both_ways)
         finally:
             self._open -= ends
+            self._silent -= ends
             self._tasks.discard(task)
 
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while received := await reader.read(65_536):
-            writer.write(received)
-            await writer.drain()
-    writer.transport.abort()
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while received := await reader.read(65_536):
+                if writer not in self._silent:
+                    writer.write(received)
+                    await writer.drain()
+        writer.transport.abort()
