@@ -8,9 +8,12 @@ by name; health and reflection pass here too.
 
 import asyncio
 import inspect
+import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -36,6 +39,8 @@ BUSY_RETRY_SECONDS = 1.0
 
 _LINGER_SECONDS = 0.3
 _QUIET_SECONDS = 0.05
+
+_OUR_CODE = Path(__file__).parents[1]
 
 _log = structlog.get_logger(__name__)
 
@@ -130,8 +135,13 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _single(self, method: str, behaviour: Callable[..., Any], *, lingers: bool) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
             async with self._call(method, context):
+                begun = time.monotonic()
                 try:
                     return await behaviour(await self._checked(method, request), context)
+                except asyncio.CancelledError as end:
+                    seconds = round(time.monotonic() - begun, 3)
+                    _log.warning("a caller gave up", method=method, seconds=seconds, waiting_at=_places(end))
+                    raise
                 except HotloraError:
                     if lingers:
                         await _linger(context)
@@ -195,6 +205,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         error_id = self._new_id()
         _log.error("call failed", method=method, error_id=error_id, exc_info=error)
         return internal_outcome(error_id)
+
+
+def _places(end: asyncio.CancelledError) -> list[str]:
+    """The innermost places of our own that a call waited at."""
+    frames = traceback.extract_tb(end.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_OUR_CODE)]
+    return [f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in ours[-3:]]
 
 
 async def _linger(context: Context) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import planning_service_pb2 as pb
@@ -289,6 +290,18 @@ async def test_a_probe_gives_way_to_a_job_that_begins_and_excludes_another_one(t
         refusal = await probing
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "PROBE_OVERTAKEN")
         assert refusal.retry_seconds
+
+
+async def test_of_a_call_whose_caller_gives_up_the_log_says_where_it_waited(tmp_path: Path) -> None:
+    with capture_logs() as logged:
+        async with running(tmp_path, probe_command=HANGING) as stage:
+            call = stage.planning.Plan(pb.PlanRequest(probe=True))
+            await until((tmp_path / "base" / "probing").exists)
+            call.cancel()
+    (entry,) = (entry for entry in logged if entry["event"] == "a caller gave up")
+    assert entry["method"] == "/hotlora.v1.PlanningService/Plan"
+    assert entry["seconds"] > 0
+    assert any(place.startswith("probes.") for place in entry["waiting_at"])
 
 
 async def test_a_probe_that_fails_is_our_fault_and_leaves_nothing(tmp_path: Path) -> None:
