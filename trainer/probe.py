@@ -43,20 +43,22 @@ def main() -> int:
 
 def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibration:
     """Measure in this process, which should do nothing else. Raises what loading a base raises."""
-    import torch  # noqa: PLC0415  (seconds of imports, not for those who only ask for help)
+    from trainer.rendering import Renderer  # noqa: PLC0415
+
+    renderer = Renderer.from_directory(base_path)  # a base without files is told before seconds of imports
+
+    import torch  # noqa: PLC0415
 
     from trainer.channel import Channel  # noqa: PLC0415
     from trainer.footprint import forget_peak, peak_bytes, resident_bytes  # noqa: PLC0415
     from trainer.model import load_base, quantise  # noqa: PLC0415
     from trainer.precision import fastest_dtype  # noqa: PLC0415
-    from trainer.rendering import Renderer  # noqa: PLC0415
     from trainer.rows import Row  # noqa: PLC0415
     from trainer.steps import Trainee, train_step  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    renderer = Renderer.from_directory(base_path)
     runtime_bytes = 0 if device.type == "cuda" else resident_bytes()
     dtype = fastest_dtype(device)
     base = load_base(base_path, dtype)
