@@ -10,6 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from hotlora.client import Client
 from tests.browser.conftest import choose
 from tests.stage.bad_files import BAD_FILES
+from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
@@ -105,7 +106,7 @@ def test_a_file_of_2_gb_is_refused_by_the_page_itself(form: Page, tmp_path: Path
 
 def test_a_seed_that_is_no_number_is_told_before_a_model_is_asked(form: Page, stage: Stage) -> None:
     form.get_by_role("tab", name="Compare").click()
-    form.click("#settings button")
+    unfold(form, "Sampling and system prompt")
     form.fill("#seed textarea, #seed input", "eleven")
     form.press("#seed textarea, #seed input", "Tab")
     form.fill("#question textarea", "Hello?")

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import ADAPTER, BASE, pick
+from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import train
 
@@ -164,7 +165,7 @@ def test_retry_asks_the_last_question_again_and_clear_empties_both_sides(page: P
 
 
 def test_system_prompt_and_sampling_reach_both_models(page: Page, stage: Stage) -> None:
-    page.click("#settings button")
+    unfold(page, "Sampling and system prompt")
     page.fill("#system-prompt textarea", "Answer in French.")
     page.fill("#temperature input[type=number]", "0.7")
     page.fill("#seed textarea, #seed input", "11")

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from hotlora.client import Client
 from hotlora.v1.resources_pb2 import TASK_QUESTION_ANSWERING
 from hotlora.v1.tuning_service_pb2 import METRIC_TASK_SCORE
+from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
@@ -39,7 +40,7 @@ def test_what_a_file_is_said_to_be_holds_for_look_plan_and_training_and_a_versio
     page.set_input_files("#examples input[type=file]", rows(tmp_path / "trained.jsonl", "Open", 30))
     findings = page.locator("#findings")
     expect(findings).to_contain_text("0 rows")
-    page.get_by_text("What the file is").click()
+    unfold(page, "What the file is")
     fill(page, "mapping", "prompt=frage, completion=antwort")
     pick(page, "task", "question answering")
     page.get_by_label("Bad rows: drop them").check()
@@ -47,11 +48,11 @@ def test_what_a_file_is_said_to_be_holds_for_look_plan_and_training_and_a_versio
     expect(findings).to_contain_text("line 31: not JSON")
     expect(findings.locator("mark")).to_have_text("Yes, 0.<|im_end|>")
 
-    page.get_by_text("Plan: what it will need").click()
+    unfold(page, "Plan: what it will need")
     page.click("button#plan")
     expect(page.locator("#planned")).to_contain_text("30 rows, ")
 
-    page.get_by_text("Start version, evaluation, early stopping").click()
+    unfold(page, "Start version, evaluation, early stopping")
     pick(page, "start-version", "support@1")
     fill(page, "eval-every-steps", "2")
     fill(page, "early-stopping-patience", "1")
@@ -78,11 +79,11 @@ def test_a_dataset_that_is_kept_is_looked_at_planned_for_and_trained_on_as_it_is
     kept = client.upload_dataset(GOOD_ROW * 3, display_name="three greetings")
     listed = client.list_datasets()
     page.get_by_role("tab", name="Training").click()
-    page.get_by_text("What the file is").click()
+    unfold(page, "What the file is")
     pick(page, "dataset", "three greetings · 3 rows")
     expect(page.locator("#findings")).to_contain_text("3 rows;")
     expect(page.locator("#findings mark")).to_have_text("hello<|im_end|>")
-    page.get_by_text("Plan: what it will need").click()
+    unfold(page, "Plan: what it will need")
     page.click("button#plan")
     expect(page.locator("#planned")).to_contain_text("3 rows, ")
     fill(page, "adapter", "again")
@@ -109,14 +110,14 @@ def test_what_is_refused_is_told_by_the_names_of_fields_and_leaves_no_dataset_be
     start.click()
     expect(told).to_contain_text("Adapter: give a name of lower-case letters")
     fill(page, "adapter", "never")
-    page.get_by_text("Settings (empty: default)").click()
+    unfold(page, "Settings (empty: default)")
     fill(page, "rank", "many")
     fill(page, "epochs", "1" * 12)
     start.click()
     expect(told).to_contain_text("Rank: 'many' is not a whole number, for example 8; Epochs: 1111")
     fill(page, "rank", "400")
     fill(page, "epochs", "0")
-    page.get_by_text("What the file is").click()
+    unfold(page, "What the file is")
     page.get_by_label("Bad rows: drop them").check()
     fill(page, "mapping", "prompt=frage\ncompletion=antwort")
     start.click()
@@ -124,7 +125,7 @@ def test_what_is_refused_is_told_by_the_names_of_fields_and_leaves_no_dataset_be
     expect(told).to_contain_text("Epochs: must be")
     fill(page, "rank", "")
     fill(page, "epochs", "")
-    page.get_by_text("Start version, evaluation, early stopping").click()
+    unfold(page, "Start version, evaluation, early stopping")
     page.set_input_files("#evaluation-file input[type=file]", rows(tmp_path / "asked.jsonl", "Shut", 0))
     expect(page.locator("#evaluation-file")).to_contain_text("asked")
     start.click()

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from hotlora.client import Client
 from hotlora.v1.tuning_service_pb2 import TuningJob
 from tests.browser.conftest import choose
+from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
@@ -28,7 +29,7 @@ def test_a_plan_for_the_chosen_file_shows_memory_time_and_advice(
     kept = client.list_datasets()
 
     choose(page, examples)
-    page.get_by_text("Plan: what it will need").click()
+    unfold(page, "Plan: what it will need")
     page.get_by_label("Measure this machine first").check()
     page.click("button#plan")
     expect(page.locator(".toast-body")).to_contain_text("plan without a probe, or when it has ended")

@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from hotlora.client import Client
 from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Hyperparameters, TuningJob
 from tests.browser.conftest import choose
+from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
 
@@ -74,7 +75,7 @@ def test_settings_that_are_left_empty_stay_unset_when_others_are_filled(
 ) -> None:
     stage.gate("sparse")
     page.get_by_role("tab", name="Training").click()
-    page.get_by_text("Settings (empty: default)").click()
+    unfold(page, "Settings (empty: default)")
     page.fill("#rank textarea, #rank input", "4")
     start(page, examples, "sparse")
     expect(card(page, "sparse").locator(".state")).to_have_text("running")

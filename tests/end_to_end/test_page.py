@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from tests.browser.conftest import CHROMIUM_ARGUMENTS
 from tests.end_to_end.conftest import Stack
+from tests.stage.folds import unfold
 
 pytestmark = [
     pytest.mark.engine,
@@ -41,7 +42,7 @@ def start(page: Page, examples: Path, adapter: str) -> None:
     page.set_input_files("#examples input[type=file]", str(examples))
     expect(page.locator("#examples")).to_contain_text(examples.stem)
     page.fill("#adapter input, #adapter textarea", adapter)
-    page.get_by_text("Settings (empty: default)").click()
+    unfold(page, "Settings (empty: default)")
     for setting, value in {"rank": "8", "epochs": "1", "learning-rate": "1e-3"}.items():
         page.fill(f"#{setting} textarea, #{setting} input", value)
     page.click("button#start-training")
