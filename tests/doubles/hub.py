@@ -1,16 +1,19 @@
-"""A Hugging Face hub with one dataset repository, as far as the `datasets` library asks."""
+"""A Hugging Face hub with one repository, as far as `datasets` and `huggingface_hub` ask."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from aiohttp import web
 
 REPOSITORY = "shop/talks"
-_COMMIT = "0123456789abcdef" * 2 + "01234567"
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
 @asynccontextmanager
-async def hub(files: Mapping[str, bytes]) -> AsyncIterator[str]:
+async def hub(
+    files: Mapping[str, bytes], *, kind: Literal["datasets", "models"] = "datasets"
+) -> AsyncIterator[str]:
     """Its address, while it has these files; none of them lies in a folder."""
 
     def entry(path: str) -> dict[str, object]:
@@ -18,7 +21,7 @@ async def hub(files: Mapping[str, bytes]) -> AsyncIterator[str]:
 
     async def described(request: web.Request) -> web.Response:
         siblings = [{"rfilename": path} for path in files]
-        return web.json_response({"id": REPOSITORY, "sha": _COMMIT, "siblings": siblings})
+        return web.json_response({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings})
 
     async def listed(request: web.Request) -> web.Response:
         is_root = "folder" not in request.match_info
@@ -30,7 +33,7 @@ async def hub(files: Mapping[str, bytes]) -> AsyncIterator[str]:
 
     async def sent(request: web.Request) -> web.Response:
         content = files.get(request.match_info["path"])
-        headers = {"X-Repo-Commit": _COMMIT}
+        headers = {"X-Repo-Commit": COMMIT}
         if content is None:
             return web.Response(status=404, headers={**headers, "X-Error-Code": "EntryNotFound"})
         headers["ETag"] = f'"{len(content)}"'
@@ -44,12 +47,13 @@ async def hub(files: Mapping[str, bytes]) -> AsyncIterator[str]:
         return web.Response(status=404, headers={"X-Error-Code": "RepoNotFound"})
 
     app = web.Application()
-    api = f"/api/datasets/{REPOSITORY}"
+    api = f"/api/{kind}/{REPOSITORY}"
+    folder = "/datasets" if kind == "datasets" else ""
     app.router.add_get(f"{api}/revision/{{commit}}", described)
     app.router.add_get(f"{api}/tree/{{commit}}", listed)
     app.router.add_get(f"{api}/tree/{{commit}}/{{folder:.+}}", listed)
     app.router.add_post(f"{api}/paths-info/{{commit}}", known)
-    app.router.add_get(f"/datasets/{REPOSITORY}/resolve/{{commit}}/{{path:.+}}", sent)
+    app.router.add_get(f"{folder}/{REPOSITORY}/resolve/{{commit}}/{{path:.+}}", sent)
     app.router.add_route("*", "/{path:.*}", missing)
     runner = web.AppRunner(app)
     await runner.setup()

@@ -1,5 +1,6 @@
 """From a name to a directory: what is accepted, what is refused, and how a revision changes."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.doubles import hub as doubles_hub
 from tests.training.conftest import Bases
 from tests.training.processes import ROOT
 from trainer import adapter
@@ -123,6 +125,27 @@ def test_without_network_an_unknown_id_is_refused_in_a_sentence(tmp_path: Path) 
     assert answer.returncode == 1
     assert answer.stdout == ""
     assert answer.stderr.splitlines()[-1].startswith("error: nobody/nothing could not be fetched")
+
+
+async def test_an_id_of_the_hub_becomes_its_newest_commit_with_the_files_of_a_model_alone(
+    copy: Path, tmp_path: Path
+) -> None:
+    files = {file.name: file.read_bytes() for file in copy.iterdir()}
+    others = {"pytorch_model.bin": b"pickle", "modeling_tiny.py": b"import os", "README.md": b"words"}
+    async with doubles_hub.hub({**files, **others}, kind="models") as address:
+        command = [sys.executable, "-m", "trainer.base_model", "--name", doubles_hub.REPOSITORY]
+        answer = await asyncio.create_subprocess_exec(
+            *command,
+            *("--models-dir", str(tmp_path)),
+            cwd=ROOT,
+            env={"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub")},
+            stdout=subprocess.PIPE,
+        )
+        told, _ = await answer.communicate()
+    model = json.loads(told)
+    assert (model["name"], model["revision"]) == (doubles_hub.REPOSITORY, doubles_hub.COMMIT)
+    fetched = {file.name: file.read_bytes() for file in Path(model["path"]).iterdir()}
+    assert fetched == files
 
 
 def test_the_command_prints_one_line_of_json(copy: Path, tmp_path: Path) -> None:
