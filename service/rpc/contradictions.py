@@ -3,13 +3,11 @@
 Pure functions of a request; what a single field may be stands in the protos.
 """
 
-import math
-
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation
 from service.rpc import stopping
 from trainer.config import Hyperparameters
-from trainer.planning.duration import Data, course
+from trainer.planning.duration import Data
 
 DECIDE_STEPS = tuple(
     f"hyperparameters.{name}"
@@ -31,7 +29,6 @@ def between(
         *stopping.contradictions(settings, rows=None if data is None else data.rows, scored=scored),
         *_two_ends(given),
         *_evaluations_of_nothing(given, settings, data),
-        *_nothing_but_warmup(given, settings, data),
     ]
 
 
@@ -58,24 +55,5 @@ def _evaluations_of_nothing(
             field="hyperparameters.eval_every_steps",
             description=f"{given.eval_every_steps} cannot be had: {reason}, so no rows are set aside to "
             "evaluate on; leave it out",
-        )
-    ]
-
-
-def _nothing_but_warmup(
-    given: pb.Hyperparameters, settings: Hyperparameters, data: Data | None
-) -> list[FieldViolation]:
-    if not given.warmup_ratio:
-        return []
-    steps = settings.max_steps if data is None else course(data, settings).steps
-    if steps is None or math.ceil(given.warmup_ratio * steps) < steps:
-        return []
-    name = "max_steps" if settings.max_steps else "epochs"
-    return [
-        FieldViolation(
-            field="hyperparameters.warmup_ratio",
-            description=f"{given.warmup_ratio:g} contradicts hyperparameters.{name} "
-            f"{settings.max_steps or settings.epochs}: all {steps} step{'s' * (steps > 1)} of the run would "
-            f"be warm-up; set warmup_ratio to 0 or {name} higher",
         )
     ]

@@ -178,22 +178,25 @@ async def test_settings_that_contradict_each_other_are_refused_by_both_names(sta
     await stage.upload(GOOD_LINE * 9)
     refusal = await create_refused(
         stage,
-        hyperparameters=pb.Hyperparameters(
-            validation_fraction=0, eval_every_steps=3, max_steps=1, epochs=5, warmup_ratio=0.5
-        ),
+        hyperparameters=pb.Hyperparameters(validation_fraction=0, eval_every_steps=3, max_steps=2, epochs=5),
     )
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert set(refusal.violations) == {
         "hyperparameters.eval_every_steps",
-        "hyperparameters.warmup_ratio",
         "hyperparameters.epochs",
     }
-    assert "hyperparameters.max_steps 1" in refusal.violations["hyperparameters.epochs"]
+    assert "hyperparameters.max_steps 2" in refusal.violations["hyperparameters.epochs"]
     assert "hyperparameters.validation_fraction" in refusal.violations["hyperparameters.eval_every_steps"]
-    assert "hyperparameters.max_steps 1" in refusal.violations["hyperparameters.warmup_ratio"]
     kept = pb.Hyperparameters(validation_fraction=0, max_steps=2, warmup_ratio=0.5)
     assert (await stage.job(hyperparameters=kept)).hyperparameters.max_steps == 2
-    assert await stage.job(hyperparameters=pb.Hyperparameters(max_steps=1)), "the default warm-up is no wish"
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 30])
+async def test_the_settings_of_a_job_may_be_sent_again_as_they_are(stage: Stage, max_steps: int) -> None:
+    await stage.upload(GOOD_LINE * 9)
+    job = await stage.job(hyperparameters=pb.Hyperparameters(max_steps=max_steps))
+    again = await stage.job(hyperparameters=job.hyperparameters)
+    assert again.hyperparameters == job.hyperparameters
 
 
 PATIENCE = "hyperparameters.early_stopping_patience"
