@@ -72,13 +72,21 @@ async def attached_stack() -> AsyncIterator[RunningStack]:
 
 @asynccontextmanager
 async def running_engine(home: Path, **environment: str) -> AsyncIterator[tuple[str, str]]:
-    """vLLM as the service starts it, `environment` put over its own; gives its URL and key."""
+    """vLLM as the service starts it, `environment` put over its own; gives its URL and key.
+
+    Without the guard, which leaves open only what the service uses: benchmarks ask it as anybody else would.
+    """
     settings = settings_for(home)
     settings.make_directories()
     base, _ = await resolve_base_model(settings.base_model, settings.models_dir)
     port, key = free_port(), os.urandom(16).hex()
     command = vllm_command(settings, base, port=port, api_key=key)
-    command = replace(command, environment={**command.environment, **environment})
+    at = command.arguments.index("--middleware")
+    command = replace(
+        command,
+        arguments=(*command.arguments[:at], *command.arguments[at + 2 :]),
+        environment={**command.environment, **environment},
+    )
     process = await spawn_leashed(command, settings.logs_dir / "engine.log")
     url = f"http://127.0.0.1:{port}"
     try:

@@ -141,8 +141,11 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
     ordered = [row for step in range(max(steps, order.steps_per_epoch)) for row in order.rows_of_step(step)]
     options: dict[str, Any] = {"per_device_train_batch_size": settings.batch_size}
     lora = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules="all-linear")
-    dtype = torch.float32 if arm.endswith("fp32") else torch.bfloat16
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    # Given a path, TRL loads the weights by its own defaults: in 32 bits, computed with in 16.
+    model: Any = str(base)
+    if arm != "trl":
+        dtype = torch.float32 if arm.endswith("fp32") else torch.bfloat16
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     if arm.startswith("trl_packed"):
         options = {
             "per_device_train_batch_size": 1,
