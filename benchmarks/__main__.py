@@ -19,6 +19,7 @@ BENCHMARKS = (
     "adapters",
     "gateway",
     "jobs",
+    "promotions",
     "recovery",
     "trainer",
     "preferences",

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 from google.protobuf.message import Message
 
 from hotlora.v1 import adapter_service_pb2 as adapters
+from hotlora.v1 import alias_service_pb2 as aliases
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
 from hotlora.v1 import evaluation_service_pb2 as evaluations
@@ -197,6 +198,37 @@ UNLOAD_ADAPTER_VERSION: Final = _call(
 WATCH_ADAPTER_VERSION: Final = _call(
     "AdapterService", "WatchAdapterVersion", adapters.WatchAdapterVersionRequest, adapters.AdapterVersion,
     None, repeatable=True,
+)  # fmt: skip
+
+GET_ALIAS: Final = _call(
+    "AliasService", "GetAlias", aliases.GetAliasRequest, aliases.Alias,
+    LOOK_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+LIST_ALIASES: Final = _call(
+    "AliasService", "ListAliases", aliases.ListAliasesRequest, aliases.ListAliasesResponse,
+    LOOK_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+# Repeatable: an alias that points there already stays as it is.
+PROMOTE_VERSION: Final = _call(
+    "AliasService", "PromoteVersion", aliases.PromoteVersionRequest, aliases.Alias,
+    CHANGE_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+SPLIT_TRAFFIC: Final = _call(
+    "AliasService", "SplitTraffic", aliases.SplitTrafficRequest, aliases.Alias,
+    CHANGE_TIMEOUT_SECONDS, repeatable=True,
+)  # fmt: skip
+# Not repeatable: the second try would go back once more.
+ROLL_BACK_ALIAS: Final = _call(
+    "AliasService", "RollBackAlias", aliases.RollBackAliasRequest, aliases.Alias,
+    CHANGE_TIMEOUT_SECONDS, repeatable=False,
+)  # fmt: skip
+DELETE_ALIAS: Final = _call(
+    "AliasService", "DeleteAlias", aliases.DeleteAliasRequest, aliases.DeleteAliasResponse,
+    CHANGE_TIMEOUT_SECONDS, repeatable=False,
+)  # fmt: skip
+LIST_ALIAS_CHANGES: Final = _call(
+    "AliasService", "ListAliasChanges", aliases.ListAliasChangesRequest, aliases.ListAliasChangesResponse,
+    LOOK_TIMEOUT_SECONDS, repeatable=True,
 )  # fmt: skip
 
 GET_EVALUATION: Final = _call(

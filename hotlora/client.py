@@ -7,7 +7,7 @@ Methods may be called from several threads. For asyncio there is `hotlora.aio`.
 import io
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from hotlora import calls, errors, requests, statuses
 from hotlora.calls import Call, RequestT, ResponseT
 from hotlora.following import Cursor, EvaluationCursor, JobCursor, Patience, VersionCursor
 from hotlora.v1 import adapter_service_pb2 as adapters
+from hotlora.v1 import alias_service_pb2 as aliases
 from hotlora.v1 import chat_service_pb2 as chats
 from hotlora.v1 import dataset_service_pb2 as datasets
 from hotlora.v1 import evaluation_service_pb2 as evaluations
@@ -233,6 +234,83 @@ class Client:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
 
+    # Aliases
+
+    def get_alias(self, name: str) -> aliases.Alias:
+        return self._unary(calls.GET_ALIAS, aliases.GetAliasRequest(name=name))
+
+    def list_aliases(
+        self, parent: str, *, page_size: int = 0, page_token: str = ""
+    ) -> aliases.ListAliasesResponse:
+        """A page of the aliases of adapters/{id}, by id."""
+        request = aliases.ListAliasesRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._unary(calls.LIST_ALIASES, request)
+
+    def promote_version(
+        self,
+        name: str,
+        version: int,
+        *,
+        gated: bool | None = None,
+        force: bool = False,
+        expected_revision: int | None = None,
+        author: str = "",
+    ) -> aliases.Alias:
+        """Points adapters/{id}/aliases/{alias} at one version, from the next request on."""
+        request = aliases.PromoteVersionRequest(
+            name=name,
+            version=version,
+            gated=gated,
+            force=force,
+            expected_revision=expected_revision,
+            author=author,
+        )
+        return self._unary(calls.PROMOTE_VERSION, request)
+
+    def split_traffic(
+        self,
+        name: str,
+        percents: Mapping[int, int],
+        *,
+        gated: bool | None = None,
+        force: bool = False,
+        expected_revision: int | None = None,
+        author: str = "",
+    ) -> aliases.Alias:
+        """Has versions share an alias's requests: percentages by version number, which make 100."""
+        request = aliases.SplitTrafficRequest(
+            name=name,
+            shares=[
+                aliases.TrafficShare(version=version, percent=percent)
+                for version, percent in percents.items()
+            ],
+            gated=gated,
+            force=force,
+            expected_revision=expected_revision,
+            author=author,
+        )
+        return self._unary(calls.SPLIT_TRAFFIC, request)
+
+    def roll_back_alias(
+        self, name: str, *, steps: int = 1, expected_revision: int | None = None, author: str = ""
+    ) -> aliases.Alias:
+        """Points an alias at what it pointed at `steps` settings ago."""
+        request = aliases.RollBackAliasRequest(
+            name=name, steps=steps, expected_revision=expected_revision, author=author
+        )
+        return self._unary(calls.ROLL_BACK_ALIAS, request)
+
+    def delete_alias(self, name: str, *, expected_revision: int | None = None, author: str = "") -> None:
+        request = aliases.DeleteAliasRequest(name=name, expected_revision=expected_revision, author=author)
+        self._unary(calls.DELETE_ALIAS, request)
+
+    def list_alias_changes(
+        self, parent: str, *, page_size: int = 0, page_token: str = ""
+    ) -> aliases.ListAliasChangesResponse:
+        """A page of what was done to adapters/{id}/aliases/{alias}, newest first."""
+        request = aliases.ListAliasChangesRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._unary(calls.LIST_ALIAS_CHANGES, request)
+
     # Evaluations
 
     def get_evaluation(self, name: str) -> evaluations.AdapterEvaluation:
@@ -273,6 +351,7 @@ class Client:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        sticky_key: str = "",
     ) -> Generator[chats.ChatResponse, None, None]:
         """Streams an answer; None leaves the service's default. Closing the generator cancels the call."""
         request = requests.chat_request(
@@ -283,6 +362,7 @@ class Client:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            sticky_key=sticky_key,
         )
         return self._stream(calls.CHAT, request)
 

@@ -23,6 +23,7 @@ def chat_request(
     top_p: float | None,
     seed: int | None,
     stop: Sequence[str],
+    sticky_key: str,
 ) -> ChatRequest:
     """A chat request in which None leaves the service's default."""
     return ChatRequest(
@@ -33,6 +34,7 @@ def chat_request(
         top_p=top_p,
         seed=seed,
         stop=stop,
+        sticky_key=sticky_key,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.models import OptionInfo
 
 from hotlora.command import options
+from hotlora.command.aliases_app import aliases_app
 from hotlora.command.collections_app import adapters_app, data_app, datasets_app
 from hotlora.command.failing import CODES_HELP, Group
 from hotlora.command.options import Address, AsJson, Limit, carried
@@ -346,6 +347,7 @@ app.command()(plan)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(aliases_app, name="aliases")
 
 
 @app.command()

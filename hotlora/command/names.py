@@ -32,6 +32,16 @@ def adapter(text: str) -> str:
     return text if text.startswith("adapters/") else f"adapters/{text}"
 
 
+def alias(adapter_name: str, alias_id: str) -> str:
+    """adapters/{id}/aliases/{alias} of an adapter and the id of an alias."""
+    return f"{adapter(adapter_name)}/aliases/{alias_id}"
+
+
+def short_alias(name: str) -> str:
+    """The id of an alias."""
+    return name.rpartition("/")[2]
+
+
 def evaluation(text: str) -> str:
     """evaluations/{id} of an id or a whole name."""
     return text if text.startswith("evaluations/") else f"evaluations/{text}"

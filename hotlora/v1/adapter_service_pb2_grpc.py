@@ -130,7 +130,7 @@ class AdapterServiceServicer:
     def UnloadAdapterVersion(self, request, context):
         """Asks for an ACTIVE version to be taken out of the engine; it becomes RETIRING, then RETIRED. New requests for it are
         refused at once, running ones end normally. A version that is RETIRING or RETIRED is returned as it is.
-        Errors: NOT_FOUND, FAILED_PRECONDITION (it is PENDING, VERIFYING or FAILED).
+        Errors: NOT_FOUND, FAILED_PRECONDITION (it is PENDING, VERIFYING or FAILED; VERSION_HAS_TRAFFIC: an alias points at it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,7 +28,7 @@ from hotlora.v1 import adapter_service_pb2 as hotlora_dot_v1_dot_adapter__servic
 from hotlora.v1 import resources_pb2 as hotlora_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhotlora/v1/chat_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a hotlora/v1/adapter_service.proto\x1a\x1ahotlora/v1/resources.proto\"\xd2\x02\n\x0b\x43hatRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32\x13.hotlora.v1.MessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12$\n\nmax_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x02(\x01H\x00\x88\x01\x01\x12\x33\n\x0btemperature\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x01\x88\x01\x01\x12-\n\x05top_p\x18\x05 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x02\x88\x01\x01\x12\x1a\n\x04seed\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x03\x88\x01\x01\x12\x1e\n\x04stop\x18\x07 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x04\"\x06r\x04\x10\x01\x18@B\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xcd\x01\n\x0c\x43hatResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x18.hotlora.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x05\x12#\n\x1btime_to_first_token_seconds\x18\x06 \x01(\x01\x12\x17\n\x0f\x65lapsed_seconds\x18\x07 \x01(\x01\"\x13\n\x11ListModelsRequest\"[\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.hotlora.v1.Model\x12\"\n\x06\x65ngine\x18\x02 \x01(\x0b\x32\x12.hotlora.v1.Engine\"\xee\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x03 \x01(\t\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .hotlora.v1.AdapterVersion.State\x12\x11\n\tavailable\x18\x05 \x01(\x08\x12\x18\n\x10max_model_length\x18\x06 \x01(\x05\x12*\n\x07serving\x18\x07 \x01(\x0e\x32\x19.hotlora.v1.Model.Serving\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x07Serving\x12\x17\n\x13SERVING_UNSPECIFIED\x10\x00\x12\x11\n\rSERVING_READY\x10\x01\x12\x14\n\x10SERVING_STARTING\x10\x02\x12\x12\n\x0eSERVING_ASLEEP\x10\x03\x12\x10\n\x0cSERVING_NONE\x10\x04\"\xbb\x01\n\x06\x45ngine\x12\'\n\x05state\x18\x01 \x01(\x0e\x32\x18.hotlora.v1.Engine.State\x12\x10\n\x08restarts\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08max_rank\x18\x04 \x01(\x05\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x0e\n\nSTATE_DOWN\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x97\x01\n\x0b\x43hatService\x12;\n\x04\x43hat\x12\x17.hotlora.v1.ChatRequest\x1a\x18.hotlora.v1.ChatResponse0\x01\x12K\n\nListModels\x12\x1d.hotlora.v1.ListModelsRequest\x1a\x1e.hotlora.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhotlora/v1/chat_service.proto\x12\nhotlora.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a hotlora/v1/adapter_service.proto\x1a\x1ahotlora/v1/resources.proto\"\xf0\x02\n\x0b\x43hatRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32\x13.hotlora.v1.MessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12$\n\nmax_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x02(\x01H\x00\x88\x01\x01\x12\x33\n\x0btemperature\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x01\x88\x01\x01\x12-\n\x05top_p\x18\x05 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x02\x88\x01\x01\x12\x1a\n\x04seed\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x03\x88\x01\x01\x12\x1e\n\x04stop\x18\x07 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x04\"\x06r\x04\x10\x01\x18@\x12\x1c\n\nsticky_key\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xcd\x01\n\x0c\x43hatResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x18.hotlora.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x05\x12#\n\x1btime_to_first_token_seconds\x18\x06 \x01(\x01\x12\x17\n\x0f\x65lapsed_seconds\x18\x07 \x01(\x01\"\x13\n\x11ListModelsRequest\"[\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.hotlora.v1.Model\x12\"\n\x06\x65ngine\x18\x02 \x01(\x0b\x32\x12.hotlora.v1.Engine\"\xee\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x03 \x01(\t\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .hotlora.v1.AdapterVersion.State\x12\x11\n\tavailable\x18\x05 \x01(\x08\x12\x18\n\x10max_model_length\x18\x06 \x01(\x05\x12*\n\x07serving\x18\x07 \x01(\x0e\x32\x19.hotlora.v1.Model.Serving\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x07Serving\x12\x17\n\x13SERVING_UNSPECIFIED\x10\x00\x12\x11\n\rSERVING_READY\x10\x01\x12\x14\n\x10SERVING_STARTING\x10\x02\x12\x12\n\x0eSERVING_ASLEEP\x10\x03\x12\x10\n\x0cSERVING_NONE\x10\x04\"\xbb\x01\n\x06\x45ngine\x12\'\n\x05state\x18\x01 \x01(\x0e\x32\x18.hotlora.v1.Engine.State\x12\x10\n\x08restarts\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08max_rank\x18\x04 \x01(\x05\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x0e\n\nSTATE_DOWN\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x97\x01\n\x0b\x43hatService\x12;\n\x04\x43hat\x12\x17.hotlora.v1.ChatRequest\x1a\x18.hotlora.v1.ChatResponse0\x01\x12K\n\nListModels\x12\x1d.hotlora.v1.ListModelsRequest\x1a\x1e.hotlora.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,24 +49,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATREQUEST'].fields_by_name['seed']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_CHATREQUEST'].fields_by_name['stop']._loaded_options = None
   _globals['_CHATREQUEST'].fields_by_name['stop']._serialized_options = b'\272H\r\222\001\n\020\004\"\006r\004\020\001\030@'
-  _globals['_FINISHREASON']._serialized_start=1391
-  _globals['_FINISHREASON']._serialized_end=1486
+  _globals['_CHATREQUEST'].fields_by_name['sticky_key']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['sticky_key']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_FINISHREASON']._serialized_start=1421
+  _globals['_FINISHREASON']._serialized_end=1516
   _globals['_CHATREQUEST']._serialized_start=170
-  _globals['_CHATREQUEST']._serialized_end=508
-  _globals['_CHATRESPONSE']._serialized_start=511
-  _globals['_CHATRESPONSE']._serialized_end=716
-  _globals['_LISTMODELSREQUEST']._serialized_start=718
-  _globals['_LISTMODELSREQUEST']._serialized_end=737
-  _globals['_LISTMODELSRESPONSE']._serialized_start=739
-  _globals['_LISTMODELSRESPONSE']._serialized_end=830
-  _globals['_MODEL']._serialized_start=833
-  _globals['_MODEL']._serialized_end=1199
-  _globals['_MODEL_SERVING']._serialized_start=1086
-  _globals['_MODEL_SERVING']._serialized_end=1199
-  _globals['_ENGINE']._serialized_start=1202
-  _globals['_ENGINE']._serialized_end=1389
-  _globals['_ENGINE_STATE']._serialized_start=1306
-  _globals['_ENGINE_STATE']._serialized_end=1389
-  _globals['_CHATSERVICE']._serialized_start=1489
-  _globals['_CHATSERVICE']._serialized_end=1640
+  _globals['_CHATREQUEST']._serialized_end=538
+  _globals['_CHATRESPONSE']._serialized_start=541
+  _globals['_CHATRESPONSE']._serialized_end=746
+  _globals['_LISTMODELSREQUEST']._serialized_start=748
+  _globals['_LISTMODELSREQUEST']._serialized_end=767
+  _globals['_LISTMODELSRESPONSE']._serialized_start=769
+  _globals['_LISTMODELSRESPONSE']._serialized_end=860
+  _globals['_MODEL']._serialized_start=863
+  _globals['_MODEL']._serialized_end=1229
+  _globals['_MODEL_SERVING']._serialized_start=1116
+  _globals['_MODEL_SERVING']._serialized_end=1229
+  _globals['_ENGINE']._serialized_start=1232
+  _globals['_ENGINE']._serialized_end=1419
+  _globals['_ENGINE_STATE']._serialized_start=1336
+  _globals['_ENGINE_STATE']._serialized_end=1419
+  _globals['_CHATSERVICE']._serialized_start=1519
+  _globals['_CHATSERVICE']._serialized_end=1670
 # @@protoc_insertion_point(module_scope)

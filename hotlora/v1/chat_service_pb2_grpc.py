@@ -53,6 +53,7 @@ class ChatServiceServicer:
 
     def Chat(self, request, context):
         """Streams an answer: deltas, then one message with finish_reason and the counts. Cancelling the call frees the engine.
+        The trailer hotlora-model says which model answered, as every message does.
         A stream that the engine cut short ends with UNAVAILABLE, never with OK.
         A fully fine-tuned version that sleeps is started on an engine of its own, and the answer waits for that as long as
         the service's setting allows (HOTLORA_OWN_ENGINE_WAIT_SECONDS).

@@ -20,13 +20,14 @@ MAX_CONTENT_CHARACTERS = 200_000
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 64
 MAX_SEED = 2**31 - 1
+MAX_KEY_CHARACTERS = 256
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _READ = frozenset(
     {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
-    | {"temperature", "top_p", "seed", "stop"}
+    | {"temperature", "top_p", "seed", "stop", "user", "safety_identifier"}
 )
-_IGNORED = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
+_IGNORED = frozenset({"metadata", "store", "prompt_cache_key"})
 """They change nothing about the answer."""
 _ONLY_NEUTRAL: dict[str, object] = {
     "n": 1,
@@ -81,6 +82,8 @@ class _Reader:
                 top_p=self._number("top_p", 1.0, math.nextafter(0, 1), 1),
                 seed=self._integer("seed", 0, MAX_SEED),
                 stop=self._stop(),
+                sticky_key=self._text("safety_identifier", MAX_KEY_CHARACTERS)
+                or self._text("user", MAX_KEY_CHARACTERS),
             ),
             stream=self._flag(self._fields, "stream"),
             include_usage=self._flag(options, "include_usage", "stream_options."),

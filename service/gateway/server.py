@@ -35,6 +35,8 @@ MAX_BODY_BYTES = 8 << 20
 """A context of 2,048 tokens is some 10 KB; this is a bound against nonsense, not a budget."""
 MAX_UNREAD_SECONDS = 60.0
 """A client that reads nothing for so long has lost its answer; the engine's place is freed."""
+MODEL_HEADER = "Hotlora-Model"
+"""Says which model answers."""
 _SHUTDOWN_SECONDS = 5.0
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -130,17 +132,25 @@ class Gateway:
         raise NotFound("MODEL_NOT_FOUND", f"there is no model {name[:256]!r}")
 
     async def _cards(self) -> list[dict[str, object]]:
-        """The base, every ACTIVE version, and each adapter's name for its newest ACTIVE version."""
+        """The base, and of each adapter its names and every ACTIVE version. The root of a name is the version
+        that answers most of its requests."""
+        names: dict[str, dict[str, tuple[int, float]]] = {}
+        for alias in await self._chat.aliases():
+            names.setdefault(alias.adapter_id, {})[alias.model] = alias.main_version, alias.create_time
         cards: list[dict[str, object]] = []
-        aliased: set[str] = set()
+        listed: set[str] = set()
         for model in await self._chat.models():
             version = model.version
             if version is None:
                 cards.append(_card(model.id, model, self._started))
             elif version.state == VersionState.ACTIVE:
-                if version.adapter_id not in aliased:
-                    aliased.add(version.adapter_id)
-                    cards.append(_card(version.adapter_id, model, int(version.create_time)))
+                of_adapter = names.setdefault(version.adapter_id, {})
+                # Versions come newest first, which is what the plain name means without an alias of its own.
+                of_adapter.setdefault(version.adapter_id, (version.number, version.create_time))
+                for name, (number, created) in of_adapter.items():
+                    if number == version.number and name not in listed:
+                        listed.add(name)
+                        cards.append(_card(name, model, int(created)))
                 cards.append(_card(model.id, model, int(version.create_time)))
         return cards
 
@@ -159,7 +169,11 @@ class Gateway:
             texts, last = [first.text], first
             async for last in answer:
                 texts.append(last.text)
-            return web.Response(text=envelope.whole("".join(texts), last), content_type="application/json")
+            return web.Response(
+                text=envelope.whole("".join(texts), last),
+                content_type="application/json",
+                headers={MODEL_HEADER: first.model},
+            )
 
     async def _stream(
         self,
@@ -169,7 +183,11 @@ class Gateway:
         first: ChatDelta,
         answer: AsyncGenerator[ChatDelta, None],
     ) -> web.StreamResponse:
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+        headers = {
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-cache",
+            MODEL_HEADER: first.model,
+        }
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):

@@ -14,13 +14,17 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from service.changes import Changes
-from service.registry import adapters, datasets, events, jobs, versions, wishes
+from service.registry import adapters, datasets, events, jobs, pointing, versions, wishes
+from service.registry.aliases import Aliases, Wish
 from service.registry.answers import Answers
 from service.registry.database import BUSY_TIMEOUT_SECONDS, Database
 from service.registry.evaluations import Evaluations, NewEvaluation
 from service.registry.jobs import NewJob
 from service.registry.rows import (
     AdapterRow,
+    AliasChange,
+    AliasChangeKind,
+    AliasRow,
     DatasetRow,
     EvaluationRow,
     EventRow,
@@ -28,6 +32,7 @@ from service.registry.rows import (
     Page,
     ProgressEvent,
     SettingWarning,
+    Share,
     StateChanged,
     Verification,
     VersionChange,
@@ -48,6 +53,10 @@ __all__ = [
     "JOB_TRANSITIONS",
     "VERSION_TRANSITIONS",
     "AdapterRow",
+    "AliasChange",
+    "AliasChangeKind",
+    "AliasRow",
+    "Aliases",
     "DatasetRow",
     "EvaluationRow",
     "EvaluationState",
@@ -61,11 +70,13 @@ __all__ = [
     "ProgressEvent",
     "Registry",
     "SettingWarning",
+    "Share",
     "StateChanged",
     "Verification",
     "VersionChange",
     "VersionRow",
     "VersionState",
+    "Wish",
 ]
 
 
@@ -91,6 +102,7 @@ class Registry:
         self._ids = ids
         self._max_queued_jobs = max_queued_jobs
         self.evaluations = Evaluations(database=database, changes=changes, clock=clock)
+        self.aliases = Aliases(database=database, changes=changes, clock=clock)
         self.answers = Answers(database=database)
 
     @classmethod
@@ -366,18 +378,22 @@ class Registry:
         return self._version_changed(version)
 
     async def request_unload(self, adapter_id: str, number: int) -> VersionRow:
-        """ACTIVE becomes RETIRING; RETIRING and RETIRED stay. Raises NotFound, WrongState."""
+        """ACTIVE becomes RETIRING; RETIRING and RETIRED stay. Raises NotFound, WrongState (VERSION_STATE;
+        VERSION_HAS_TRAFFIC: an alias points at it)."""
         async with self._database.write() as connection:
+            await pointing.refuse_pointed_at(connection, adapter_id, number, "unloaded")
             version = await versions.request_unload(connection, adapter_id, number, self._clock())
         return self._version_changed(version)
 
-    async def resolve_model(self, name: str) -> VersionRow:
-        """The ACTIVE version that `adapter` (its newest ACTIVE one) or `adapter@number` means.
+    async def resolve_model(self, name: str, place: float = 0.0) -> VersionRow:
+        """The ACTIVE version that a name means: `adapter@number`, `adapter@alias`, or `adapter` (its alias
+        `default`, and without one its newest ACTIVE version). Where an alias has several, `place` (0 to 1, 1
+        excluded) among all requests decides.
 
         Raises NotFound, WrongState (VERSION_NOT_ACTIVE, NO_ACTIVE_VERSION). Base models are not known here.
         """
         async with self._database.read() as connection:
-            return await versions.resolve(connection, name)
+            return await pointing.resolve(connection, name, place)
 
     def _job_changed(self, job: JobRow) -> JobRow:
         self._changes.notify("jobs")

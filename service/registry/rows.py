@@ -4,6 +4,7 @@ Knows nothing of SQL and nothing of the wire.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar, Generic, TypeVar
 
 from service.registry.states import EvaluationState, JobState, VersionState
@@ -13,6 +14,9 @@ from trainer.inspection import Report
 from trainer.records import Kind
 
 Row = TypeVar("Row")
+
+DEFAULT_ALIAS = "default"
+"""What an adapter's plain name means, once there is such an alias."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +219,64 @@ class VersionChange:
     state: VersionState
     reason: str | None
     message: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A version's part of an alias's requests."""
+
+    version: int
+    percent: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasRow:
+    """A name of an adapter that points at its versions."""
+
+    adapter_id: str
+    id: str
+    revision: int
+    """Counts its changes, from 1."""
+    is_gated: bool
+    shares: tuple[Share, ...]
+    """By version; their percentages make 100."""
+    create_time: float
+    update_time: float
+
+    @property
+    def model(self) -> str:
+        """The name that it is asked by."""
+        return self.adapter_id if self.id == DEFAULT_ALIAS else f"{self.adapter_id}@{self.id}"
+
+    @property
+    def main_version(self) -> int:
+        """The one with the most requests; of equals the newest."""
+        return max(self.shares, key=lambda share: (share.percent, share.version)).version
+
+
+class AliasChangeKind(StrEnum):
+    """What was done to an alias."""
+
+    PROMOTED = "PROMOTED"
+    SPLIT = "SPLIT"
+    ROLLED_BACK = "ROLLED_BACK"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasChange:
+    """Something that was done to an alias."""
+
+    revision: int
+    time: float
+    kind: AliasChangeKind
+    author: str
+    """As they called themselves."""
+    before: tuple[Share, ...]
+    """Empty where it was made."""
+    after: tuple[Share, ...]
+    """Empty where it was deleted."""
+    is_forced: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,6 +144,34 @@ version_changes = Table(
     ForeignKeyConstraint(["adapter_id", "number"], ["versions.adapter_id", "versions.number"]),
 )
 
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("adapter_id", Text, ForeignKey("adapters.id"), primary_key=True),
+    Column("id", Text, primary_key=True),
+    # Of the change that says where it points.
+    Column("revision", Integer, nullable=False),
+    Column("is_gated", Boolean, nullable=False),
+    Column("create_time", Float, nullable=False),
+)
+
+alias_changes = Table(
+    "alias_changes",
+    metadata,
+    Column("adapter_id", Text, primary_key=True),
+    Column("alias_id", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    # JSON: [[version, percent], ...]. Empty: the alias was deleted.
+    Column("shares", Text, nullable=False),
+    # The revision that a rollback comes back to.
+    Column("returns_to", Integer),
+    Column("is_forced", Boolean, nullable=False),
+    ForeignKeyConstraint(["adapter_id", "alias_id"], ["aliases.adapter_id", "aliases.id"]),
+)
+
 evaluations = Table(
     "evaluations",
     metadata,

@@ -11,6 +11,9 @@ from service.rpc import conversion
 from service.rpc.boundary import Context
 from service.serving import ChatDelta, ChatTurn, ServedModel
 
+MODEL_TRAILER = "hotlora-model"
+"""Says which model answered."""
+
 
 class Answering(Protocol):
     """The face of `service.serving.Chat`."""
@@ -32,6 +35,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         async with aclosing(self._chat.stream(conversion.chat_turn_of(request))) as deltas:
             async for delta in deltas:
+                context.set_trailing_metadata(((MODEL_TRAILER, delta.model),))
                 yield conversion.chat_message(delta)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:

@@ -225,6 +225,7 @@ def chat_turn_of(request: chat_pb.ChatRequest) -> ChatTurn:
         top_p=request.top_p if request.HasField("top_p") else DEFAULT_TOP_P,
         seed=request.seed if request.HasField("seed") else None,
         stop=tuple(request.stop),
+        sticky_key=request.sticky_key,
     )
 
 

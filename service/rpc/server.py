@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha import reflection
 from hotlora.v1 import (
     adapter_service_pb2,
     adapter_service_pb2_grpc,
+    alias_service_pb2,
+    alias_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     dataset_service_pb2,
@@ -36,6 +38,7 @@ from service.engine import Engine
 from service.planning import Planner
 from service.registry import Registry
 from service.rpc.adapters import AdapterServicer
+from service.rpc.aliases import AliasServicer
 from service.rpc.boundary import Boundary, Drain
 from service.rpc.chat import Answering, ChatServicer
 from service.rpc.datasets import DatasetServicer
@@ -115,6 +118,7 @@ class Server:
             registry=registry, store=datasets, local_files=local_files or LocalFiles(()), hub=hub
         )
         evaluations = EvaluationServicer(registry=registry, following=following)
+        aliases = AliasServicer(registry=registry)
         planning = PlanningServicer(
             planner=planner,
             registry=registry,
@@ -134,6 +138,7 @@ class Server:
                         "/hotlora.v1.DatasetService/ImportDataset": bringing_in.problems,
                         "/hotlora.v1.PlanningService/Plan": planning.problems,
                         "/hotlora.v1.EvaluationService/CreateEvaluation": evaluations.problems,
+                        "/hotlora.v1.AliasService/SplitTraffic": aliases.split_problems,
                     },
                 )
             ],
@@ -160,6 +165,7 @@ class Server:
             AdapterServicer(registry=registry, following=following),
             adapter_service_pb2,
         )
+        self._add(alias_service_pb2_grpc.add_AliasServiceServicer_to_server, aliases, alias_service_pb2)
         self._add(
             evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server,
             evaluations,

@@ -15,8 +15,9 @@ from time import monotonic
 from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
-from service.registry import Registry, VersionRow, VersionState
+from service.registry import AliasRow, Registry, VersionRow, VersionState
 from service.serving.own_engines import OwnEngines
+from service.serving.placing import place_of
 from service.serving.routes import Route, Routes
 from service.serving.served import Served
 from service.serving.turn import (
@@ -98,6 +99,10 @@ class Chat:
         ]
         return [base, *versions]
 
+    async def aliases(self) -> list[AliasRow]:
+        """Names of adapters that point at versions, by adapter and id."""
+        return await self._registry.aliases.all()
+
     def _serving(self, row: VersionRow) -> Serving:
         if row.technique is Technique.FULL:
             return self._own_engines.serving(row)
@@ -115,7 +120,7 @@ class Chat:
         arrived = self._clock()
         check_order(turn.messages)
         token_ids = await self._render(turn.messages)
-        model, route = await self._find(turn.model)
+        model, route = await self._find(turn.model, place_of(turn))
         # Nothing is awaited between the check and the count, so that no version is unloaded in between.
         sampling = self._sampling(turn, len(token_ids), route.max_model_length)
         with self._served.answering(model):
@@ -191,11 +196,11 @@ class Chat:
             choices=turn.choices,
         )
 
-    async def _find(self, name: str) -> tuple[str, Route]:
+    async def _find(self, name: str, place: float = 0.0) -> tuple[str, Route]:
         """The exact name of a model that answers now, checked last of all, and how it is asked."""
         model = self._base.name
         if name not in {"", self._base.name}:
-            version = await self._registry.resolve_model(name)
+            version = await self._registry.resolve_model(name, place)
             if version.technique is Technique.FULL:
                 await self._own_engines.awake(version)
             model = version.model

@@ -55,6 +55,9 @@ class ChatTurn:
     seed: int | None = None
     """None: random."""
     stop: tuple[str, ...] = ()
+    sticky_key: str = ""
+    """Requests with the same one get the same version, where an alias has several. Empty: those of one
+    conversation do."""
     choices: tuple[str, ...] = ()
     """The only answers that the engine may give; empty means that it may give any. Never a caller's own
     text: engines compile them."""

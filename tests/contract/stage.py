@@ -17,6 +17,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from hotlora.v1 import adapter_service_pb2_grpc as adapters_grpc
+from hotlora.v1 import alias_service_pb2_grpc as aliases_grpc
 from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
 from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import dataset_service_pb2_grpc as datasets_grpc
@@ -91,6 +92,7 @@ class Stage:
     tuning: tuning_grpc.TuningServiceStub = field(init=False)
     datasets: datasets_grpc.DatasetServiceStub = field(init=False)
     adapters: adapters_grpc.AdapterServiceStub = field(init=False)
+    aliases: aliases_grpc.AliasServiceStub = field(init=False)
     chat: chat_grpc.ChatServiceStub = field(init=False)
     planning: planning_grpc.PlanningServiceStub = field(init=False)
     evaluations: evaluations_grpc.EvaluationServiceStub = field(init=False)
@@ -99,6 +101,7 @@ class Stage:
         self.tuning = tuning_grpc.TuningServiceStub(self.channel)
         self.datasets = datasets_grpc.DatasetServiceStub(self.channel)
         self.adapters = adapters_grpc.AdapterServiceStub(self.channel)
+        self.aliases = aliases_grpc.AliasServiceStub(self.channel)
         self.planning = planning_grpc.PlanningServiceStub(self.channel)
         self.chat = chat_grpc.ChatServiceStub(self.channel)
         self.evaluations = evaluations_grpc.EvaluationServiceStub(self.channel)

@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hotlora.buf.validate import validate_pb2
 from hotlora.v1 import (
     adapter_service_pb2,
+    alias_service_pb2,
     chat_service_pb2,
     chat_service_pb2_grpc,
     dataset_service_pb2,
@@ -30,6 +31,7 @@ from tests.contract.stage import GOOD_LINE, Stage, ids, refused, running
 
 MODULES = (
     adapter_service_pb2,
+    alias_service_pb2,
     chat_service_pb2,
     dataset_service_pb2,
     evaluation_service_pb2,
@@ -63,6 +65,7 @@ GARBAGE: dict[int, list[object]] = {
         "adapters/nobody",
         "adapters/nobody/versions/1",
         "adapters/nobody/versions/999999999",
+        "adapters/nobody/aliases/default",
     ],
 }
 BYTES_GARBAGE: list[object] = [b"", b"\0" * 1000, bytes(range(256))]

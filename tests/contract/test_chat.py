@@ -48,6 +48,7 @@ async def test_an_answer_comes_in_deltas_and_ends_with_reason_and_counts(stage: 
     assert (last.prompt_tokens, last.completion_tokens) == (PROMPT_TOKENS, 2)
     assert last.time_to_first_token_seconds == first.time_to_first_token_seconds < last.elapsed_seconds
     assert await call.code() is grpc.StatusCode.OK
+    assert dict(await call.trailing_metadata())["hotlora-model"] == BASE
 
 
 async def test_what_is_not_set_takes_its_default(stage: Stage) -> None:

@@ -20,6 +20,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICES = [
     "hotlora.v1.AdapterService",
+    "hotlora.v1.AliasService",
     "hotlora.v1.ChatService",
     "hotlora.v1.DatasetService",
     "hotlora.v1.EvaluationService",

@@ -8,7 +8,7 @@ import pytest
 
 from service.engine import EngineState
 from service.errors import Exhausted, InvalidRequest, NotFound, Unavailable, WrongState
-from service.registry import VersionState
+from service.registry import AliasChangeKind, Share, VersionState, Wish
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason
 from tests.doubles.engine import WORDS
 from tests.service.serving_stage import MODEL, Stage, stage
@@ -25,6 +25,29 @@ async def _refusal(on: Stage, turn: ChatTurn) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as refusal:
         await _answer(on, turn)
     return refusal.value
+
+
+async def _versions(on: Stage, count: int) -> None:
+    """So many ACTIVE versions of `support`."""
+    for number in range(count):
+        await on.outcome(await on.publish("support", b"weights %d" % number))
+
+
+async def _split(on: Stage, percents: dict[int, int]) -> None:
+    """Point the plain name of `support` at versions."""
+    await on.registry.aliases.point(
+        Wish(adapter_id="support", alias_id="default"),
+        [Share(version=version, percent=percent) for version, percent in percents.items()],
+        kind=AliasChangeKind.SPLIT,
+        is_gated=None,
+        is_forced=False,
+    )
+
+
+async def _model_of(on: Stage, turn: ChatTurn) -> str:
+    """Which version answers."""
+    (model,) = {delta.model for delta in await _answer(on, turn)}
+    return model
 
 
 @pytest.mark.parametrize("model", ["", MODEL.name])
@@ -51,6 +74,46 @@ async def test_an_adapter_answers_by_its_name_with_its_newest_active_version(tmp
 
         assert {delta.model for delta in newest} == {"support@2"}
         assert {delta.model for delta in exact} == {"support@1"}
+
+
+async def test_an_answer_ends_on_the_version_that_it_began_with_and_the_next_is_the_promoted_ones(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as on:
+        await _versions(on, 2)
+        await _split(on, {1: 100})
+        on.double.hold = held = asyncio.Event()
+        async with aclosing(on.chat.stream(ChatTurn(model="support", messages=HELLO))) as deltas:
+            began = await anext(deltas)
+            await _split(on, {2: 100})
+            on.double.hold = None
+            held.set()
+            models = {began.model, *[delta.model async for delta in deltas]}
+
+        assert models == {"support@1"}
+        assert await _model_of(on, ChatTurn(model="support", messages=HELLO)) == "support@2"
+
+
+async def test_of_a_split_a_key_or_else_a_conversation_stays_with_one_version(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        await _versions(on, 2)
+        await _split(on, {1: 50, 2: 50})
+        later = (
+            ChatMessage(role="assistant", content="good day"),
+            ChatMessage(role="user", content="and now?"),
+        )
+        by_key, by_conversation = set(), set()
+        for number in range(12):
+            key, opening = str(number), (ChatMessage(role="user", content=f"hello {number}"),)
+            whole = (*opening, *later)
+            for found, same in (
+                (by_key, [ChatTurn(model="support", messages=m, sticky_key=key) for m in (HELLO, whole)]),
+                (by_conversation, [ChatTurn(model="support", messages=m) for m in (opening, whole)]),
+            ):
+                (model,) = {await _model_of(on, turn) for turn in same}
+                found.add(model)
+
+        assert by_key == by_conversation == {"support@1", "support@2"}
 
 
 async def test_an_unknown_model_is_not_found_and_one_that_is_not_active_says_its_state(

@@ -15,7 +15,7 @@ import pytest
 
 from service.engine import EngineState
 from service.gateway import Gateway
-from service.registry import VersionState
+from service.registry import AliasChangeKind, Share, VersionState, Wish
 from tests.doubles.engine import WORDS
 from tests.service.own_engines_stage import own_stage, publish_whole
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_prompt
@@ -101,6 +101,46 @@ async def test_adapters_answer_by_name_and_are_listed_with_it(tmp_path: Path) ->
         listed = [model.id async for model in door.ai.models.list()]
         assert listed == [MODEL.name, "support", "support@2", "support@1"]
         assert (await door.ai.models.retrieve("support@1")).id == "support@1"
+
+
+async def test_aliases_are_listed_and_asked_and_every_answer_names_the_version_that_gave_it(
+    tmp_path: Path,
+) -> None:
+    async with _gateway(tmp_path) as door:
+        for weights in (b"one", b"two"):
+            await door.on.outcome(await door.on.publish("support", weights))
+        for alias, shares in (
+            ("default", [Share(version=1, percent=60), Share(version=2, percent=40)]),
+            ("prod", [Share(version=2, percent=100)]),
+        ):
+            await door.on.registry.aliases.point(
+                Wish(adapter_id="support", alias_id=alias),
+                shares,
+                kind=AliasChangeKind.SPLIT,
+                is_gated=None,
+                is_forced=False,
+            )
+        cards = {card.id: card.root async for card in door.ai.models.list()}  # type: ignore[attr-defined]
+        assert cards == {
+            MODEL.name: MODEL.name,
+            "support": "support@1",
+            "support@prod": "support@2",
+            "support@2": "support@2",
+            "support@1": "support@1",
+        }
+        answered = {}
+        for number in range(12):
+            for field in ("user", "safety_identifier"):
+                for stream in (False, True):
+                    body = {"model": "support", "messages": HELLO, "stream": stream, field: f"u{number}"}
+                    url = f"{door.url}/v1/chat/completions"
+                    async with door.http.post(url, json=body) as response:
+                        model = response.headers["Hotlora-Model"]
+                        assert f'"model": "{model}"' in (await response.text()).replace('":"', '": "')
+                        assert answered.setdefault(number, model) == model
+        assert set(answered.values()) == {"support@1", "support@2"}
+        _, refused = await door.post({"model": "support", "messages": HELLO, "user": "u" * 257})
+        assert refused["error"]["param"] == "user"
 
 
 async def test_prompt_tuned_and_whole_models_are_listed_and_answer_like_adapters(tmp_path: Path) -> None:
