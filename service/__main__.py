@@ -27,6 +27,7 @@ from service.errors import HotloraError
 from service.evaluation import Evaluator
 from service.evaluation import Limits as EvaluationLimits
 from service.gateway import Gateway
+from service.metrics import Metrics
 from service.planning import Planner, Probes
 from service.registry import Registry
 from service.rpc import Server
@@ -73,6 +74,7 @@ async def _serve(
     ) as registry:
         engine = _engine(settings)(settings=settings, base=base, changes=changes)
         served = Served(engine=engine, changes=changes)
+        metrics = Metrics()
         routes = Routes(engine=engine, base=base)
         own_engines = OwnEngines(
             Means(
@@ -83,6 +85,7 @@ async def _serve(
                 settings=settings,
                 changes=changes,
                 prover=Prover(),
+                metrics=metrics,
             )
         )
         chat = Chat(
@@ -93,6 +96,7 @@ async def _serve(
             own_engines=own_engines,
             renderer=renderer,
             base=base,
+            metrics=metrics,
         )
         datasets = DatasetStore(
             directory=settings.datasets_dir,
@@ -135,9 +139,20 @@ async def _serve(
             hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,
             parameters=await planner.prepare(),
         )
-        gateway = Gateway(address=settings.gateway_address, chat=chat, engine=engine)
+        gateway = Gateway(
+            address=settings.gateway_address,
+            chat=chat,
+            engine=engine,
+            registry=registry,
+            metrics=metrics,
+        )
         runner = Runner(
-            registry=registry, changes=changes, settings=settings, base_model=base, command=trainer_command
+            registry=registry,
+            changes=changes,
+            settings=settings,
+            base_model=base,
+            metrics=metrics,
+            command=trainer_command,
         )
         reconciler = Reconciler(
             registry=registry,
@@ -147,6 +162,7 @@ async def _serve(
             artifacts_dir=settings.artifacts_dir,
             base=base,
             changes=changes,
+            metrics=metrics,
         )
         evaluator = Evaluator(
             registry=registry,

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible door: /v1/models, /v1/chat/completions, /healthz, on loopback.
+"""The OpenAI-compatible door: /v1/models, /v1/chat/completions, /healthz, /metrics, on loopback.
 
 Relays and translates; what may answer and how is `service.serving.Chat`'s. A client that goes away takes its
 answer at the engine with it.
@@ -26,7 +26,8 @@ from service.gateway.errors import (
     plain_error,
 )
 from service.gateway.requests import CompletionRequest, read_request
-from service.registry import VersionState
+from service.metrics import CONTENT_TYPE, Metrics
+from service.registry import Registry, VersionState
 from service.serving import Chat, ChatDelta, ServedModel
 
 _log = structlog.get_logger(__name__)
@@ -49,6 +50,8 @@ class Gateway:
         *,
         chat: Chat,
         engine: Engine,
+        registry: Registry,
+        metrics: Metrics,
         address: str,
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = lambda: secrets.token_hex(12),
@@ -56,6 +59,8 @@ class Gateway:
         """`address` is HOST:PORT, port 0 for a free one; `clock` gives seconds since the epoch."""
         self._chat = chat
         self._engine = engine
+        self._registry = registry
+        self._metrics = metrics
         self._host, _, port = address.rpartition(":")
         self._wanted_port = int(port)
         self._clock = clock
@@ -72,7 +77,9 @@ class Gateway:
         try:
             site = web.TCPSite(runner, self._host.strip("[]"), self._wanted_port)
             await site.start()
-            self._bound().set_result(runner.addresses[0][1])
+            port = runner.addresses[0][1]
+            _log.info("gateway listens", port=port)
+            self._bound().set_result(port)
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
@@ -85,6 +92,7 @@ class Gateway:
         """The application, for a server or a test."""
         app = web.Application(middlewares=[self._errors], client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/metrics", self._figures)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_post("/v1/chat/completions", self._completions)
@@ -120,6 +128,16 @@ class Gateway:
         ready = self._engine.state is EngineState.READY
         body = {"ready": ready, "engine": self._engine.state, "message": self._engine.message}
         return web.json_response(body, status=200 if ready else 503)
+
+    async def _figures(self, _: web.Request) -> web.Response:
+        """What Prometheus reads."""
+        unfinished = await self._registry.unfinished_job_counts()
+        text = self._metrics.text(
+            jobs={state.value: count for state, count in unfinished.items()},
+            engine_ready=self._engine.state is EngineState.READY,
+            engine_restarts=self._engine.restarts,
+        )
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": await self._cards()})

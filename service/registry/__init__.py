@@ -293,6 +293,11 @@ class Registry:
         async with self._database.read() as connection:
             return await jobs.owned(connection)
 
+    async def unfinished_job_counts(self) -> dict[JobState, int]:
+        """How many jobs there are in each state that is not an end."""
+        async with self._database.read() as connection:
+            return await jobs.unfinished_counts(connection)
+
     async def unfinished_job_ids(self) -> frozenset[str]:
         """Jobs that have not ended: their files must stay."""
         async with self._database.read() as connection:

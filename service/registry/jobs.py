@@ -170,6 +170,14 @@ async def owned(connection: AsyncConnection) -> list[JobRow]:
     return [_job(row) for row in found]
 
 
+async def unfinished_counts(connection: AsyncConnection) -> dict[JobState, int]:
+    found = await connection.execute(
+        select(jobs.c.state, func.count()).where(jobs.c.state.not_in(JOB_ENDED)).group_by(jobs.c.state)
+    )
+    counts = {JobState(state): count for state, count in found}
+    return {state: counts.get(state, 0) for state in JobState if state not in JOB_ENDED}
+
+
 async def unfinished_ids(connection: AsyncConnection) -> frozenset[str]:
     found = await connection.execute(select(jobs.c.id).where(jobs.c.state.not_in(JOB_ENDED)))
     return frozenset(found.scalars())

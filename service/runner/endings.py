@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 
 from service.errors import Conflict, WrongState
+from service.metrics import Metrics
 from service.registry import JobRow, JobState, Registry
 from service.registry.states import JOB_ENDED, JOB_OWNED
 from service.runner.attempt import Crash
@@ -23,16 +24,24 @@ class Endings:
     """Ends jobs that this service owns, at the epoch in the row that it is given."""
 
     def __init__(
-        self, *, registry: Registry, files: JobFiles, clock: Callable[[], float], max_crashes: int
+        self,
+        *,
+        registry: Registry,
+        files: JobFiles,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        max_crashes: int,
     ) -> None:
         self._registry = registry
         self._files = files
+        self._metrics = metrics
         self._clock = clock
         self._max_crashes = max_crashes
 
     async def succeed(self, job: JobRow, published: Published) -> None:
         """Make the version; `clean_up` comes next, once the trainer is gone. Raises Conflict, WrongState."""
         version = await self._registry.succeed_job(job.id, job.epoch, published)
+        self._count(job, JobState.SUCCEEDED)
         _LOG.info("job %s made %s", job.id, version.model)
 
     async def adopt(self, job: JobRow) -> bool:
@@ -57,6 +66,7 @@ class Endings:
     async def fail(self, job: JobRow, reason: str, message: str) -> None:
         """End badly; leave no file. Raises Conflict, WrongState."""
         await self._registry.fail_job(job.id, job.epoch, reason, message[:_MAX_MESSAGE_CHARACTERS])
+        self._count(job, JobState.FAILED)
         _LOG.warning("job %s failed: %s: %s", job.id, reason, message)
         await self.clean_up(job)
 
@@ -121,7 +131,12 @@ class Endings:
     async def _cancel(self, job: JobRow) -> None:
         await self.clean_up(job)
         await self._registry.cancel_job(job.id, job.epoch)
+        self._count(job, JobState.CANCELLED)
         _LOG.info("job %s is cancelled", job.id)
+
+    def _count(self, job: JobRow, state: JobState) -> None:
+        if job.start_time is not None:
+            self._metrics.job_ended(job.technique, state, self._clock() - job.start_time)
 
     async def _pause(self, job: JobRow) -> None:
         await self._registry.pause_job(job.id, job.epoch)

@@ -19,6 +19,7 @@ from service.changes import Changes
 from service.disk import Disk
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable, WrongState
 from service.machine import memory_kills
+from service.metrics import Metrics
 from service.registry import JobRow, JobState, Registry, StateChanged
 from service.runner.attempt import Attempt, Crash, NotStarted, Outcome
 from service.runner.endings import Endings
@@ -51,6 +52,7 @@ class Runner:
         changes: Changes,
         settings: Settings,
         base_model: BaseModel,
+        metrics: Metrics,
         command: Sequence[str] = COMMAND,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
@@ -71,7 +73,11 @@ class Runner:
         self._owners_dir = settings.home / "owners"
         self._owners = Owners(self._owners_dir, self._limits.owner_gone_seconds)
         self._endings = Endings(
-            registry=registry, files=self._files, clock=clock, max_crashes=self._limits.max_crashes
+            registry=registry,
+            files=self._files,
+            metrics=metrics,
+            clock=clock,
+            max_crashes=self._limits.max_crashes,
         )
         self._socket_dir = _private_directory()
         threads = ("--threads", str(settings.trainer_threads))

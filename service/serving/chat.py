@@ -15,6 +15,7 @@ from time import monotonic
 from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
+from service.metrics import Metrics, Tally
 from service.registry import AliasRow, Registry, VersionRow, VersionState
 from service.serving.own_engines import OwnEngines
 from service.serving.placing import place_of
@@ -54,6 +55,7 @@ class Chat:
         own_engines: OwnEngines,
         renderer: Renderer,
         base: BaseModel,
+        metrics: Metrics,
         max_answers: int = 256,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -66,6 +68,7 @@ class Chat:
         self._own_engines = own_engines
         self._renderer = renderer
         self._base = base
+        self._metrics = metrics
         self._max_answers = max_answers
         self._clock = clock
         self._stop_token_ids = tuple(sorted(renderer.eos_token_ids))
@@ -118,15 +121,18 @@ class Chat:
         that does not start in time), Exhausted (too many at once).
         """
         arrived = self._clock()
-        check_order(turn.messages)
-        token_ids = await self._render(turn.messages)
-        model, route = await self._find(turn.model, place_of(turn))
-        # Nothing is awaited between the check and the count, so that no version is unloaded in between.
-        sampling = self._sampling(turn, len(token_ids), route.max_model_length)
-        with self._served.answering(model):
-            async with aclosing(self._answer(model, route, token_ids, sampling, arrived)) as answer:
-                async for delta in answer:
-                    yield delta
+        with self._metrics.answer() as tally:
+            check_order(turn.messages)
+            token_ids = await self._render(turn.messages)
+            model, route = await self._find(turn.model, place_of(turn))
+            tally.model = model
+            # Nothing is awaited between the check and the count, so that no version is unloaded in between.
+            sampling = self._sampling(turn, len(token_ids), route.max_model_length)
+            with self._served.answering(model):
+                async with aclosing(self._answer(model, route, token_ids, sampling, arrived)) as answer:
+                    async for delta in answer:
+                        _note(tally, delta)
+                        yield delta
 
     async def token_logprobs(
         self, model: str, token_ids: Sequence[int], places: Sequence[int]
@@ -219,6 +225,14 @@ class Chat:
             raise Exhausted(
                 "TOO_MANY_ANSWERS", f"{self._max_answers} answers are being given already", retry_seconds=1.0
             )
+
+
+def _note(tally: Tally, delta: ChatDelta) -> None:
+    tally.prompt_tokens = delta.prompt_tokens
+    tally.completion_tokens = delta.completion_tokens
+    tally.first_token_seconds = delta.time_to_first_token_seconds
+    tally.elapsed_seconds = delta.elapsed_seconds
+    tally.finished = delta.finish_reason is not None
 
 
 def _too_long(what: str, length: int, field: str = "messages", room: int | None = None) -> InvalidRequest:

@@ -12,6 +12,7 @@ from pathlib import Path
 from service.artifacts import ArtifactCorrupt, Form, Manifest, verify_files
 from service.engine.client import EngineClient
 from service.engine.wire import EngineRefused, unavailable
+from service.metrics import Metrics
 from service.registry import Verification, VersionRow
 from service.serving.proof import Comparison, Prover, Verdict
 from service.serving.routes import Route, Routes
@@ -169,6 +170,14 @@ def verification(comparison: Comparison, *, seconds: float, time: float) -> Veri
         seconds=seconds,
         time=time,
     )
+
+
+def count_rejection(metrics: Metrics, model: str, error: RejectedError) -> None:
+    """As a proof that failed where it came to one, else as a load."""
+    if error.comparison is None:
+        metrics.loaded(model, error.reason)
+    else:
+        metrics.verified(model, error.reason)
 
 
 async def _insist_on_life(client: EngineClient, base_name: str) -> None:

@@ -23,6 +23,7 @@ from service.engine.face import Engine, EngineState
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable
+from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
 from service.serving.onboarding import Candidate, RejectedError, Rejection
@@ -65,6 +66,7 @@ class Means:
     settings: Settings
     changes: Changes
     prover: Prover
+    metrics: Metrics
     new_engine: Callable[[BaseModel], Engine] | None = None
     """None: a supervised vLLM on a free port of loopback."""
     room: Callable[[Settings, BaseModel], Room] = room_for_own_engine
@@ -95,6 +97,7 @@ class OwnEngine:
         async with self._running(model) as engine:
             while True:
                 await self._ready(engine)
+                self._means.metrics.loaded(model.name)
                 if self.row.state == VersionState.PENDING:
                     self.row = await self._means.registry.move_version(self.row, VersionState.VERIFYING)
                 try:
@@ -174,6 +177,7 @@ class OwnEngine:
             raise unavailable("the engine was restarted during the proof")
         self._means.served.add(model, Proven(engine=engine, generation=generation, loads=0))
         self.used = self._means.clock()
+        self._means.metrics.verified(model)
         _log.info("proven", model=model, message=comparison.message)
         if self.row.state == VersionState.VERIFYING:
             verification = onboarding.verification(
@@ -185,6 +189,7 @@ class OwnEngine:
         self._means.changes.notify(TOPIC)
 
     async def reject(self, error: RejectedError) -> None:
+        onboarding.count_rejection(self._means.metrics, self.row.model, error)
         _log.warning("rejected", model=self.row.model, reason=error.reason, message=error.message)
         comparison = error.comparison
         try:

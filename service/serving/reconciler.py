@@ -19,6 +19,7 @@ from service.engine.client import EngineClient
 from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineModel, EngineRefused, unavailable
 from service.errors import Conflict, HotloraError, Unavailable
+from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
 from service.serving.disposal import Disposal
@@ -60,6 +61,7 @@ class Reconciler:
         artifacts_dir: Path,
         base: BaseModel,
         changes: Changes,
+        metrics: Metrics,
         period_seconds: float = 5.0,
         rest_seconds: float = 2.0,
         clock: Callable[[], float] = time.time,
@@ -73,6 +75,7 @@ class Reconciler:
         self._artifacts_dir = artifacts_dir
         self._base = base
         self._changes = changes
+        self._metrics = metrics
         self._period_seconds = period_seconds
         self._rest_seconds = rest_seconds
         self._clock = clock
@@ -205,6 +208,7 @@ class Reconciler:
                 candidate = await self._examine(row)
                 self._at_risk[row.model] = generation
                 await self._load(candidate, client, generation)
+                self._metrics.loaded(row.model)
                 if row.state == VersionState.PENDING:
                     row = await self._registry.move_version(row, VersionState.VERIFYING)
                 loads = self._loads
@@ -219,6 +223,7 @@ class Reconciler:
                 raise
             self._settle(row.model)
             self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
+            self._metrics.verified(row.model)
             _log.info("proven", model=row.model, message=comparison.message)
             if row.state == VersionState.VERIFYING:
                 verification = onboarding.verification(
@@ -270,6 +275,7 @@ class Reconciler:
         except RejectedError as error:
             await self._reject(row, error, monotonic() - started)
         else:
+            self._metrics.verified(row.model)
             self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
 
     async def _quarantine(self, row: VersionRow, deaths: int) -> None:
@@ -282,6 +288,7 @@ class Reconciler:
     async def _reject(self, row: VersionRow, error: RejectedError, seconds: float) -> None:
         self._served.remove(row.model)
         self._settle(row.model)
+        onboarding.count_rejection(self._metrics, row.model, error)
         _log.warning("rejected", model=row.model, reason=error.reason, message=error.message)
         verification = (
             None

@@ -29,6 +29,7 @@ from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles, UploadLimits
 from service.disk import Disk
 from service.engine import AttachedEngine, Engine, EngineState
+from service.metrics import Metrics
 from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
@@ -245,6 +246,7 @@ def _chat(
 ) -> Chat:
     """As the service makes one; no engine of a whole model ever starts."""
     served, routes = Served(engine=engine, changes=changes), Routes(engine=engine, base=base)
+    metrics = Metrics()
     means = Means(
         registry=registry,
         served=served,
@@ -253,6 +255,7 @@ def _chat(
         settings=settings,
         changes=changes,
         prover=Prover(),
+        metrics=metrics,
     )
     return Chat(
         registry=registry,
@@ -262,6 +265,7 @@ def _chat(
         own_engines=OwnEngines(means),
         renderer=renderer,
         base=base,
+        metrics=metrics,
     )
 
 

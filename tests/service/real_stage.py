@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.changes import Changes
 from service.engine import Engine, EngineState
+from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import (
     Chat,
@@ -103,6 +104,7 @@ async def serving(
     async with open_registry(settings.home, changes=changes) as registry:
         served = Served(engine=engine, changes=changes)
         routes = Routes(engine=engine, base=base)
+        metrics = Metrics()
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
@@ -111,6 +113,7 @@ async def serving(
             artifacts_dir=settings.artifacts_dir,
             base=base,
             changes=changes,
+            metrics=metrics,
         )
         own_engines = OwnEngines(
             Means(
@@ -121,6 +124,7 @@ async def serving(
                 settings=settings,
                 changes=changes,
                 prover=Prover(),
+                metrics=metrics,
             )
         )
         chat = Chat(
@@ -131,6 +135,7 @@ async def serving(
             own_engines=own_engines,
             renderer=Renderer.from_directory(base.path),
             base=base,
+            metrics=metrics,
         )
         parts = (engine.run(), reconciler.run(), own_engines.run())
         tasks = [asyncio.create_task(part) for part in parts]

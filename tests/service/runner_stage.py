@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from service.changes import Changes
+from service.metrics import Metrics
 from service.registry import EventRow, JobRow, JobState, Registry, StateChanged
 from service.runner import Limits, Runner
 from service.settings import Settings
@@ -42,6 +43,7 @@ class Stage:
     min_free_disk_bytes: int = 0
     max_running_jobs: int = 1
     plans: dict[str, Behaviour] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
     memory_kills: Callable[[], int] = lambda: 0
     """As the kernel counts them."""
 
@@ -79,6 +81,7 @@ class Stage:
             changes=self.changes,
             settings=self.settings,
             base_model=self.base_model,
+            metrics=self.metrics,
             command=(sys.executable, "-m", "tests.doubles.trainer", "--plan", str(self.home / "plan.json")),
             limits=self.limits,
             memory_kills=self.memory_kills,

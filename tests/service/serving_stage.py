@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from service.changes import Changes
 from service.engine import Abilities, EngineClient, EngineState
 from service.engine.client import Limits
+from service.metrics import Metrics
 from service.registry import NewJob, Registry, VersionRow, VersionState
 from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
 from service.settings import Settings
@@ -224,6 +225,7 @@ class Stage:
     own_engines: OwnEngines
     changes: Changes
     artifacts_dir: Path
+    metrics: Metrics
     chat: Chat
 
     async def publish(
@@ -281,6 +283,7 @@ async def stage(
         base = write_base(tmp_path / "base")
         engine = DoubleEngine(double, changes, supervised=supervised)
         served = Served(engine=engine, changes=changes)
+        metrics = Metrics()
         routes = Routes(engine=engine, base=base)
         artifacts_dir = tmp_path / "artifacts"
         artifacts_dir.mkdir(exist_ok=True)
@@ -292,6 +295,7 @@ async def stage(
             settings=Settings(home=tmp_path),
             changes=changes,
             prover=Prover(),
+            metrics=metrics,
         )
         own = OwnEngines(own_engines(means))
         reconciler = Reconciler(
@@ -302,6 +306,7 @@ async def stage(
             artifacts_dir=artifacts_dir,
             base=base,
             changes=changes,
+            metrics=metrics,
             period_seconds=0.1,
             rest_seconds=0.02,
         )
@@ -317,6 +322,7 @@ async def stage(
                 own_engines=own,
                 changes=changes,
                 artifacts_dir=artifacts_dir,
+                metrics=metrics,
                 chat=Chat(
                     registry=registry,
                     engine=engine,
@@ -325,6 +331,7 @@ async def stage(
                     own_engines=own,
                     renderer=renderer(tmp_path / "tokenizer"),
                     base=base,
+                    metrics=metrics,
                     max_answers=4,
                 ),
             )

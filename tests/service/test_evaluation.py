@@ -161,6 +161,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
             own_engines=serving.own_engines,
             renderer=renderer,
             base=MODEL,
+            metrics=serving.metrics,
         )
         datasets_dir = tmp_path / "datasets"
         write_rows(datasets_dir / "rows.jsonl", ROWS)

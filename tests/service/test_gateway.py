@@ -48,7 +48,13 @@ async def _gateway(tmp_path: Path) -> AsyncIterator[Door]:
 
 @asynccontextmanager
 async def _door(on: Stage) -> AsyncIterator[Door]:
-    gateway = Gateway(chat=on.chat, engine=on.engine, address="127.0.0.1:0")
+    gateway = Gateway(
+        chat=on.chat,
+        engine=on.engine,
+        registry=on.registry,
+        metrics=on.metrics,
+        address="127.0.0.1:0",
+    )
     task = asyncio.create_task(gateway.run())
     url = f"http://127.0.0.1:{await gateway.port()}"
     ai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
