@@ -26,7 +26,7 @@ from service.engine import AttachedEngine, Supervisor
 from service.errors import HotloraError
 from service.evaluation import Evaluator
 from service.evaluation import Limits as EvaluationLimits
-from service.gateway import Gateway
+from service.gateway import Files, FineTuning, Gateway
 from service.metrics import Metrics
 from service.planning import Planner, Probes
 from service.registry import Registry
@@ -145,6 +145,10 @@ async def _serve(
             engine=engine,
             registry=registry,
             metrics=metrics,
+            more=(
+                Files(datasets=datasets, registry=registry),
+                FineTuning(registry=registry, creation=server.creation, base_model=base.name),
+            ),
         )
         runner = Runner(
             registry=registry,

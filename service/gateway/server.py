@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -39,7 +41,16 @@ MAX_UNREAD_SECONDS = 60.0
 MODEL_HEADER = "Hotlora-Model"
 """Says which model answers."""
 _SHUTDOWN_SECONDS = 5.0
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""The same as they stand in Host."""
+
+
+class Door(Protocol):
+    """A part of the API."""
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Add its routes."""
 
 
 class Gateway:
@@ -52,15 +63,18 @@ class Gateway:
         engine: Engine,
         registry: Registry,
         metrics: Metrics,
+        more: Sequence[Door] = (),
         address: str,
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = lambda: secrets.token_hex(12),
     ) -> None:
-        """`address` is HOST:PORT, port 0 for a free one; `clock` gives seconds since the epoch."""
+        """`more` are other parts of the API. `address` is HOST:PORT, port 0 for a free one; `clock` gives
+        seconds since the epoch."""
         self._chat = chat
         self._engine = engine
         self._registry = registry
         self._metrics = metrics
+        self._more = more
         self._host, _, port = address.rpartition(":")
         self._wanted_port = int(port)
         self._clock = clock
@@ -90,12 +104,14 @@ class Gateway:
 
     def app(self) -> web.Application:
         """The application, for a server or a test."""
-        app = web.Application(middlewares=[self._errors], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[self._locals_only, self._errors], client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._figures)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_post("/v1/chat/completions", self._completions)
+        for door in self._more:
+            door.add_to(app.router)
         return app
 
     def _bound(self) -> asyncio.Future[int]:
@@ -104,10 +120,18 @@ class Gateway:
         return self._port
 
     @web.middleware
-    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _locals_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.host.rpartition(":")[0] not in _LOCAL_HOSTS and request.host not in _LOCAL_HOSTS:
             # A page of a stranger whose name resolves to this machine must not talk to it (DNS rebinding).
             return plain_error(403, "this server answers to localhost only", "wrong_host")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).hostname not in _LOCAL_NAMES:
+            # Nor may it send forms here, which browsers do without asking: they could upload and cancel.
+            return plain_error(403, "pages of other machines may not use this server", "wrong_origin")
+        return await handler(request)
+
+    @web.middleware
+    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except HotloraError as error:

@@ -41,6 +41,7 @@ from service.rpc.adapters import AdapterServicer
 from service.rpc.aliases import AliasServicer
 from service.rpc.boundary import Boundary, Drain
 from service.rpc.chat import Answering, ChatServicer
+from service.rpc.creation import Creation
 from service.rpc.datasets import DatasetServicer
 from service.rpc.evaluations import EvaluationServicer
 from service.rpc.following import Following
@@ -151,7 +152,9 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        tuning = TuningServicer(registry=registry, following=following, disk=disk, intake=intake)
+        self.creation = Creation(registry=registry, intake=intake, disk=disk)
+        """Makes jobs for other doors too."""
+        tuning = TuningServicer(registry=registry, following=following, creation=self.creation)
         self._names: list[str] = []
         """Of the services, for health and reflection."""
         self._add(tuning_service_pb2_grpc.add_TuningServiceServicer_to_server, tuning, tuning_service_pb2)

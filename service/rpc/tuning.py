@@ -4,18 +4,16 @@ What may become a job is the intake's to say. Which moves a job may make is the 
 the runner's.
 """
 
-import hashlib
 from collections.abc import AsyncIterator
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from hotlora.v1 import tuning_service_pb2_grpc as pb_grpc
-from service.disk import Disk
 from service.registry import Registry
 from service.registry.states import JOB_ENDED
 from service.rpc import conversion
 from service.rpc.boundary import Context
+from service.rpc.creation import Creation
 from service.rpc.following import Following
-from service.rpc.intake import Intake
 
 _EVENTS_AT_ONCE = 500
 
@@ -23,20 +21,13 @@ _EVENTS_AT_ONCE = 500
 class TuningServicer(pb_grpc.TuningServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, registry: Registry, following: Following, disk: Disk, intake: Intake) -> None:
+    def __init__(self, *, registry: Registry, following: Following, creation: Creation) -> None:
         self._registry = registry
         self._following = following
-        self._disk = disk
-        self._intake = intake
+        self._creation = creation
 
     async def CreateTuningJob(self, request: pb.CreateTuningJobRequest, context: Context) -> pb.TuningJob:
-        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
-        known = await self._registry.job_of_request(request.request_id, digest)
-        if known is not None:
-            return conversion.job_message(known)
-        new = await self._intake.take(request, digest)
-        self._disk.refuse_if_full()
-        return conversion.job_message(await self._registry.create_job(new))
+        return conversion.job_message(await self._creation.create(request))
 
     async def GetTuningJob(self, request: pb.GetTuningJobRequest, context: Context) -> pb.TuningJob:
         return conversion.job_message(await self._registry.get_job(conversion.id_of(request.name)))

@@ -6,18 +6,14 @@ import grpc
 import pytest
 
 from hotlora.v1 import tuning_service_pb2 as pb
-from service.disk import Disk
 from service.registry import EventRow, JobState, Registry
 from service.rpc import conversion
 from service.rpc.boundary import Drain
 from service.rpc.following import Following
-from service.rpc.intake import Intake
 from service.rpc.tuning import TuningServicer
-from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, refused
+from tests.contract.stage import GOOD_LINE, Stage, refused
 from tests.contract.training import HISTORY, run_to_success
 from trainer import events
-from trainer.config import Hyperparameters
-from trainer.planning import Data
 
 LAST_SEQUENCE = 1 + 1 + len(HISTORY) + 2
 """QUEUED, RUNNING, the history, then Published and SUCCEEDED."""
@@ -218,28 +214,13 @@ class LateRegistry:
         return events
 
 
-async def nobody_knows(data: Data, settings: Hyperparameters) -> None:
-    """What memory a run would take."""
-
-
 async def test_a_change_between_reading_and_waiting_wakes_the_watch(stage: Stage) -> None:
     await stage.upload(GOOD_LINE)
     await stage.job()
     servicer = TuningServicer(
         registry=LateRegistry(stage.registry),
         following=Following(changes=stage.changes, drain=Drain()),
-        disk=Disk(directory=stage.home, min_free_bytes=0),
-        intake=Intake(
-            registry=stage.registry,
-            base_model=BASE,
-            context_length=CONTEXT_LENGTH,
-            max_rank=lambda: 1,
-            linear_modules=(),
-            unservable=dict,
-            parameters=0,
-            token_count=len,
-            needs=nobody_knows,
-        ),
+        creation=stage.server.creation,
     )
     async with asyncio.timeout(3):  # far less than the time after which a watch looks by itself
         request = pb.WatchTuningJobRequest(name="tuningJobs/job-1")

@@ -168,6 +168,12 @@ class Stage:
                 return told
         raise AssertionError(f"the service ended: {''.join(self._log)}")
 
+    @property
+    def gateway_url(self) -> str:
+        """Of the OpenAI API, once the service is ready."""
+        told = [json.loads(line) for line in self._log if '"gateway listens"' in line]
+        return f"http://127.0.0.1:{told[-1]['port']}/v1"
+
     def stop(self) -> None:
         """End the service in order."""
         process, self._process = self._process, None
