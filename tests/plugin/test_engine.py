@@ -23,7 +23,7 @@ MAX_LORAS = 3
 """All slots in use: vLLM's own operators give base rows the weights of the last slot."""
 NUM_MIXES = 200
 MIXES_IN_FLIGHT = 6
-LONGEST_ANSWER_TOKENS = 8
+SHORTEST_ANSWER_TOKENS, LONGEST_ANSWER_TOKENS = 2, 5
 NUM_TOP_LOGPROBS = 5
 LEAST_NOISE, MOST_NOISE = 0.02, 1.0
 """Of a log-probability; sums depend on the size of the batch. Another model's weights move it by units."""
@@ -113,7 +113,10 @@ def _random_mix(choice: random.Random) -> list[tuple[str, str, int]]:
     """Base and three adapters in random order: (model, question, tokens to generate)."""
     models = ["base", *choice.sample(sorted(RANKS), 3)]
     choice.shuffle(models)
-    return [(model, choice.choice(QUESTIONS), choice.randint(4, LONGEST_ANSWER_TOKENS)) for model in models]
+    return [
+        (model, choice.choice(QUESTIONS), choice.randint(SHORTEST_ANSWER_TOKENS, LONGEST_ANSWER_TOKENS))
+        for model in models
+    ]
 
 
 async def _ask_mix(
