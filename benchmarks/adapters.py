@@ -26,7 +26,7 @@ from service.engine.command import Packages
 
 ROUNDS = 3
 CONCURRENCIES = (1, 2, 8, 32)
-MAX_TOKENS = 32
+MAX_TOKENS = 16
 ADAPTERS = 4
 RANK = 16
 WITHOUT_PLUGIN = {"VLLM_PLUGINS": ""}
