@@ -22,7 +22,6 @@ from service.registry.rows import (
     Page,
     Share,
 )
-from service.registry.states import VersionState
 from service.registry.tables import alias_changes, aliases
 
 MOST_ALIASES = 100
@@ -103,12 +102,10 @@ class Aliases:
             if alias is None:
                 await _make(connection, wish, now)
             gated = (alias is not None and alias.is_gated) if is_gated is None else is_gated
-            if alias is not None and alias.shares == ordered:
-                await _gate(connection, wish, gated)
-            else:
+            if alias is None or alias.shares != ordered:
                 returns_to = alias.revision if alias is not None and alias.shares else None
                 await _change(connection, wish, ordered, kind, returns_to, is_forced=is_forced, now=now)
-                await _gate(connection, wish, gated)
+            await _gate(connection, wish, gated)
             row = await pointing.get(connection, wish.adapter_id, wish.alias_id)
         self._changes.notify("aliases")
         return row
@@ -170,14 +167,7 @@ async def _existing(connection: AsyncConnection, wish: Wish) -> AliasRow:
 
 async def _refuse_inactive(connection: AsyncConnection, adapter_id: str, shares: Sequence[Share]) -> None:
     for share in shares:
-        version = await versions.get(connection, adapter_id, share.version)
-        if version.state != VersionState.ACTIVE:
-            raise WrongState(
-                f"{version.model} is {version.state}; to have traffic it must be {VersionState.ACTIVE}",
-                state=version.state,
-                allowed=[VersionState.ACTIVE],
-                reason="VERSION_NOT_ACTIVE",
-            )
+        await versions.active(connection, adapter_id, share.version, "have traffic")
 
 
 async def _make(connection: AsyncConnection, wish: Wish, now: float) -> None:

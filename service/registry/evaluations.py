@@ -62,7 +62,7 @@ class Evaluations:
     async def refuse_version(self, adapter_id: str, number: int) -> None:
         """Raise NotFound or WrongState for a version that cannot be evaluated."""
         async with self._database.read() as connection:
-            await _active(connection, adapter_id, number)
+            await versions.active(connection, adapter_id, number, "be evaluated")
 
     async def create_missing(self) -> list[EvaluationRow]:
         """Queue an evaluation for each ACTIVE version that has none yet."""
@@ -188,7 +188,7 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
     known = await _of_request(connection, new)
     if known is not None:
         return known
-    version = await _active(connection, new.adapter_id, new.number)
+    version = await versions.active(connection, new.adapter_id, new.number, "be evaluated")
     found = await connection.execute(
         select(jobs.c.dataset_id, jobs.c.evaluation_dataset_id).where(jobs.c.id == version.job_id)
     )
@@ -222,18 +222,6 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
         .values(evaluation_id=evaluation_id)
     )
     return await _get(connection, evaluation_id)
-
-
-async def _active(connection: AsyncConnection, adapter_id: str, number: int) -> VersionRow:
-    version = await versions.get(connection, adapter_id, number)
-    if version.state != VersionState.ACTIVE:
-        raise WrongState(
-            f"{version.model} is {version.state}; to be evaluated it must be {VersionState.ACTIVE}",
-            state=version.state,
-            allowed=[VersionState.ACTIVE],
-            reason="VERSION_NOT_ACTIVE",
-        )
-    return version
 
 
 async def _of_request(connection: AsyncConnection, new: NewEvaluation) -> EvaluationRow | None:

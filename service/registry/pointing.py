@@ -61,7 +61,7 @@ async def history(
     last_seen = cursors.decode_number(scope, cursor)
     if last_seen is not None:
         query = query.where(alias_changes.c.revision < last_seen)
-    # One more than are shown, and one more for where the oldest of them came from.
+    # One more than are shown: it says that there are more, and where the oldest of the shown came from.
     found = (await connection.execute(query.order_by(alias_changes.c.revision.desc()).limit(limit + 1))).all()
     if not found and last_seen is None:
         raise no_alias(adapter_id, alias_id)

@@ -60,6 +60,14 @@ async def get(connection: AsyncConnection, adapter_id: str, number: int) -> Vers
     return _row(row)
 
 
+async def active(connection: AsyncConnection, adapter_id: str, number: int, action: str) -> VersionRow:
+    """A version that is ACTIVE, as it must be to `action`. Raises NotFound, WrongState."""
+    version = await get(connection, adapter_id, number)
+    if version.state != VersionState.ACTIVE:
+        raise _wrong_state(version, action, frozenset({VersionState.ACTIVE}), reason="VERSION_NOT_ACTIVE")
+    return version
+
+
 async def listing(connection: AsyncConnection, adapter_id: str, limit: int, cursor: str) -> Page[VersionRow]:
     scope = f"versions of {adapter_id}"
     query = select(*_COLUMNS).where(versions.c.adapter_id == adapter_id)
@@ -184,12 +192,7 @@ async def resolve(connection: AsyncConnection, name: str) -> VersionRow:
     if separator:
         if not number.isascii() or not number.isdecimal() or not 1 <= int(number[:10]) <= _MAX_NUMBER:
             raise _no_model(name)
-        version = await get(connection, adapter_id, int(number[:10]))
-        if version.state != VersionState.ACTIVE:
-            raise _wrong_state(
-                version, "answer", frozenset({VersionState.ACTIVE}), reason="VERSION_NOT_ACTIVE"
-            )
-        return version
+        return await active(connection, adapter_id, int(number[:10]), "answer")
     found = await connection.execute(
         _of_living_adapters().where(versions.c.adapter_id == name).order_by(versions.c.number.desc())
     )
