@@ -1,5 +1,4 @@
-"""What this machine has: main memory within its control group and whether it ran out, what its processor
-multiplies natively, and a GPU.
+"""What this machine has: main memory within its control group and whether it ran out, and a GPU.
 
 Reads a few small files of the kernel and asks the GPU driver's own tool, without loading torch. Knows neither
 models nor what they need.
@@ -16,9 +15,6 @@ import psutil
 _GROUP = Path("/sys/fs/cgroup")
 _KILL_COUNTERS = (_GROUP / "memory.events", Path("/proc/vmstat"))
 """Files with a line `oom_kill N`: the control group's own, and the machine's where there is no group."""
-_CPU_INFO = Path("/proc/cpuinfo")
-_NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Flags of x86 (the first two) and Arm CPUs."""
 _TOOL_TIMEOUT_SECONDS = 10
 
 
@@ -69,28 +65,6 @@ def memory_kills(counters: Sequence[Path] = _KILL_COUNTERS) -> int:
             if name == "oom_kill":
                 return int(value)
     return 0
-
-
-def has_native_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16; without them it emulates it, several times slower than
-    it computes in 32 bits."""
-    return bool(_NATIVE_BFLOAT16 & set(_cpu_info().split()))
-
-
-def cpu_name() -> str:
-    """What the CPU calls itself; `cpu` where it says nothing."""
-    for line in _cpu_info().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return "cpu"
-
-
-def _cpu_info() -> str:
-    try:
-        return _CPU_INFO.read_text()
-    except OSError:
-        return ""
 
 
 def _number(path: Path) -> int | None:

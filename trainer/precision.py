@@ -1,36 +1,15 @@
-"""Which number format the arithmetic runs in, decided by what the machine is fast at."""
-
-import time
+"""Which number format the arithmetic runs in."""
 
 import torch
 
-_SIZE = (48, 512, 1024)
-"""Tokens, inputs, outputs of the trial product: large enough to show the kernel, small enough for 50 ms."""
-_CLEAR_LEAD = 1.1
-"""bfloat16 has to be this much faster; at equal speed 32 bits are the better numbers."""
+from trainer.processor import has_native_bfloat16
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs and on CPUs with matrix units for it, else float32.
+    """bfloat16 on GPUs and on CPUs with instructions for it, else float32.
 
-    Measured, since torch's capability flags say what runs and not what is fast: a CPU with AVX2 alone
-    multiplies bfloat16 matrices 10 to 30 times slower than 32-bit ones.
+    By what the processor has, as the engine beside us decides it too, and not by a trial: a busy machine
+    times one wrongly, and an adapter that learnt in 32 bits loses up to a third of a small effect where it is
+    served in 16 (a small change to a sum that is already rounded is rounded away), so that its proof fails.
     """
-    if device.type == "cuda":
-        return torch.bfloat16
-    return (
-        torch.bfloat16 if _seconds(torch.bfloat16) * _CLEAR_LEAD < _seconds(torch.float32) else torch.float32
-    )
-
-
-def _seconds(dtype: torch.dtype) -> float:
-    """Time of a linear layer, forward and backward to its input; the best of three."""
-    tokens, inputs, outputs = _SIZE
-    x = torch.ones(tokens, inputs, dtype=dtype)
-    weight = torch.ones(outputs, inputs, dtype=dtype)
-    best = float("inf")
-    for _ in range(3):
-        begin = time.perf_counter()
-        torch.nn.functional.linear(x, weight) @ weight
-        best = min(best, time.perf_counter() - begin)
-    return best
+    return torch.bfloat16 if device.type == "cuda" or has_native_bfloat16() else torch.float32

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from service.engine.architectures import takes_adapters
 from service.jsonshape import mapping
-from service.machine import Gpu, gpu, has_native_bfloat16, main_memory
+from service.machine import Gpu, gpu, main_memory
 from service.settings import Settings
 from trainer.config import BaseModel
+from trainer.processor import has_native_bfloat16
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank accepts; buffers are sized by it, so a larger one costs memory and time."""

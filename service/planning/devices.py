@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from service.machine import cpu_name, gpu, has_native_bfloat16, main_memory
+from service.machine import gpu, main_memory
+from trainer.processor import cpu_name, has_native_bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)

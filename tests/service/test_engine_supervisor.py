@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from service.changes import Changes
 from service.engine import EngineState, Supervisor, leash
@@ -32,6 +33,7 @@ from service.errors import Unavailable
 from service.machine import Gpu
 from service.settings import Settings
 from trainer.config import BaseModel
+from trainer.precision import fastest_dtype
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = BaseModel(name="base", path=Path("/models/base"), revision="sha256:0")
@@ -245,6 +247,14 @@ def test_the_command_keeps_the_key_out_of_the_arguments_and_off_every_interface(
     assert following["--served-model-name"] == "base"
     # Whoever closes an idle connection first must be the client, or a call may meet a closing one.
     assert float(command.environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > IDLE_SECONDS
+
+
+def test_a_cpu_engine_computes_in_the_numbers_that_the_trainer_learns_in(tmp_path: Path) -> None:
+    packages = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
+    learnt_in = str(fastest_dtype(torch.device("cpu"))).removeprefix("torch.")
+    for build in (vllm_command, own_engine_command):
+        command = build(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=packages)
+        assert command.arguments[command.arguments.index("--dtype") + 1] == learnt_in
 
 
 def test_a_cpu_engine_is_not_started_without_the_plugin_and_with_it_gets_it(tmp_path: Path) -> None:
