@@ -2,13 +2,17 @@
 
 One adapter, four, and one beside the base, as the page asks them, each against the base alone. One engine
 with the corrected CPU operators and one with vLLM's own run in turn, on the same four adapters of random
-weights; ratios to the base are taken within an engine, the gain of the plugin between the two. Where vLLM is
-not built for the CPU there is no plugin, and one engine is measured.
+weights; ratios to the base are taken within an engine, the gain of the plugin between the two. vLLM's own are
+not asked by 32 at once: they copy an adapter's weights for every token of a prompt, which is minutes for one
+burst (`benchmarks.lora_operators` has that size). Where vLLM is not built for the CPU there is no plugin, and
+one engine is measured.
 """
 
 import asyncio
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -26,10 +30,25 @@ from service.engine.command import Packages
 
 ROUNDS = 3
 CONCURRENCIES = (1, 2, 8, 32)
+STOCK_CONCURRENCIES = (1, 2, 8)
 MAX_TOKENS = 16
 ADAPTERS = 4
 RANK = 16
-WITHOUT_PLUGIN = {"VLLM_PLUGINS": ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """An engine to measure."""
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    concurrencies: tuple[int, ...] = CONCURRENCIES
+
+
+CPU_ARMS = (
+    Arm(name="with plugin"),
+    Arm(name="without plugin", environment={"VLLM_PLUGINS": ""}, concurrencies=STOCK_CONCURRENCIES),
+)
 
 
 async def main() -> None:
@@ -41,13 +60,12 @@ async def main() -> None:
         base, _ = await resolve_base_model(settings.base_model, settings.models_dir)
         paths = await asyncio.to_thread(_random_adapters, base.path, home)
         measured = {}
-        arms: dict[str, dict[str, str]] = {"with plugin": {}, "without plugin": WITHOUT_PLUGIN}
-        for arm, environment in (arms if Packages.installed().is_cpu_build else {"vLLM": {}}).items():
-            async with running_engine(home, **environment) as (url, key):
-                measured[arm] = await _measure(url, key, base.name, paths)
+        for arm in CPU_ARMS if Packages.installed().is_cpu_build else (Arm(name="vLLM"),):
+            async with running_engine(home, **arm.environment) as (url, key):
+                measured[arm.name] = await _measure(url, key, base.name, paths, arm.concurrencies)
         for concurrency in CONCURRENCIES:
             figures[f"concurrency {concurrency}"] = _compared(
-                {a: m[concurrency] for a, m in measured.items()}
+                {name: rates[concurrency] for name, rates in measured.items() if concurrency in rates}
             )
     print(json.dumps({"adapters against base": figures}))
 
@@ -64,7 +82,9 @@ def _random_adapters(base: Path, home: Path) -> list[Path]:
     return paths
 
 
-async def _measure(url: str, key: str, base: str, paths: list[Path]) -> dict[int, dict[str, list[float]]]:
+async def _measure(
+    url: str, key: str, base: str, paths: list[Path], concurrencies: tuple[int, ...]
+) -> dict[int, dict[str, list[float]]]:
     """Tokens per second of each round, by concurrency and by who is asked."""
     client = EngineClient(url=url, api_key=key)
     for path in paths:
@@ -81,7 +101,7 @@ async def _measure(url: str, key: str, base: str, paths: list[Path]) -> dict[int
     results: dict[int, dict[str, list[float]]] = {}
     async with aiohttp.ClientSession() as session:
         load = Load(session, max_tokens=MAX_TOKENS)
-        for concurrency in CONCURRENCIES:
+        for concurrency in concurrencies:
             requests = max(ADAPTERS, concurrency)
 
             async def burst(
