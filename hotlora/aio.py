@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from hotlora import calls, errors, requests, statuses
+from hotlora.arrival import Arrival
 from hotlora.calls import Call, RequestT, ResponseT
 from hotlora.client import Client
 from hotlora.following import Cursor, EvaluationCursor, JobCursor, Patience, VersionCursor
@@ -245,6 +246,19 @@ class AsyncClient:
     def watch_adapter_version(self, name: str) -> AsyncGenerator[adapters.AdapterVersion]:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
+
+    async def export_adapter_version(self, name: str, target: Path) -> Path:
+        """Writes a version to `target`, a directory that must not exist: whole, or not at all; gives it.
+
+        Raises FileExistsError, OSError, and DataLoss where what came is not what was announced.
+        """
+        with Arrival(target) as arrival:
+            request = adapters.ExportAdapterVersionRequest(name=name)
+            async with aclosing(self._stream(calls.EXPORT_ADAPTER_VERSION, request)) as pieces:
+                async for piece in pieces:
+                    await asyncio.to_thread(arrival.take, piece)
+            await asyncio.to_thread(arrival.finish)
+        return target
 
     # Aliases
 

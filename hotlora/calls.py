@@ -25,6 +25,8 @@ CHANGE_TIMEOUT_SECONDS: Final = 30.0
 """Writes: they may wait for a lock, or for a dataset's rows to be measured."""
 UPLOAD_TIMEOUT_SECONDS: Final = 900.0
 """512 MiB, each row checked and rendered, on a slow machine."""
+EXPORT_TIMEOUT_SECONDS: Final = 3600.0
+"""A whole model, read twice from a slow disk."""
 PLAN_TIMEOUT_SECONDS: Final = 600.0
 """A probe of a large base on a slow machine; without a probe a plan takes milliseconds."""
 CHAT_TIMEOUT_SECONDS: Final = 600.0
@@ -198,6 +200,11 @@ UNLOAD_ADAPTER_VERSION: Final = _call(
 WATCH_ADAPTER_VERSION: Final = _call(
     "AdapterService", "WatchAdapterVersion", adapters.WatchAdapterVersionRequest, adapters.AdapterVersion,
     None, repeatable=True,
+)  # fmt: skip
+# Not repeatable: files that came already would come again.
+EXPORT_ADAPTER_VERSION: Final = _call(
+    "AdapterService", "ExportAdapterVersion", adapters.ExportAdapterVersionRequest,
+    adapters.ExportAdapterVersionResponse, EXPORT_TIMEOUT_SECONDS, repeatable=False,
 )  # fmt: skip
 
 GET_ALIAS: Final = _call(

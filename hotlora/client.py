@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 import grpc
 
 from hotlora import calls, errors, requests, statuses
+from hotlora.arrival import Arrival
 from hotlora.calls import Call, RequestT, ResponseT
 from hotlora.following import Cursor, EvaluationCursor, JobCursor, Patience, VersionCursor
 from hotlora.v1 import adapter_service_pb2 as adapters
@@ -233,6 +234,19 @@ class Client:
     def watch_adapter_version(self, name: str) -> Generator[adapters.AdapterVersion, None, None]:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
+
+    def export_adapter_version(self, name: str, target: Path) -> Path:
+        """Writes a version to `target`, a directory that must not exist: whole, or not at all; gives it.
+
+        Raises FileExistsError, OSError, and DataLoss where what came is not what was announced.
+        """
+        with Arrival(target) as arrival:
+            request = adapters.ExportAdapterVersionRequest(name=name)
+            with closing(self._stream(calls.EXPORT_ADAPTER_VERSION, request)) as pieces:
+                for piece in pieces:
+                    arrival.take(piece)
+            arrival.finish()
+        return target
 
     # Aliases
 

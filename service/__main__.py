@@ -130,6 +130,7 @@ async def _serve(
             engine=engine,
             changes=changes,
             disk=disk,
+            artifacts_dir=settings.artifacts_dir,
             base_model=base.name,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
             unservable=refused,

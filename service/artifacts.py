@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import BinaryIO
 
 from service.errors import DataLoss, HotloraError, Unavailable
 from service.jsonshape import Json, array, count, mapping, number, text
@@ -133,6 +134,19 @@ class Manifest:
             raise ArtifactCorrupt(
                 f"{MANIFEST_NAME} or the configuration beside it is malformed: {error}"
             ) from error
+
+
+def manifest_fields(directory: Path) -> Json:
+    """All that a manifest says, for people; blocks on disk. Raises ArtifactCorrupt, ArtifactUnreadable."""
+    return _object(_read_bounded(directory / MANIFEST_NAME, MAX_MANIFEST_BYTES), MANIFEST_NAME)
+
+
+def open_file(directory: Path, name: str) -> BinaryIO:
+    """A published file, to be read; blocks on disk. Raises ArtifactCorrupt, ArtifactUnreadable."""
+    try:
+        return os.fdopen(os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+    except OSError as error:
+        raise _not_read(name, error) from error
 
 
 def verify_files(directory: Path, manifest: Manifest) -> None:

@@ -1,6 +1,7 @@
-"""`adapters list | versions | show | load | unload | delete`."""
+"""`adapters list | versions | show | load | unload | export | delete`."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.text import Text
 
@@ -139,6 +140,18 @@ def unload(address: str | None, name: str, *, as_json: bool) -> None:
     with Client(address) as client:
         version = client.unload_adapter_version(names.version(name))
     _print_version(version, as_json=as_json)
+
+
+def export(address: str | None, name: str, directory: Path, *, as_json: bool) -> None:
+    """Writes a version's files to a directory that does not exist yet."""
+    with Client(address) as client:
+        client.export_adapter_version(names.version(name), directory)
+    files = sorted(file.name for file in directory.iterdir())
+    if as_json:
+        output.print_json({"directory": str(directory), "files": files})
+    else:
+        output.console().print(output.plain(f"{names.short(names.version(name))} is in {directory}: "))
+        output.console().print(output.plain(", ".join(files)))
 
 
 def delete(address: str | None, name: str, *, as_json: bool) -> None:

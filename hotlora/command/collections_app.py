@@ -213,6 +213,19 @@ def adapters_unload(
     adapters.unload(address, version, as_json=as_json)
 
 
+@adapters_app.command("export")
+def adapters_export(
+    version: Annotated[str, typer.Argument(metavar="ADAPTER@N", show_default=False)],
+    to: Annotated[Path, typer.Option("--to", help="A directory that does not exist.", show_default=False)],
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Writes a version's files as PEFT (or transformers) reads them, with a model card."""
+    from hotlora.command import adapters
+
+    adapters.export(address, version, to, as_json=as_json)
+
+
 @adapters_app.command("delete")
 def adapters_delete(
     adapter: Annotated[str, typer.Argument(show_default=False)],

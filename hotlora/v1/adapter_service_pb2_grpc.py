@@ -76,6 +76,11 @@ class AdapterServiceStub:
                 request_serializer=hotlora_dot_v1_dot_adapter__service__pb2.WatchAdapterVersionRequest.SerializeToString,
                 response_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
                 _registered_method=True)
+        self.ExportAdapterVersion = channel.unary_stream(
+                '/hotlora.v1.AdapterService/ExportAdapterVersion',
+                request_serializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionRequest.SerializeToString,
+                response_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer:
@@ -144,6 +149,17 @@ class AdapterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportAdapterVersion(self, request, context):
+        """Streams a version's files, to be kept or used elsewhere: what PEFT reads (a LoRA or prompt tuning directory), or what
+        transformers reads where the version is fully fine-tuned, and a model card, README.md. A version may be in any state.
+        Files come one after the other: first an ExportedFile, then its bytes in order. The stream ends with OK after the last
+        file; whatever ended otherwise is not whole. Errors: NOT_FOUND, DATA_LOSS (CORRUPT: the files are not those that were
+        published), UNAVAILABLE (ARTIFACT_UNREADABLE: the service's disk does not answer).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +202,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.WatchAdapterVersion,
                     request_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.WatchAdapterVersionRequest.FromString,
                     response_serializer=hotlora_dot_v1_dot_adapter__service__pb2.AdapterVersion.SerializeToString,
+            ),
+            'ExportAdapterVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAdapterVersion,
+                    request_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionRequest.FromString,
+                    response_serializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -406,6 +427,33 @@ class AdapterService:
             '/hotlora.v1.AdapterService/WatchAdapterVersion',
             hotlora_dot_v1_dot_adapter__service__pb2.WatchAdapterVersionRequest.SerializeToString,
             hotlora_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAdapterVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hotlora.v1.AdapterService/ExportAdapterVersion',
+            hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionRequest.SerializeToString,
+            hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

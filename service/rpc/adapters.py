@@ -1,9 +1,11 @@
 """AdapterService: shows adapters and versions, and passes on what is asked of them."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from hotlora.v1 import adapter_service_pb2 as pb
 from hotlora.v1 import adapter_service_pb2_grpc as pb_grpc
+from service.exporting import Exporter
 from service.registry import Registry, VersionState
 from service.rpc import conversion
 from service.rpc.boundary import Context
@@ -16,8 +18,9 @@ SETTLED = frozenset({VersionState.ACTIVE, VersionState.FAILED, VersionState.RETI
 class AdapterServicer(pb_grpc.AdapterServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, registry: Registry, following: Following) -> None:
+    def __init__(self, *, registry: Registry, following: Following, exporter: Exporter) -> None:
         self._registry = registry
+        self._exporter = exporter
         self._following = following
 
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.Adapter:
@@ -86,3 +89,11 @@ class AdapterServicer(pb_grpc.AdapterServiceServicer):
             if version.state in SETTLED:
                 return
             seen = await self._following.changed(topic, seen)
+
+    async def ExportAdapterVersion(
+        self, request: pb.ExportAdapterVersionRequest, context: Context
+    ) -> AsyncIterator[pb.ExportAdapterVersionResponse]:
+        version = await self._registry.get_version(*conversion.version_of(request.name))
+        async with aclosing(self._exporter.pieces(version)) as pieces:
+            async for piece in pieces:
+                yield conversion.export_message(piece)

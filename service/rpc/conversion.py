@@ -14,6 +14,7 @@ from hotlora.v1 import chat_service_pb2 as chat_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.engine import Engine
+from service.exporting import FileBegins
 from service.registry.rows import (
     AdapterRow,
     EventBody,
@@ -208,6 +209,14 @@ def version_message(row: VersionRow) -> adapters_pb.AdapterVersion:
         create_time=timestamp(row.create_time),
         active_time=timestamp(row.active_time),
     )
+
+
+def export_message(piece: FileBegins | bytes) -> adapters_pb.ExportAdapterVersionResponse:
+    """A piece of an export."""
+    if isinstance(piece, bytes):
+        return adapters_pb.ExportAdapterVersionResponse(chunk=piece)
+    file = adapters_pb.ExportedFile(name=piece.name, size_bytes=piece.size_bytes, sha256=piece.sha256)
+    return adapters_pb.ExportAdapterVersionResponse(file=file)
 
 
 def version_state(state: VersionState) -> str:

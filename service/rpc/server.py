@@ -8,6 +8,7 @@ import errno
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import grpc
@@ -35,6 +36,7 @@ from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
 from service.engine import Engine
+from service.exporting import Exporter
 from service.planning import Planner
 from service.registry import Registry
 from service.rpc.adapters import AdapterServicer
@@ -81,6 +83,7 @@ class Server:
         engine: Engine,
         changes: Changes,
         disk: Disk,
+        artifacts_dir: Path,
         base_model: str,
         planner: Planner,
         token_count: Callable[[str], int],
@@ -165,7 +168,11 @@ class Server:
         )
         self._add(
             adapter_service_pb2_grpc.add_AdapterServiceServicer_to_server,
-            AdapterServicer(registry=registry, following=following),
+            AdapterServicer(
+                registry=registry,
+                following=following,
+                exporter=Exporter(registry=registry, artifacts_dir=artifacts_dir),
+            ),
             adapter_service_pb2,
         )
         self._add(alias_service_pb2_grpc.add_AliasServiceServicer_to_server, aliases, alias_service_pb2)

@@ -205,6 +205,7 @@ async def running(
             engine=engine,
             changes=changes,
             disk=disk,
+            artifacts_dir=settings.artifacts_dir,
             base_model=BASE,
             linear_modules=LINEAR_MODULES,
             unservable=unservable,

@@ -1,0 +1,130 @@
+"""Exports of versions, over the wire and through both clients."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+
+from hotlora import errors
+from hotlora.aio import AsyncClient
+from hotlora.arrival import Arrival
+from hotlora.client import Client
+from hotlora.v1 import adapter_service_pb2 as pb
+from tests.contract.stage import BASE, GOOD_LINE, Stage, refused
+from tests.contract.test_adapters import VERSION, proven
+from tests.doubles.trainer import write_artifact
+from trainer.config import BaseModel, Hyperparameters, JobFile, Technique
+from trainer.events import Published
+
+
+async def kept(stage: Stage) -> Path:
+    """Version 1 of `support`, proven, with its files; gives their directory."""
+    await stage.upload(GOOD_LINE)
+    await stage.job()
+    job = await stage.registry.claim_next_job("owner")
+    assert job is not None
+    artifacts = stage.home / "artifacts"
+    artifacts.mkdir()
+    (stage.home / "work").mkdir()
+    digest, size_bytes = write_artifact(
+        JobFile(
+            job_id=job.id,
+            attempt=1,
+            adapter_id="support",
+            base_model=BaseModel(name=BASE, path=stage.home / "base", revision="sha256:tiny"),
+            dataset_path=stage.home / "datasets" / "rows.jsonl",
+            dataset_sha256="cd" * 32,
+            technique=Technique.LORA,
+            hyperparameters=Hyperparameters(rank=16),
+            work_path=stage.home / "work",
+            artifacts_path=artifacts,
+        )
+    )
+    event = Published(time=8.0, step=4, digest=digest, size_bytes=size_bytes, rank=16, best_step=2)
+    await proven(stage, await stage.registry.succeed_job(job.id, job.epoch, event))
+    return artifacts / digest
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file by its name."""
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+async def test_both_clients_write_the_published_files_and_a_card(stage: Stage, tmp_path: Path) -> None:
+    directory = await kept(stage)
+    address = f"127.0.0.1:{stage.server.port}"
+    async with AsyncClient(address) as client:
+        await client.export_adapter_version(VERSION, tmp_path / "out" / "one")
+    with Client(address) as other:
+        await asyncio.to_thread(other.export_adapter_version, VERSION, tmp_path / "out" / "two")
+
+    files = contents(tmp_path / "out" / "one")
+    assert files == contents(tmp_path / "out" / "two")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"], "nothing is left"
+    card = files.pop("README.md").decode()
+    published = contents(directory)
+    del published["MANIFEST.json"]
+    assert files == published
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "base_model": BASE,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["hotlora", "lora", f"base_model:adapter:{BASE}"],
+    }
+    for told in ("support@1", "sha256:tiny", "cd" * 32, "| adapter difference | 0.01 |", directory.name):
+        assert told in text
+
+
+async def test_an_export_never_writes_over_anything(stage: Stage, tmp_path: Path) -> None:
+    await kept(stage)
+    (tmp_path / "mine").write_text("precious")
+    async with AsyncClient(f"127.0.0.1:{stage.server.port}") as client:
+        with pytest.raises(FileExistsError):
+            await client.export_adapter_version(VERSION, tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+async def test_files_that_are_not_what_was_published_are_not_exported(stage: Stage, tmp_path: Path) -> None:
+    directory = await kept(stage)
+    (directory / "adapter_model.safetensors").write_bytes(b"other")
+    async with AsyncClient(f"127.0.0.1:{stage.server.port}") as client:
+        with pytest.raises(errors.DataLoss, match=r"adapter_model\.safetensors"):
+            await client.export_adapter_version(VERSION, tmp_path / "out" / "one")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_a_version_that_does_not_exist_is_not_exported(stage: Stage) -> None:
+    call = stage.adapters.ExportAdapterVersion(pb.ExportAdapterVersionRequest(name=VERSION))
+    assert (await refused(call.read())).code is grpc.StatusCode.NOT_FOUND
+
+
+def begins(name: str, content: bytes) -> pb.ExportAdapterVersionResponse:
+    """The announcement of a file."""
+    digest = hashlib.sha256(content).hexdigest()
+    file = pb.ExportedFile(name=name, size_bytes=len(content), sha256=digest)
+    return pb.ExportAdapterVersionResponse(file=file)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", ".hidden", "", "a/b", "a\0b", "..", "file"])
+def test_a_name_that_is_not_plain_or_comes_twice_never_reaches_the_disk(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "in" / "target"
+    with Arrival(target) as arrival:
+        arrival.take(begins("file", b""))
+        with pytest.raises(errors.DataLoss):
+            arrival.take(begins(name, b""))
+    assert [path.name for path in tmp_path.rglob("*")] == ["in"]
+
+
+@pytest.mark.parametrize("chunks", [[b"12"], [b"123", b"4"], [b"321"], []])
+def test_a_file_that_is_not_as_announced_makes_no_directory(tmp_path: Path, chunks: list[bytes]) -> None:
+    target = tmp_path / "in" / "target"
+    with pytest.raises(errors.DataLoss), Arrival(target) as arrival:
+        arrival.take(begins("file", b"123"))
+        for chunk in chunks:
+            arrival.take(pb.ExportAdapterVersionResponse(chunk=chunk))
+        arrival.finish()
+    assert list((tmp_path / "in").iterdir()) == []

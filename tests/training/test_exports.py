@@ -1,0 +1,61 @@
+"""What an export gives is what training made: real weights, through the service, read by the libraries."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from hotlora.aio import AsyncClient
+from tests.contract.stage import GOOD_LINE, Stage, running
+from tests.training.conftest import Jobs, Recorder
+from tests.training.test_run import logprobs, published
+from trainer.config import Technique
+from trainer.events import Published
+
+
+async def exported(stage: Stage, technique: Technique, last: Published, target: Path) -> Path:
+    """Make what was published a version, and export it."""
+    await stage.upload(GOOD_LINE)
+    await stage.job(technique=f"TECHNIQUE_{technique.name}")
+    claimed = await stage.registry.claim_next_job("owner")
+    assert claimed is not None
+    await stage.registry.succeed_job(claimed.id, claimed.epoch, last)
+    async with AsyncClient(f"127.0.0.1:{stage.server.port}") as client:
+        return await client.export_adapter_version("adapters/support/versions/1", target)
+
+
+@pytest.mark.parametrize("technique", [Technique.LORA, Technique.PROMPT_TUNING, Technique.FULL])
+async def test_an_exported_version_says_in_its_library_what_the_trainer_measured(
+    make_job: Jobs, tmp_path: Path, technique: Technique
+) -> None:
+    recorder = Recorder()
+    settings = {"virtual_tokens": 4} if technique is Technique.PROMPT_TUNING else {}
+    job = make_job(technique=technique, **settings)
+    directory = published(job, recorder)
+    sequences = json.loads((directory / "MANIFEST.json").read_bytes())["canary"]["sequences"]
+    async with running(tmp_path) as stage:
+        target = await exported(stage, technique, recorder.of(Published)[-1], tmp_path / "export")
+
+    assert not (target / "MANIFEST.json").exists(), "it holds stretches of training rows"
+    if technique is Technique.FULL:
+        model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    else:
+        base = AutoModelForCausalLM.from_pretrained(job.base_model.path, dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, target)
+    for sequence in sequences:
+        tokens = sequence["token_ids"]
+        # PEFT gives logits for virtual tokens, too.
+        assert said(model, tokens) == pytest.approx(sequence["adapter_logprobs"], abs=1e-4)
+
+
+def said(model: torch.nn.Module, token_ids: list[int]) -> list[float]:
+    """Log-probabilities of the tokens, whatever stands in front of them."""
+    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
+        return logprobs(model, token_ids)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([token_ids])).logits[0, -len(token_ids) : -1]
+    found: list[float] = logits.log_softmax(-1).gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0].tolist()
+    return found
