@@ -247,6 +247,19 @@ class AsyncClient:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
 
+    async def import_adapter_version(
+        self, source: Path | str, adapter_id: str, *, base_model: str = ""
+    ) -> adapters.AdapterVersion:
+        """Makes the next version of an adapter of a PEFT LoRA directory: one here (a Path), whose two files
+        are uploaded, or one on the service's machine (a text). Raises OSError where a file cannot be read."""
+        blocking = Client(self.address)  # for the reason that `upload_dataset` gives
+        try:
+            return await asyncio.to_thread(
+                blocking.import_adapter_version, source, adapter_id, base_model=base_model
+            )
+        finally:
+            blocking.close()
+
     async def export_adapter_version(self, name: str, target: Path) -> Path:
         """Writes a version to `target`, a directory that must not exist: whole, or not at all; gives it.
 

@@ -201,6 +201,11 @@ WATCH_ADAPTER_VERSION: Final = _call(
     "AdapterService", "WatchAdapterVersion", adapters.WatchAdapterVersionRequest, adapters.AdapterVersion,
     None, repeatable=True,
 )  # fmt: skip
+# Not repeatable: the first try may have made the version.
+IMPORT_ADAPTER_VERSION: Final = _call(
+    "AdapterService", "ImportAdapterVersion", adapters.ImportAdapterVersionRequest, adapters.AdapterVersion,
+    EXPORT_TIMEOUT_SECONDS, repeatable=False,
+)  # fmt: skip
 # Not repeatable: files that came already would come again.
 EXPORT_ADAPTER_VERSION: Final = _call(
     "AdapterService", "ExportAdapterVersion", adapters.ExportAdapterVersionRequest,

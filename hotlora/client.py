@@ -18,6 +18,7 @@ import grpc
 from hotlora import calls, errors, requests, statuses
 from hotlora.arrival import Arrival
 from hotlora.calls import Call, RequestT, ResponseT
+from hotlora.departure import departure
 from hotlora.following import Cursor, EvaluationCursor, JobCursor, Patience, VersionCursor
 from hotlora.v1 import adapter_service_pb2 as adapters
 from hotlora.v1 import alias_service_pb2 as aliases
@@ -234,6 +235,25 @@ class Client:
     def watch_adapter_version(self, name: str) -> Generator[adapters.AdapterVersion, None, None]:
         """The version now, then at each change, until it is ACTIVE, FAILED or RETIRED; reconnects itself."""
         return self._follow(calls.WATCH_ADAPTER_VERSION, VersionCursor(name))
+
+    def import_adapter_version(
+        self, source: Path | str, adapter_id: str, *, base_model: str = ""
+    ) -> adapters.AdapterVersion:
+        """Makes the next version of an adapter of a PEFT LoRA directory: one here (a Path), whose two files
+        are uploaded, or one on the service's machine (a text). Raises OSError where a file cannot be read."""
+        method = self._channel.stream_unary(
+            calls.IMPORT_ADAPTER_VERSION.path,
+            request_serializer=adapters.ImportAdapterVersionRequest.SerializeToString,
+            response_deserializer=adapters.AdapterVersion.FromString,
+        )
+        with departure(source, adapter_id, base_model) as messages:
+            call = method.future(messages, timeout=calls.IMPORT_ADAPTER_VERSION.timeout_seconds)
+            try:
+                return call.result()
+            except grpc.RpcError as failure:
+                raise self._error(failure, calls.IMPORT_ADAPTER_VERSION) from None
+            finally:
+                call.cancel()
 
     def export_adapter_version(self, name: str, target: Path) -> Path:
         """Writes a version to `target`, a directory that must not exist: whole, or not at all; gives it.

@@ -27,6 +27,8 @@ from service.errors import HotloraError
 from service.evaluation import Evaluator
 from service.evaluation import Limits as EvaluationLimits
 from service.gateway import Files, FineTuning, Gateway
+from service.importing import COMMAND as IMPORT_COMMAND
+from service.importing import Importer
 from service.metrics import Metrics
 from service.planning import Planner, Probes
 from service.registry import Registry
@@ -44,9 +46,14 @@ _log = structlog.get_logger(__name__)
 
 
 async def serve(
-    settings: Settings, stop: asyncio.Event, *, trainer_command: Sequence[str] = TRAINER_COMMAND
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    trainer_command: Sequence[str] = TRAINER_COMMAND,
+    import_command: Sequence[str] = IMPORT_COMMAND,
 ) -> None:
-    """Run the service until `stop` is set; `trainer_command` starts a fork server, and gets its arguments.
+    """Run the service until `stop` is set; `trainer_command` starts a fork server, `import_command` makes an
+    artifact of an adapter that was trained elsewhere. Both get arguments added.
 
     Raises HomeInUseError where another service has the home, HotloraError when the base model cannot be had.
     """
@@ -54,7 +61,7 @@ async def serve(
     with home.Hold(settings.home) as hold:
         prepared = await _base_model(settings, stop)
         if prepared is not None:
-            await _serve(settings, *prepared, hold, stop, trainer_command)
+            await _serve(settings, *prepared, hold, stop, trainer_command, import_command)
 
 
 async def _serve(
@@ -64,6 +71,7 @@ async def _serve(
     hold: home.Hold,
     stop: asyncio.Event,
     trainer_command: Sequence[str],
+    import_command: Sequence[str],
 ) -> None:
     context_length = min(base_length, settings.engine_max_model_len)
     renderer = await asyncio.to_thread(Renderer.from_directory, base.path)
@@ -122,6 +130,16 @@ async def _serve(
             probes=probes,
             unservable=refused,
         )
+        importer = Importer(
+            registry=registry,
+            base=base,
+            directory=settings.imports_dir,
+            artifacts_dir=settings.artifacts_dir,
+            disk=disk,
+            max_rank=lambda: engine.max_rank,
+            threads=settings.trainer_threads,
+            command=import_command,
+        )
         server = Server(
             address=settings.grpc_address,
             registry=registry,
@@ -131,6 +149,10 @@ async def _serve(
             changes=changes,
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
+            importer=importer,
+            adapter_files=LocalFiles(
+                settings.adapter_roots, setting="HOTLORA_ADAPTER_ROOTS", field="header.local_path"
+            ),
             base_model=base.name,
             linear_modules=await asyncio.to_thread(linear_module_names, base.path),
             unservable=refused,
@@ -250,15 +272,17 @@ def _allow_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _main(settings: Settings, trainer_command: Sequence[str]) -> None:
+async def _main(settings: Settings, trainer_command: Sequence[str], import_command: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     lifeline.hold(partial(os.kill, os.getpid(), signal.SIGTERM))
-    await serve(settings, stop, trainer_command=trainer_command)
+    await serve(settings, stop, trainer_command=trainer_command, import_command=import_command)
 
 
-def main(trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
+def main(
+    trainer_command: Sequence[str] = TRAINER_COMMAND, import_command: Sequence[str] = IMPORT_COMMAND
+) -> int:
     """0 after a wished end, 1 when something is missing, 2 for a setting that is wrong."""
     _log_as_json()
     _allow_open_files()
@@ -272,7 +296,7 @@ def main(trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
     _log.info("settings", **settings.model_dump(mode="json", exclude={"database_url", "engine_api_key"}))
     exit_code = 0
     try:
-        asyncio.run(_main(settings, trainer_command))
+        asyncio.run(_main(settings, trainer_command, import_command))
     except* (HotloraError, OSError) as group:
         for missing in group.exceptions:
             print(f"error: {missing}", file=sys.stderr)

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
 
     dataset_roots: Annotated[tuple[Directory, ...], NoDecode, BeforeValidator(_directories)] = ()
     """Directories, separated as in PATH, below which callers may name files to import; none: no file."""
+    adapter_roots: Annotated[tuple[Directory, ...], NoDecode, BeforeValidator(_directories)] = ()
+    """Directories, separated as in PATH, below which callers may name adapters to import; none: no path."""
     hub_datasets: bool = True
     """Whether callers may have dataset repositories of the Hugging Face hub imported."""
 
@@ -122,6 +124,11 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """One directory a running job; same file system as `artifacts_dir`."""
         return self.home / "work"
+
+    @property
+    def imports_dir(self) -> Path:
+        """One directory a running import; same file system as `artifacts_dir`."""
+        return self.home / "imports"
 
     @property
     def artifacts_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""`adapters list | versions | show | load | unload | export | delete`."""
+"""`adapters list | versions | show | load | unload | import | export | delete`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -140,6 +140,19 @@ def unload(address: str | None, name: str, *, as_json: bool) -> None:
     with Client(address) as client:
         version = client.unload_adapter_version(names.version(name))
     _print_version(version, as_json=as_json)
+
+
+def bring_in(
+    address: str | None, source: Path | str, adapter: str, *, base_model: str, follow: bool, as_json: bool
+) -> ExitCode:
+    """Makes the next version of an adapter of a PEFT directory; follows it until it is ACTIVE."""
+    with Client(address) as client:
+        adapter_id = names.short(names.adapter(adapter))
+        version = client.import_adapter_version(source, adapter_id, base_model=base_model)
+        if follow:
+            return training.follow_version(client, version.name, output.console(), as_json=as_json)
+    _print_version(version, as_json=as_json)
+    return ExitCode.OK
 
 
 def export(address: str | None, name: str, directory: Path, *, as_json: bool) -> None:

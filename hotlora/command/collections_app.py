@@ -213,6 +213,29 @@ def adapters_unload(
     adapters.unload(address, version, as_json=as_json)
 
 
+@adapters_app.command("import")
+def adapters_import(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    adapter: Annotated[str, typer.Option("--adapter", help="Gets the version.", show_default=False)],
+    base_model: Annotated[
+        str, typer.Option(help="What it was trained on. Default: the one that is served.", show_default=False)
+    ] = "",
+    on_service: Annotated[
+        bool, typer.Option("--on-service", help="DIR is on the service's machine; nothing is uploaded.")
+    ] = False,
+    watch: Annotated[bool, typer.Option(help="Follow it until it is ACTIVE.")] = True,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a version of a LoRA adapter that was trained elsewhere: a PEFT directory, safetensors only."""
+    from hotlora.command import adapters
+
+    source = str(directory) if on_service else directory
+    raise typer.Exit(
+        adapters.bring_in(address, source, adapter, base_model=base_model, follow=watch, as_json=as_json)
+    )
+
+
 @adapters_app.command("export")
 def adapters_export(
     version: Annotated[str, typer.Argument(metavar="ADAPTER@N", show_default=False)],

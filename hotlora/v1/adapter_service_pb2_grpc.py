@@ -81,6 +81,11 @@ class AdapterServiceStub:
                 request_serializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionRequest.SerializeToString,
                 response_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionResponse.FromString,
                 _registered_method=True)
+        self.ImportAdapterVersion = channel.stream_unary(
+                '/hotlora.v1.AdapterService/ImportAdapterVersion',
+                request_serializer=hotlora_dot_v1_dot_adapter__service__pb2.ImportAdapterVersionRequest.SerializeToString,
+                response_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer:
@@ -160,6 +165,23 @@ class AdapterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportAdapterVersion(self, request_iterator, context):
+        """Makes the next version of an adapter out of a PEFT LoRA directory that was trained elsewhere: adapter_config.json and
+        adapter_model.safetensors. The first message is the header, and files follow it unless it names a local_path: for each
+        a FileHeader, then its bytes. Everything is checked before anything is kept: what PEFT could do and the engine cannot
+        serve (DoRA, biases, modules_to_save, patterns of ranks, adapters on embeddings) is refused, and so is what does not
+        fit the base model. The weights are rounded to 16 bits. The base model is then loaded with the adapter beside it, which
+        takes from seconds to minutes, and log-probabilities of neutral sentences are recorded: the version is proven by them
+        as a trained one is by its own. It becomes PENDING and is returned; WatchAdapterVersion follows it from there. It has
+        no tuning_job, can be neither evaluated nor started from. A call that is refused, or cancelled before there is a version, leaves nothing.
+        Errors: INVALID_ARGUMENT with one violation for each thing that is wrong, ALREADY_EXISTS (the id was used by a deleted
+        adapter, or belongs to another base model), NOT_FOUND (local_path), RESOURCE_EXHAUSTED (IMPORT_RUNNING: another import
+        runs; UPLOAD_STALLED: nothing came for 30 s; the disk is nearly full).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -207,6 +229,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.ExportAdapterVersion,
                     request_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionRequest.FromString,
                     response_serializer=hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionResponse.SerializeToString,
+            ),
+            'ImportAdapterVersion': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportAdapterVersion,
+                    request_deserializer=hotlora_dot_v1_dot_adapter__service__pb2.ImportAdapterVersionRequest.FromString,
+                    response_serializer=hotlora_dot_v1_dot_adapter__service__pb2.AdapterVersion.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -454,6 +481,33 @@ class AdapterService:
             '/hotlora.v1.AdapterService/ExportAdapterVersion',
             hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionRequest.SerializeToString,
             hotlora_dot_v1_dot_adapter__service__pb2.ExportAdapterVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAdapterVersion(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/hotlora.v1.AdapterService/ImportAdapterVersion',
+            hotlora_dot_v1_dot_adapter__service__pb2.ImportAdapterVersionRequest.SerializeToString,
+            hotlora_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,15 +13,23 @@ from typing import BinaryIO
 
 from service.errors import FieldViolation, InvalidRequest, NotFound
 
-_FIELD = "local_path"
 _CHUNK_BYTES = 1024 * 1024
 
 
 class LocalFiles:
     """See the module. `roots` are resolved directories; without any, every path is refused."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        *,
+        setting: str = "HOTLORA_DATASET_ROOTS",
+        field: str = "local_path",
+    ) -> None:
+        """`setting` is what allows directories, and `field` what a caller names a path in."""
         self._roots = tuple(roots)
+        self._setting = setting
+        self._field = field
 
     def open(self, path: str) -> BinaryIO:
         """The file at an absolute path. Blocking.
@@ -29,20 +37,26 @@ class LocalFiles:
         Raises InvalidRequest (not below a root, no regular file, not readable) and NotFound.
         """
         if not self._roots:
-            raise _wrong("this service reads no local files; HOTLORA_DATASET_ROOTS allows directories")
+            raise self._wrong(f"this service reads no local files; {self._setting} allows directories")
         asked = Path(path)
         if "\0" in path or not asked.is_absolute() or ".." in asked.parts:
-            raise _wrong("must be an absolute path without '..'")
+            raise self._wrong("must be an absolute path without '..'")
         real = Path(os.path.realpath(asked))
         root = next((root for root in self._roots if real.is_relative_to(root) and real != root), None)
         if root is None:
-            raise _wrong(f"must lead to a file below {' or '.join(map(str, self._roots))}")
+            raise self._wrong(f"must lead to a file below {' or '.join(map(str, self._roots))}")
         try:
-            return _opened(root, real.relative_to(root).parts)
+            file = _opened(root, real.relative_to(root).parts)
         except FileNotFoundError as error:
             raise NotFound("FILE_NOT_FOUND", f"there is no file {path[:200]!r}") from error
         except OSError as error:
-            raise _wrong(f"cannot be opened: {error.strerror}") from error
+            raise self._wrong(f"cannot be opened: {error.strerror}") from error
+        if file is None:
+            raise self._wrong("must be a regular file")
+        return file
+
+    def _wrong(self, rule: str) -> InvalidRequest:
+        return InvalidRequest([FieldViolation(field=self._field, description=rule)])
 
 
 async def chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
@@ -51,8 +65,9 @@ async def chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-def _opened(root: Path, parts: Sequence[str]) -> BinaryIO:
-    """The regular file below the root, reached without following any link. Raises OSError."""
+def _opened(root: Path, parts: Sequence[str]) -> BinaryIO | None:
+    """The regular file below the root, reached without following any link; None where what is there is none.
+    Raises OSError."""
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     for part in parts:
         # Without waiting, as opening a pipe would for somebody who writes into it.
@@ -64,9 +79,5 @@ def _opened(root: Path, parts: Sequence[str]) -> BinaryIO:
         descriptor = inner
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _wrong("must be a regular file")
+        return None
     return os.fdopen(descriptor, "rb")
-
-
-def _wrong(rule: str) -> InvalidRequest:
-    return InvalidRequest([FieldViolation(field=_FIELD, description=rule)])

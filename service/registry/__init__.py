@@ -46,6 +46,7 @@ from service.registry.states import (
     JobState,
     VersionState,
 )
+from service.registry.versions import Imported
 from trainer.events import Published
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "EvaluationState",
     "Evaluations",
     "EventRow",
+    "Imported",
     "JobRow",
     "JobState",
     "NewEvaluation",
@@ -374,6 +376,15 @@ class Registry:
             version = await versions.move(
                 connection, row, to, self._clock(), failure=failure, verification=verification
             )
+        return self._version_changed(version)
+
+    async def import_version(self, imported: Imported) -> VersionRow:
+        """What was published becomes the adapter's next version, PENDING; the adapter is made if there is
+        none. Raises AlreadyExists (ADAPTER_ID_USED, NAME_OF_BASE_MODEL, OTHER_BASE_MODEL)."""
+        async with self._database.write() as connection:
+            now = self._clock()
+            await adapters.ensure(connection, imported.adapter_id, imported.base_model, now)
+            version = await versions.create_imported(connection, imported, now)
         return self._version_changed(version)
 
     async def request_load(self, adapter_id: str, number: int) -> VersionRow:

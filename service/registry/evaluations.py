@@ -62,7 +62,7 @@ class Evaluations:
     async def refuse_version(self, adapter_id: str, number: int) -> None:
         """Raise NotFound or WrongState for a version that cannot be evaluated."""
         async with self._database.read() as connection:
-            await versions.active(connection, adapter_id, number, "be evaluated")
+            _refuse_imported(await versions.active(connection, adapter_id, number, "be evaluated"))
 
     async def create_missing(self) -> list[EvaluationRow]:
         """Queue an evaluation for each ACTIVE version that has none yet."""
@@ -189,6 +189,7 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
     if known is not None:
         return known
     version = await versions.active(connection, new.adapter_id, new.number, "be evaluated")
+    _refuse_imported(version)
     found = await connection.execute(
         select(jobs.c.dataset_id, jobs.c.evaluation_dataset_id).where(jobs.c.id == version.job_id)
     )
@@ -222,6 +223,16 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
         .values(evaluation_id=evaluation_id)
     )
     return await _get(connection, evaluation_id)
+
+
+def _refuse_imported(version: VersionRow) -> None:
+    if version.job_id is None:
+        raise WrongState(
+            f"{version.model} was imported: what it was trained on is not known here, so nothing can be told "
+            "to be unseen; only versions of tuning jobs are evaluated",
+            state=version.state,
+            reason="VERSION_IMPORTED",
+        )
 
 
 async def _of_request(connection: AsyncConnection, new: NewEvaluation) -> EvaluationRow | None:

@@ -191,7 +191,8 @@ class VersionRow:
     state: VersionState
     failure_reason: str | None
     failure_message: str | None
-    job_id: str
+    job_id: str | None
+    """None: it was imported."""
     technique: Technique
     rank: int
     digest: str

@@ -119,7 +119,8 @@ versions = Table(
     Column("state", Text, nullable=False),
     Column("failure_reason", Text),
     Column("failure_message", Text),
-    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False, unique=True),
+    # None: it was imported.
+    Column("job_id", Text, ForeignKey("jobs.id"), unique=True),
     Column("technique", Text, nullable=False),
     Column("rank", Integer, nullable=False),
     Column("digest", Text, nullable=False),

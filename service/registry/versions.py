@@ -21,22 +21,49 @@ _COLUMNS = [versions.c[name] for name in _FIELDS]
 _MAX_NUMBER = 999_999_999
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imported:
+    """An artifact that no job made."""
+
+    adapter_id: str
+    base_model: str
+    rank: int
+    digest: str
+    size_bytes: int
+
+
 async def create(connection: AsyncConnection, job: JobRow, published: Published, now: float) -> VersionRow:
     """Give the adapter its next version, PENDING. Numbers are never reused."""
+    return await _create(connection, job.adapter_id, job.id, job.technique, published, now)
+
+
+async def create_imported(connection: AsyncConnection, imported: Imported, now: float) -> VersionRow:
+    """As `create`, without a job."""
+    return await _create(connection, imported.adapter_id, None, Technique.LORA, imported, now)
+
+
+async def _create(
+    connection: AsyncConnection,
+    adapter_id: str,
+    job_id: str | None,
+    technique: Technique,
+    published: Published | Imported,
+    now: float,
+) -> VersionRow:
     counted = await connection.execute(
         update(adapters)
-        .where(adapters.c.id == job.adapter_id)
+        .where(adapters.c.id == adapter_id)
         .values(latest_version=adapters.c.latest_version + 1)
         .returning(adapters.c.latest_version)
     )
     row = VersionRow(
-        adapter_id=job.adapter_id,
+        adapter_id=adapter_id,
         number=counted.scalar_one(),
         state=VersionState.PENDING,
         failure_reason=None,
         failure_message=None,
-        job_id=job.id,
-        technique=job.technique,
+        job_id=job_id,
+        technique=technique,
         rank=published.rank,
         digest=published.digest,
         size_bytes=published.size_bytes,

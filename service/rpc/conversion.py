@@ -200,7 +200,7 @@ def version_message(row: VersionRow) -> adapters_pb.AdapterVersion:
         model=row.model,
         state=version_state(row.state),
         failure=_failure(row.failure_reason, row.failure_message),
-        tuning_job=job_name(row.job_id),
+        tuning_job=job_name(row.job_id) if row.job_id else "",
         technique=settings_conversion.technique_sent(row.technique),
         rank=row.rank,
         digest=row.digest,

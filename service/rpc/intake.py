@@ -178,6 +178,12 @@ class Intake:
                 allowed=sorted(set(VersionState) - {VersionState.FAILED}),
                 reason="VERSION_STATE",
             )
+        if version.job_id is None:
+            raise WrongState(
+                f"{version.model} was imported; a job can start from a version that a job made",
+                state=version.state,
+                reason="VERSION_IMPORTED",
+            )
         return await self._registry.get_job(version.job_id)
 
     def _technique(

@@ -37,6 +37,7 @@ from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
 from service.engine import Engine
 from service.exporting import Exporter
+from service.importing import Importer
 from service.planning import Planner
 from service.registry import Registry
 from service.rpc.adapters import AdapterServicer
@@ -84,6 +85,7 @@ class Server:
         changes: Changes,
         disk: Disk,
         artifacts_dir: Path,
+        importer: Importer,
         base_model: str,
         planner: Planner,
         token_count: Callable[[str], int],
@@ -91,6 +93,7 @@ class Server:
         linear_modules: Sequence[str] = (),
         local_files: LocalFiles | None = None,
         hub: Hub | None = None,
+        adapter_files: LocalFiles | None = None,
         unservable: Callable[[], Mapping[Technique, str]] = dict,
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
@@ -99,7 +102,7 @@ class Server:
         where its files do not tell. `linear_modules` are the names of the base model's linear layers;
         without them, only the trainer checks target modules. `unservable`
         says of techniques why what they make could not be served now. Without `local_files` and `hub`,
-        datasets come by upload alone."""
+        datasets come by upload alone; so do adapters without `adapter_files`."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -172,6 +175,9 @@ class Server:
                 registry=registry,
                 following=following,
                 exporter=Exporter(registry=registry, artifacts_dir=artifacts_dir),
+                importer=importer,
+                local_files=adapter_files
+                or LocalFiles((), setting="HOTLORA_ADAPTER_ROOTS", field="header.local_path"),
             ),
             adapter_service_pb2,
         )

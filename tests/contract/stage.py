@@ -29,6 +29,7 @@ from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles, UploadLimits
 from service.disk import Disk
 from service.engine import AttachedEngine, Engine, EngineState
+from service.importing import Importer
 from service.metrics import Metrics
 from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
@@ -59,6 +60,7 @@ DEVICE = OwnDevice(
     kind="cpu", name="a box", memory_bytes=32 * 10**9, available_bytes=16 * 10**9, number_bytes=4
 )
 PROBE_COMMAND = (sys.executable, "-m", "tests.doubles.probe")
+IMPORT_COMMAND = (sys.executable, "-m", "tests.doubles.importing")
 GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
 
 
@@ -143,6 +145,8 @@ async def running(
     context_length: int = CONTEXT_LENGTH,
     local_files: LocalFiles | None = None,
     hub: Hub | None = None,
+    adapter_files: LocalFiles | None = None,
+    import_command: Sequence[str] = IMPORT_COMMAND,
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
     unservable: Callable[[], Mapping[Technique, str]] = dict,
@@ -206,6 +210,16 @@ async def running(
             changes=changes,
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
+            importer=Importer(
+                registry=registry,
+                base=base,
+                directory=settings.imports_dir,
+                artifacts_dir=settings.artifacts_dir,
+                disk=disk,
+                max_rank=lambda: engine.max_rank,
+                command=import_command,
+            ),
+            adapter_files=adapter_files,
             base_model=BASE,
             linear_modules=LINEAR_MODULES,
             unservable=unservable,

@@ -6,16 +6,19 @@ import subprocess
 import sys
 import threading
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from service.changes import Changes
 from service.errors import DataLoss, Unavailable, WrongState
-from service.registry import Registry
+from service.registry import Imported, Registry, schema
 from service.registry.database import Database
 from service.registry.tables import metadata
 from tests.service.registry_stage import dataset, new_job, open_registry, url
@@ -147,3 +150,47 @@ def test_a_full_disk_refuses_writes_and_harms_nothing(tmp_path: Path) -> None:
     assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert database.execute("SELECT count(*) FROM datasets WHERE id = 'at-last'").fetchone() == (1,)
     database.close()
+
+
+async def test_versions_keep_what_refers_to_them_when_they_may_have_no_job(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+    engine.dispose()
+    database = sqlite3.connect(path, isolation_level=None)
+    for row in (
+        "datasets (id, display_name, size_bytes, sha256, rows, tokens, longest_row_tokens, create_time, kind)"
+        " VALUES ('d', '', 1, '', 1, 1, 1, 0, 'c')",
+        "adapters VALUES ('a', 'base', 1, 0, NULL)",
+        "jobs (id, request_digest, base_model, dataset_id, adapter_id, technique, hyperparameters, state,"
+        " attempt, crashes, epoch, last_sequence, create_time)"
+        " VALUES ('j', '', 'base', 'd', 'a', 'lora', '{}', 'SUCCEEDED', 1, 0, 1, 0, 0)",
+        "versions VALUES ('a', 1, 'ACTIVE', NULL, NULL, 'j', 'lora', 4, 'x', 1, NULL, 0, NULL, 1)",
+        "version_changes VALUES ('a', 1, 1, 0, 'PENDING', NULL, NULL)",
+        "evaluations (id, request_digest, adapter_id, number, job_id, dataset_id, from_validation_split,"
+        " state, epoch, done_answers, total_answers, create_time)"
+        " VALUES ('e', '', 'a', 1, 'j', 'd', 1, 'QUEUED', 0, 0, 0, 0)",
+    ):
+        database.execute(f"INSERT INTO {row}")
+    with pytest.raises(sqlite3.IntegrityError):
+        database.execute("UPDATE versions SET job_id = NULL")
+    database.close()
+
+    async with open_registry(tmp_path) as registry:
+        assert (await registry.get_version("a", 1)).job_id == "j"
+        assert len(await registry.version_changes("a", 1)) == 1
+        assert (await registry.evaluations.get("e")).model == "a@1"
+        imported = Imported(adapter_id="a", base_model="base", rank=4, digest="y", size_bytes=1)
+        assert (await registry.import_version(imported)).job_id is None
+        assert (await registry.import_version(replace(imported, digest="z"))).number == 3
+    database = sqlite3.connect(path)
+    assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+    database.close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
