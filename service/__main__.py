@@ -6,7 +6,6 @@ a line.
 
 import asyncio
 import contextlib
-import logging
 import os
 import resource
 import signal
@@ -18,6 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from hotlora import home, lifeline
+from service import logs
 from service.base_model import resolve_base_model
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
@@ -251,21 +251,6 @@ async def _run_until(stop: asyncio.Event, parts: list[Coroutine[object, object, 
                 await task
 
 
-def _log_as_json() -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
-
-
 def _allow_open_files() -> None:
     """As many as may be had: the usual 1,024 are soon used up by watchers, answers and the database."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -284,7 +269,7 @@ def main(
     trainer_command: Sequence[str] = TRAINER_COMMAND, import_command: Sequence[str] = IMPORT_COMMAND
 ) -> int:
     """0 after a wished end, 1 when something is missing, 2 for a setting that is wrong."""
-    _log_as_json()
+    logs.configure(sys.stderr)
     _allow_open_files()
     try:
         settings = Settings()

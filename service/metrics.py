@@ -1,4 +1,4 @@
-"""What the service counts and measures, in the form that Prometheus reads.
+"""What the service counts and measures, in the form that Prometheus reads. The log has every answer too.
 
 Names and labels are an interface: dashboards are drawn from them (`deploy/grafana.json`, which a test
 compares). Models are labelled by their exact names, a base's or adapter@number. Knows nothing of where it is
@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.errors import HotloraError
+
+_log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `text`: https://prometheus.io/docs/instrumenting/exposition_formats/"""
@@ -130,6 +133,15 @@ class Metrics:
 
     def _count(self, tally: Tally, outcome: str) -> None:
         self._requests.labels(tally.model, outcome).inc()
+        _log.info(
+            "answer",
+            model=tally.model,
+            outcome=outcome,
+            prompt_tokens=tally.prompt_tokens,
+            completion_tokens=tally.completion_tokens,
+            first_token_seconds=tally.first_token_seconds,
+            seconds=tally.elapsed_seconds,
+        )
         if tally.prompt_tokens:
             self._tokens.labels(tally.model, "prompt").inc(tally.prompt_tokens)
         if tally.first_token_seconds is None:

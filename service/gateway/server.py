@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service import logs
 from service.engine.face import Engine, EngineState
 from service.errors import HotloraError, NotFound
 from service.gateway.completions import DONE, Envelope
@@ -40,6 +41,7 @@ MAX_UNREAD_SECONDS = 60.0
 """A client that reads nothing for so long has lost its answer; the engine's place is freed."""
 MODEL_HEADER = "Hotlora-Model"
 """Says which model answers."""
+_REQUEST_ID = web.RequestKey("request_id", str)
 _SHUTDOWN_SECONDS = 5.0
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -104,7 +106,10 @@ class Gateway:
 
     def app(self) -> web.Application:
         """The application, for a server or a test."""
-        app = web.Application(middlewares=[self._locals_only, self._errors], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(
+            middlewares=[_named, self._locals_only, self._errors], client_max_size=MAX_BODY_BYTES
+        )
+        app.on_response_prepare.append(_tell_id)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._figures)
         app.router.add_get("/v1/models", self._models)
@@ -260,6 +265,19 @@ class Gateway:
             yield f"data: {internal_error_body(error_id)}\n\n".encode()
         else:
             yield (envelope.usage_chunk(last) if usage else b"") + DONE
+
+
+@web.middleware
+async def _named(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Each call has an id, the client's own where it gave one: in the log, and in the answer."""
+    request_id = logs.request_id(request.headers.get(logs.REQUEST_ID))
+    request[_REQUEST_ID] = request_id
+    with logs.of_request(request_id):
+        return await handler(request)
+
+
+async def _tell_id(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[logs.REQUEST_ID] = request[_REQUEST_ID]
 
 
 async def _write(request: web.Request, response: web.StreamResponse, event: bytes) -> None:

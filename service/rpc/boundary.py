@@ -20,6 +20,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from service import logs
 from service.errors import Exhausted, FieldViolation, HotloraError, InvalidRequest, Unavailable
 from service.rpc import validation
 from service.rpc.errors import Outcome, internal_outcome, outcome_of, unknown_method_outcome
@@ -134,7 +135,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _single(self, method: str, behaviour: Callable[..., Any], *, lingers: bool) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
-            async with self._call(method, context):
+            async with _named(context), self._call(method, context):
                 begun = time.monotonic()
                 try:
                     return await behaviour(await self._checked(method, request), context)
@@ -153,7 +154,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         # Messages are written here instead of letting gRPC drive the generator: it would leave the generator
         # of a cancelled call suspended until it is garbage, and the engine would be held till then.
         async def call(request: Any, context: Context) -> None:
-            async with self._call(method, context):
+            async with _named(context), self._call(method, context):
                 answer = behaviour(_checked(request), context)
                 if inspect.isawaitable(answer):  # Health.Watch writes by itself
                     await answer
@@ -205,6 +206,16 @@ class Boundary(grpc.aio.ServerInterceptor):
         error_id = self._new_id()
         _log.error("call failed", method=method, error_id=error_id, exc_info=error)
         return internal_outcome(error_id)
+
+
+@asynccontextmanager
+async def _named(context: Context) -> AsyncIterator[None]:
+    """Each call has an id, the caller's own where it gave one: in the log, and in the initial metadata."""
+    given = dict(context.invocation_metadata() or ()).get(logs.REQUEST_ID)
+    request_id = logs.request_id(given)
+    with logs.of_request(request_id):
+        await context.send_initial_metadata(((logs.REQUEST_ID, request_id),))
+        yield
 
 
 def _places(end: asyncio.CancelledError) -> list[str]:

@@ -6,7 +6,6 @@ process is gone at the end. Decides nothing about the job: it gives an outcome.
 
 import asyncio
 import contextlib
-import logging
 import signal
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from service.changes import Changes
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable
@@ -25,7 +26,7 @@ from service.runner.forkserver import Child, ForkServer
 from service.runner.limits import Limits
 from trainer import events
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _LAST_WORDS_SECONDS = 0.3
 """A killed trainer's last lines are still in the socket for this long; then we stop listening."""
 _RECORD_TRIES = 5
@@ -111,7 +112,7 @@ class Attempt:
         try:
             self._child = await self._server.start(self._job_path, self._socket_path)
         except OSError as error:
-            _LOG.warning("job %s could not be handed over: %s", self._job.id, error)
+            _log.warning("job could not be handed over", job=self._job.id, error=str(error))
             return NotStarted()
         watcher = asyncio.create_task(self._watch())
         try:
@@ -135,7 +136,7 @@ class Attempt:
             return
         mark.kill_group()
         if not await mark.gone(self._limits.exit_seconds):
-            _LOG.error("trainer %d of job %s survives SIGKILL", mark.pid, self._job.id)
+            _log.error("a trainer survives SIGKILL", job=self._job.id, pid=mark.pid)
 
     def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
         if self._reader.done():
@@ -257,7 +258,7 @@ class Attempt:
                 return self._give_up(error)
             except Exception as error:
                 # Whoever stopped watching here would leave the job deaf to every later wish.
-                _LOG.warning("job %s cannot be looked at: %s", self._job.id, error)
+                _log.warning("job cannot be looked at", job=self._job.id, error=str(error))
                 await asyncio.sleep(self._limits.retry_seconds)
                 continue
             if job.epoch != self._job.epoch or job.state not in JOB_OWNED:

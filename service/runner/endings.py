@@ -5,8 +5,9 @@ success is recorded before the work directory goes, a cancel after everything ha
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
+
+import structlog
 
 from service.errors import Conflict, WrongState
 from service.metrics import Metrics
@@ -16,7 +17,7 @@ from service.runner.attempt import Crash
 from service.runner.files import JobFiles
 from trainer.events import Published
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _MAX_MESSAGE_CHARACTERS = 1000
 
 
@@ -42,7 +43,7 @@ class Endings:
         """Make the version; `clean_up` comes next, once the trainer is gone. Raises Conflict, WrongState."""
         version = await self._registry.succeed_job(job.id, job.epoch, published)
         self._count(job, JobState.SUCCEEDED)
-        _LOG.info("job %s made %s", job.id, version.model)
+        _log.info("job succeeded", job=job.id, model=version.model)
 
     async def adopt(self, job: JobRow) -> bool:
         """Succeed with an artifact that an earlier attempt published and nobody recorded, if there is one."""
@@ -67,7 +68,7 @@ class Endings:
         """End badly; leave no file. Raises Conflict, WrongState."""
         await self._registry.fail_job(job.id, job.epoch, reason, message[:_MAX_MESSAGE_CHARACTERS])
         self._count(job, JobState.FAILED)
-        _LOG.warning("job %s failed: %s: %s", job.id, reason, message)
+        _log.warning("job failed", job=job.id, reason=reason, message=message)
         await self.clean_up(job)
 
     async def stopped(self, job: JobRow, crash: Crash) -> None:
@@ -91,7 +92,7 @@ class Endings:
                     await self.fail(job, crash.reason, crash.message + tries)
                 else:
                     await self._registry.requeue_job(job.id, job.epoch, crash=(crash.reason, crash.message))
-                    _LOG.warning("job %s is tried again: %s", job.id, crash.message)
+                    _log.warning("job is tried again", job=job.id, reason=crash.reason, message=crash.message)
                 return
             except WrongState:
                 # A wish came between the look and the write; look again.
@@ -111,7 +112,7 @@ class Endings:
                     await self._pause(job)
                 else:
                     await self._registry.requeue_job(job.id, job.epoch)
-                    _LOG.info("job %s goes back to the queue", job.id)
+                    _log.info("job goes back to the queue", job=job.id)
                 return
             except WrongState:
                 continue
@@ -132,7 +133,7 @@ class Endings:
         await self.clean_up(job)
         await self._registry.cancel_job(job.id, job.epoch)
         self._count(job, JobState.CANCELLED)
-        _LOG.info("job %s is cancelled", job.id)
+        _log.info("job cancelled", job=job.id)
 
     def _count(self, job: JobRow, state: JobState) -> None:
         if job.start_time is not None:
@@ -140,7 +141,7 @@ class Endings:
 
     async def _pause(self, job: JobRow) -> None:
         await self._registry.pause_job(job.id, job.epoch)
-        _LOG.info("job %s is paused", job.id)
+        _log.info("job paused", job=job.id)
 
     async def _present(self, job: JobRow) -> JobRow:
         present = await self._registry.get_job(job.id)

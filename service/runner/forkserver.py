@@ -8,16 +8,17 @@ with it; so nothing of it outlives this service. Knows nothing of jobs beyond th
 import asyncio
 import contextlib
 import json
-import logging
 import os
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from service.runner.limits import Limits
 from service.runner.processes import ProcessMark
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _MAX_LOG_BYTES = 16 << 20
 _MAX_RESTART_SECONDS = 30.0
 _OUR_PREFIX = "HOTLORA_"
@@ -67,9 +68,9 @@ class ForkServer:
                 await self._one_life()
                 pause_seconds = self._limits.restart_seconds
             except (OSError, TimeoutError, ValueError) as error:
-                _LOG.error("the fork server did not become ready: %s; see %s", error, self._log_path)
+                _log.error("the fork server did not become ready", error=str(error), log=str(self._log_path))
                 pause_seconds = min(2 * pause_seconds, _MAX_RESTART_SECONDS)
-            _LOG.warning("the fork server ended; it is started again in %g s", pause_seconds)
+            _log.warning("the fork server ended and is started again", seconds=pause_seconds)
             await asyncio.sleep(pause_seconds)
 
     async def ready(self) -> None:
@@ -171,7 +172,7 @@ class ForkServer:
                 )
                 self._children.pop(job).end(description, signal)
             case _:
-                _LOG.warning("the fork server said something unexpected: %.200r", message)
+                _log.warning("the fork server said something unexpected", message=repr(message)[:200])
 
     async def _end(self, process: Process) -> None:
         if process.stdin is not None:

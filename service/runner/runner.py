@@ -6,7 +6,6 @@ nothing of engines, and of training only the job file and the event lines.
 
 import asyncio
 import errno
-import logging
 import secrets
 import sys
 import tempfile
@@ -14,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+import structlog
 
 from service.changes import Changes
 from service.disk import Disk
@@ -33,7 +34,7 @@ from trainer import events
 from trainer.config import BaseModel, JobFile, StartVersion
 
 COMMAND = (sys.executable, "-m", "trainer.forkserver")
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _MAX_SOCKET_DIR = 60
 """A Unix socket's path has about 100 bytes; a job's socket takes up to 40 of them."""
 _LATEST_EVENTS = 400
@@ -150,7 +151,7 @@ class Runner:
             await self._put_back(job)
             raise
         except (Conflict, NotFound, WrongState) as error:
-            _LOG.warning("job %s is somebody else's by now: %s", job.id, error.message)
+            _log.warning("job is somebody else's by now", job=job.id, message=error.message)
         except HotloraError:
             # The registry is busy or full. The job is ours without a trainer: the next rescue finds it.
             raise
@@ -166,7 +167,7 @@ class Runner:
 
     async def _met_a_fault(self, job: JobRow) -> None:
         """Of ours, or of the disk's: with the same job it may come again, so it counts as a crash."""
-        _LOG.exception("job %s met a fault of the runner", job.id)
+        _log.exception("a fault of the job runner", job=job.id)
         await self._endings.stopped(
             job, Crash(reason="INTERNAL", message="The job runner had a fault; its log has the rest.")
         )
@@ -255,7 +256,7 @@ class Runner:
         except (Conflict, NotFound):
             await self._endings.clean_up_ended(job)
         except HotloraError as error:
-            _LOG.warning("job %s stays for the next start to rescue: %s", job.id, error.message)
+            _log.warning("job stays for the next start to rescue", job=job.id, message=error.message)
 
     async def _tidy_up(self) -> None:
         """Once, before the first claim: rescue and sweep."""
@@ -265,7 +266,7 @@ class Runner:
                 await self._sweep()
                 return
             except (Unavailable, Exhausted, OSError) as error:
-                _LOG.warning("the job runner cannot begin yet: %s", error)
+                _log.warning("the job runner cannot begin yet", error=str(error))
                 await asyncio.sleep(self._limits.retry_seconds)
 
     async def _rescue_again_and_again(self) -> None:
@@ -281,7 +282,7 @@ class Runner:
             owned = await self._registry.owned_jobs()
             lost = [job for job in owned if self._is_lost(job)]
         for job in lost:
-            _LOG.warning("the owner of job %s is gone", job.id)
+            _log.warning("the owner of a job is gone", job=job.id, owner=job.owner)
             mark = await asyncio.to_thread(ProcessMark.read, self._files.mark_path(job.id))
             if mark is not None:
                 mark.kill_group()
@@ -321,7 +322,7 @@ class Runner:
         present = await asyncio.to_thread(self._files.present_work)
         unfinished = await self._registry.unfinished_job_ids()
         for path in await asyncio.to_thread(self._files.sweep_work, present, unfinished):
-            _LOG.info("swept %s", path)
+            _log.info("swept", path=str(path))
 
     async def _sweep(self) -> None:
         """Remove files that nobody needs. First what there is, then what is needed: new files stay."""
@@ -335,7 +336,7 @@ class Runner:
             anyone_trains=bool(owned),
         )
         for path in removed:
-            _LOG.info("swept %s", path)
+            _log.info("swept", path=str(path))
         self._owners.forget({self._owner_name, *(job.owner for job in owned if job.owner)})
 
 
@@ -345,9 +346,9 @@ def _contained(what: str) -> Iterator[None]:
     try:
         yield
     except (HotloraError, OSError) as error:
-        _LOG.warning("%s: %s", what, error)
+        _log.warning(what, error=str(error))
     except Exception:
-        _LOG.exception("%s: a fault of ours", what)
+        _log.exception(what)
 
 
 def _private_directory() -> Path:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.errors import WrongState
 from service.machine import memory_kills
@@ -309,14 +310,13 @@ async def test_two_jobs_run_at_once_where_two_are_allowed(tmp_path: Path) -> Non
         assert [row.number for row in (await stage.registry.list_versions("support")).rows] == [2, 1]
 
 
-async def test_nothing_begins_while_the_disk_is_nearly_full(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_nothing_begins_while_the_disk_is_nearly_full(tmp_path: Path) -> None:
     async with staged(tmp_path, min_free_disk_bytes=1 << 60) as stage:
         job = await stage.submit()
-        async with stage.running():
-            await stage.until(job, lambda _: "nearly full" in caplog.text)
-            assert (await stage.registry.get_job(job.id)).state == Q
+        with capture_logs() as said:
+            async with stage.running():
+                await stage.until(job, lambda _: "nearly full" in str(said))
+                assert (await stage.registry.get_job(job.id)).state == Q
         async with staged(tmp_path) as roomy, roomy.running():
             assert (await roomy.ended(job)).state == JobState.SUCCEEDED
 
@@ -478,7 +478,7 @@ async def test_a_trainer_is_told_where_the_version_lies_that_its_job_starts_from
 
 
 async def test_a_registry_that_breaks_for_a_while_ends_no_loop_and_later_wishes_are_heard(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    stage: Stage,
 ) -> None:
     stage.plan(gate=str(stage.gate))
     async with stage.running():
@@ -487,9 +487,9 @@ async def test_a_registry_that_breaks_for_a_while_ends_no_loop_and_later_wishes_
         await stage.until(job, lambda row: row.last_sequence >= 7)
 
         async def is_noticed() -> bool:
-            return "no rescue this time" in caplog.text and "cannot be looked at" in caplog.text
+            return "no rescue this time" in str(said) and "cannot be looked at" in str(said)
 
-        with closing(sqlite3.connect(stage.home / "registry.db")) as database:
+        with capture_logs() as said, closing(sqlite3.connect(stage.home / "registry.db")) as database:
             database.execute("ALTER TABLE jobs RENAME TO gone")
             await until(stage.changes, "polled", is_noticed)
             database.execute("ALTER TABLE gone RENAME TO jobs")
