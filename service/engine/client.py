@@ -216,7 +216,7 @@ class EngineClient:
             if isinstance(prompt, PromptEmbeddings)
             else completion_request(model, prompt, sampling)
         )
-        parser, answer = SseParser(), Answer()
+        parser, answer = SseParser(), Answer(sampling.logprobs)
         limit = self._limits.stream_seconds
         async with self._call(
             "POST", "/v1/completions", request, limit, self._limits.stream_idle_seconds

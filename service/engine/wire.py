@@ -49,6 +49,23 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     choices: tuple[str, ...] = ()
     """The only answers that may be given; empty means any."""
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logprobs: int | None = None
+    """How many of the most probable tokens are told at each place, besides the one that was drawn; None tells
+    nothing."""
+    json_schema: Json | None = None
+    """What the answer has to fit; {} is any JSON object. None: any text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprob:
+    """A token of an answer and how probable it was, in nats."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+    """The most probable ones at this place, most probable first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +78,8 @@ class Chunk:
     """Tokens of the answer so far, this piece included."""
     finish_reason: str | None
     """stop or length in the last chunk, else None."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the piece's tokens, where they were asked for."""
 
 
 class EngineRefused(Exception):  # noqa: N818 - named as its kin in service.errors
@@ -160,6 +179,15 @@ def completion_request(model: str, prompt: Prompt, sampling: Sampling) -> Json:
         request["stop_token_ids"] = list(sampling.stop_token_ids)
     if sampling.choices:
         request["structured_outputs"] = {"choice": list(sampling.choices)}
+    elif sampling.json_schema is not None:
+        schema = sampling.json_schema
+        request["structured_outputs"] = {"json": schema} if schema else {"json_object": True}
+    if sampling.frequency_penalty:
+        request["frequency_penalty"] = sampling.frequency_penalty
+    if sampling.presence_penalty:
+        request["presence_penalty"] = sampling.presence_penalty
+    if sampling.logprobs is not None:
+        request["logprobs"] = sampling.logprobs
     return request
 
 
@@ -172,9 +200,11 @@ def _prompt_fields(prompt: Prompt) -> Json:
 class Answer:
     """Folds the events of one streamed completion into chunks."""
 
-    def __init__(self) -> None:
+    def __init__(self, logprobs: int | None = None) -> None:
+        """`logprobs` is how many were asked for at each place."""
         self.done = False
         """[DONE] came after a finish_reason."""
+        self._most = logprobs
         self._tokens = 0
         self._finished = False
 
@@ -182,6 +212,7 @@ class Answer:
         """Fold what arrived together into at most one chunk. Raises Unavailable on an error within the
         stream."""
         texts: list[str] = []
+        told: list[TokenLogprob] = []
         tokens_before, finish_reason = self._tokens, None
         for payload in payloads:
             if payload == b"[DONE]":
@@ -199,13 +230,17 @@ class Answer:
                 raise unavailable("the engine's answer went on after its end")
             choice = mapping(choices[0])
             texts.append(text(choice["text"]))
+            if self._most is not None and choice.get("logprobs") is not None:
+                told.extend(_token_logprobs(mapping(choice["logprobs"]), self._most))
             self._tokens = count(mapping(event["usage"])["completion_tokens"])
             if choice.get("finish_reason") is not None:
                 finish_reason = _finish_reason(choice["finish_reason"])
                 self._finished = True
         if self._tokens == tokens_before and finish_reason is None and not any(texts):
             return None
-        return Chunk(text="".join(texts), token_count=self._tokens, finish_reason=finish_reason)
+        return Chunk(
+            text="".join(texts), token_count=self._tokens, finish_reason=finish_reason, logprobs=tuple(told)
+        )
 
 
 def _engine_model(card: object) -> EngineModel:
@@ -218,6 +253,23 @@ def _engine_model(card: object) -> EngineModel:
         base_model=None if parent is None else text(parent),
         max_model_length=None if length is None else count(length),
     )
+
+
+def _token_logprobs(fields: Json, most: int) -> list[TokenLogprob]:
+    """Of one event's tokens. vLLM adds the drawn token to the most probable ones; that is one too many."""
+    places = zip(
+        array(fields["tokens"]),
+        array(fields["token_logprobs"]),
+        array(fields["top_logprobs"]),
+        strict=True,
+    )
+    found = []
+    for token, drawn, beside in places:
+        top = sorted(
+            ((name, number(value)) for name, value in mapping(beside).items()), key=lambda each: -each[1]
+        )
+        found.append(TokenLogprob(token=text(token), logprob=number(drawn), top=tuple(top[:most])))
+    return found
 
 
 def _finish_reason(value: object) -> str:

@@ -1,6 +1,6 @@
 """An OpenAI chat request read by our rules: known fields with their ranges, everything else refused by name.
 
-Refusing is kinder than ignoring: a caller who asks for tools or JSON mode must not get an answer without.
+Refusing is kinder than ignoring: a caller who asks for tools must not get an answer without.
 Ranges are those of ChatRequest in the proto. Knows no HTTP and no engine.
 """
 
@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from service.errors import FieldViolation, InvalidRequest
+from service.gateway.formats import read_format
 from service.jsonshape import Json, array, integer, mapping, number, text
 from service.serving.turn import ChatMessage, ChatTurn
 
@@ -21,22 +22,19 @@ MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 64
 MAX_SEED = 2**31 - 1
 MAX_KEY_CHARACTERS = 256
+MAX_CHOICES = 8
+MAX_TOP_LOGPROBS = 20
+"""vLLM's own bound, too."""
+MAX_PENALTY = 2.0
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _READ = frozenset(
     {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
     | {"temperature", "top_p", "seed", "stop", "user", "safety_identifier"}
+    | {"n", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs", "response_format"}
 )
 _IGNORED = frozenset({"metadata", "store", "prompt_cache_key"})
 """They change nothing about the answer."""
-_ONLY_NEUTRAL: dict[str, object] = {
-    "n": 1,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logprobs": False,
-    "response_format": {"type": "text"},
-}
-"""Accepted with the one value that means the same as leaving them out."""
 _MESSAGE_FIELDS = frozenset({"role", "content", "name"})
 
 
@@ -45,6 +43,8 @@ class CompletionRequest:
     """What a chat request asks for."""
 
     turn: ChatTurn
+    choices: int
+    """Answers to give."""
     stream: bool
     include_usage: bool
     """Whether a stream ends with the counts."""
@@ -84,7 +84,12 @@ class _Reader:
                 stop=self._stop(),
                 sticky_key=self._text("safety_identifier", MAX_KEY_CHARACTERS)
                 or self._text("user", MAX_KEY_CHARACTERS),
+                frequency_penalty=self._number("frequency_penalty", 0.0, -MAX_PENALTY, MAX_PENALTY),
+                presence_penalty=self._number("presence_penalty", 0.0, -MAX_PENALTY, MAX_PENALTY),
+                logprobs=self._logprobs(),
+                json_schema=self._format(),
             ),
+            choices=self._integer("n", 1, MAX_CHOICES) or 1,
             stream=self._flag(self._fields, "stream"),
             include_usage=self._flag(options, "include_usage", "stream_options."),
         )
@@ -93,11 +98,8 @@ class _Reader:
         self.violations.append(FieldViolation(field=field, description=description))
 
     def _refuse_unknown(self) -> None:
-        for name, value in self._fields.items():
-            if name in _ONLY_NEUTRAL and value != _ONLY_NEUTRAL[name]:
-                self._wrong(name, f"is not supported with any other value than {_ONLY_NEUTRAL[name]!r}")
-            elif name not in _READ | _IGNORED | _ONLY_NEUTRAL.keys():
-                self._wrong(name[:64], "is not supported")
+        for name in self._fields.keys() - _READ - _IGNORED:
+            self._wrong(name[:64], "is not supported")
 
     def _options(self) -> Json:
         try:
@@ -128,7 +130,8 @@ class _Reader:
         except (TypeError, OverflowError):
             found = math.nan
         if not low <= found <= high:
-            self._wrong(name, f"must be a number {'above 0 and' if low else 'from 0'} up to {high}")
+            bound = "above 0 and" if 0 < low < 1e-300 else f"from {low}"
+            self._wrong(name, f"must be a number {bound} up to {high}")
             return default
         return found
 
@@ -148,6 +151,19 @@ class _Reader:
         newer = self._integer("max_completion_tokens", 1, MAX_TOKENS)
         older = self._integer("max_tokens", 1, MAX_TOKENS)
         return older if newer is None else newer
+
+    def _logprobs(self) -> int | None:
+        wanted, top = self._flag(self._fields, "logprobs"), self._integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+        if top is not None and not wanted:
+            self._wrong("top_logprobs", "needs logprobs to be true")
+        return (top or 0) if wanted else None
+
+    def _format(self) -> Json | None:
+        if "response_format" not in self._fields:
+            return None
+        schema, violations = read_format(self._fields["response_format"])
+        self.violations.extend(violations)
+        return schema
 
     def _stop(self) -> tuple[str, ...]:
         value = self._fields.get("stop", [])

@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler
 from service import logs
 from service.engine.face import Engine, EngineState
 from service.errors import HotloraError, NotFound
+from service.gateway.choices import choices
 from service.gateway.completions import DONE, Envelope
 from service.gateway.errors import (
     error_body,
@@ -205,19 +206,19 @@ class Gateway:
         if request.content_type != "application/json":
             return plain_error(415, "send application/json", "wrong_media_type")
         asked = read_request(await request.read())
-        async with aclosing(self._chat.stream(asked.turn)) as answer:
+        async with aclosing(choices(self._chat, asked.turn, asked.choices)) as pieces:
             # Errors before the first piece are answers of their own, with a status.
-            first = await anext(answer)
+            _, first = await anext(pieces)
             envelope = Envelope(
                 answer_id=f"chatcmpl-{self._ids()}", created=int(self._clock()), model=first.model
             )
             if asked.stream:
-                return await self._stream(request, asked, envelope, first, answer)
-            texts, last = [first.text], first
-            async for last in answer:
-                texts.append(last.text)
+                return await self._stream(request, asked, envelope, first, pieces)
+            answers: list[list[ChatDelta]] = [[first], *([] for _ in range(1, asked.choices))]
+            async for index, delta in pieces:
+                answers[index].append(delta)
             return web.Response(
-                text=envelope.whole("".join(texts), last),
+                text=envelope.whole(answers),
                 content_type="application/json",
                 headers={MODEL_HEADER: first.model},
             )
@@ -228,7 +229,7 @@ class Gateway:
         asked: CompletionRequest,
         envelope: Envelope,
         first: ChatDelta,
-        answer: AsyncGenerator[ChatDelta, None],
+        pieces: AsyncGenerator[tuple[int, ChatDelta], None],
     ) -> web.StreamResponse:
         headers = {
             "Content-Type": "text/event-stream; charset=utf-8",
@@ -238,7 +239,7 @@ class Gateway:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):
-            async with aclosing(self._events(asked, envelope, first, answer)) as events:
+            async with aclosing(self._events(asked, envelope, first, pieces)) as events:
                 async for event in events:
                     await _write(request, response, event)
         return response
@@ -248,15 +249,16 @@ class Gateway:
         asked: CompletionRequest,
         envelope: Envelope,
         first: ChatDelta,
-        answer: AsyncGenerator[ChatDelta, None],
+        pieces: AsyncGenerator[tuple[int, ChatDelta], None],
     ) -> AsyncGenerator[bytes, None]:
-        """The answer as events. The status is sent by now, so an error is an event too, and no [DONE]
+        """The answers as events. The status is sent by now, so an error is an event too, and no [DONE]
         follows."""
-        last, usage = first, asked.include_usage
-        yield envelope.chunk(first, is_first=True, include_usage=usage)
+        last, usage = {0: first}, asked.include_usage
+        yield envelope.chunk(0, first, is_first=True, include_usage=usage)
         try:
-            async for last in answer:
-                yield envelope.chunk(last, is_first=False, include_usage=usage)
+            async for index, delta in pieces:
+                yield envelope.chunk(index, delta, is_first=index not in last, include_usage=usage)
+                last[index] = delta
         except HotloraError as error:
             yield f"data: {error_body(error)}\n\n".encode()
         except Exception:
@@ -264,7 +266,7 @@ class Gateway:
             _log.exception("gateway failed within a stream", error_id=error_id)
             yield f"data: {internal_error_body(error_id)}\n\n".encode()
         else:
-            yield (envelope.usage_chunk(last) if usage else b"") + DONE
+            yield (envelope.usage_chunk(list(last.values())) if usage else b"") + DONE
 
 
 @web.middleware

@@ -167,6 +167,7 @@ class Chat:
                         completion_tokens=chunk.token_count,
                         time_to_first_token_seconds=first_token,
                         elapsed_seconds=elapsed,
+                        logprobs=chunk.logprobs,
                     )
         except EngineRefused as error:
             raise _meaning(error, model) from error
@@ -200,6 +201,10 @@ class Chat:
             stop=turn.stop,
             stop_token_ids=self._stop_token_ids,
             choices=turn.choices,
+            frequency_penalty=turn.frequency_penalty,
+            presence_penalty=turn.presence_penalty,
+            logprobs=turn.logprobs,
+            json_schema=turn.json_schema,
         )
 
     async def _find(self, name: str, place: float = 0.0) -> tuple[str, Route]:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from service.engine.wire import TokenLogprob
 from service.errors import FieldViolation, InvalidRequest
+from service.jsonshape import Json
 from service.registry import VersionRow
 
 DEFAULT_MAX_TOKENS = 256
@@ -61,6 +63,13 @@ class ChatTurn:
     choices: tuple[str, ...] = ()
     """The only answers that the engine may give; empty means that it may give any. Never a caller's own
     text: engines compile them."""
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    """-2 to 2 each, as in the OpenAI API."""
+    logprobs: int | None = None
+    """How many of the most probable tokens are told at each place, 0 to 20; None tells nothing."""
+    json_schema: Json | None = None
+    """What the answer has to fit, checked and bounded before; {} is any JSON object. None: any text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,8 @@ class ChatDelta:
     time_to_first_token_seconds: float
     elapsed_seconds: float
     """Both since the request's arrival."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the piece's tokens, where they were asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

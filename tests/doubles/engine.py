@@ -427,7 +427,8 @@ class EngineDouble:
             last = token == count - 1
             reason = ("length" if limit < wanted else self.faults.finish_reason) if last else None
             choice = {"index": 0, "text": words[token % len(words)], "finish_reason": reason}
-            nothing = dict.fromkeys(("logprobs", "stop_reason", "prompt_token_ids", "token_ids"))
+            nothing = dict.fromkeys(("stop_reason", "prompt_token_ids", "token_ids"))
+            nothing["logprobs"] = _told(words[token % len(words)], token, fields.get("logprobs"))
             usage = _usage(asked.length, token + 1)
             yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})
             if self._token_seconds:
@@ -438,6 +439,21 @@ class EngineDouble:
         usage = _usage(asked.length, count)
         yield json.dumps({**head, "choices": [], "usage": usage, "system_fingerprint": "vllm-double"})
         yield "[DONE]"
+
+
+def _told(word: str, token: int, most: object) -> Mapping[str, object] | None:
+    """The log-probabilities of a streamed token: the drawn one's, here the second most probable, and those of
+    the `most` most probable ones besides it."""
+    if most is None:
+        return None
+    assert isinstance(most, int)
+    top = {f"t{place}": -0.25 * (place + 1) for place in range(most) if place != 1} | {word: -0.5}
+    return {
+        "text_offset": [token],
+        "token_logprobs": [-0.5],
+        "tokens": [word],
+        "top_logprobs": [top],
+    }
 
 
 def _rows(encoded: str) -> list[bytes]:

@@ -41,7 +41,8 @@ class Door:
 
 
 @asynccontextmanager
-async def _gateway(tmp_path: Path) -> AsyncIterator[Door]:
+async def opened(tmp_path: Path) -> AsyncIterator[Door]:
+    """A stage with a gateway before it."""
     async with stage(tmp_path) as on, _door(on) as door:
         yield door
 
@@ -68,7 +69,7 @@ async def _door(on: Stage) -> AsyncIterator[Door]:
 
 
 async def test_the_openai_package_gets_a_whole_answer(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         answer = await door.ai.chat.completions.create(model=MODEL.name, messages=HELLO)
 
         assert answer.choices[0].message.content == TEXT
@@ -81,7 +82,7 @@ async def test_the_openai_package_gets_a_whole_answer(tmp_path: Path) -> None:
 
 
 async def test_the_openai_package_gets_a_streamed_answer_with_its_usage_last(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         stream = await door.ai.chat.completions.create(
             model="", messages=HELLO, stream=True, stream_options={"include_usage": True}
         )
@@ -98,7 +99,7 @@ async def test_the_openai_package_gets_a_streamed_answer_with_its_usage_last(tmp
 
 
 async def test_adapters_answer_by_name_and_are_listed_with_it(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         await door.on.outcome(await door.on.publish("support", b"one"))
         await door.on.outcome(await door.on.publish("support", b"two"))
         answer = await door.ai.chat.completions.create(model="support", messages=HELLO)
@@ -112,7 +113,7 @@ async def test_adapters_answer_by_name_and_are_listed_with_it(tmp_path: Path) ->
 async def test_aliases_are_listed_and_asked_and_every_answer_names_the_version_that_gave_it(
     tmp_path: Path,
 ) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         for weights in (b"one", b"two"):
             await door.on.outcome(await door.on.publish("support", weights))
         for alias, shares in (
@@ -171,7 +172,7 @@ async def test_prompt_tuned_and_whole_models_are_listed_and_answer_like_adapters
 
 
 async def test_content_may_be_a_list_of_text_parts(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         parts = [{"type": "text", "text": "hello "}, {"type": "text", "text": "world"}]
         whole = await door.ai.chat.completions.create(model="", messages=HELLO)
         messages: Any = [{"role": "user", "content": parts}]
@@ -181,7 +182,7 @@ async def test_content_may_be_a_list_of_text_parts(tmp_path: Path) -> None:
 
 
 async def test_errors_are_those_that_the_openai_package_knows(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         create = door.ai.chat.completions.create
         with pytest.raises(openai.NotFoundError) as missing:
             await create(model="nobody", messages=HELLO)
@@ -198,7 +199,7 @@ async def test_errors_are_those_that_the_openai_package_knows(tmp_path: Path) ->
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error_and_without_done(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         door.on.double.faults.error_event_at = 2
         door.on.double.hold = asyncio.Event()
         stream = await door.ai.chat.completions.create(model="", messages=HELLO, stream=True)
@@ -209,7 +210,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_without_done(tmp_
 
 
 async def test_a_client_that_goes_away_takes_its_answer_with_it(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         door.on.double.hold = asyncio.Event()
         stream = await door.ai.chat.completions.create(model="", messages=HELLO, stream=True)
         assert door.on.double.streams == 1
@@ -250,9 +251,17 @@ async def test_a_client_that_goes_away_takes_its_answer_with_it(tmp_path: Path) 
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"stream_options": []}, "stream_options"),
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
+        ({"n": 0}, "n"),
         ({"tools": [{}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": "text", "grammar": "x"}}, "response_format.grammar"),
+        ({"response_format": "json"}, "response_format"),
         ({"prompt_embeds": "AAAA"}, "prompt_embeds"),
         ({"chat_template": "{{ x }}"}, "chat_template"),
     ],
@@ -260,7 +269,7 @@ async def test_a_client_that_goes_away_takes_its_answer_with_it(tmp_path: Path) 
 async def test_a_wrong_field_is_refused_by_its_name(
     tmp_path: Path, change: dict[str, Any], field: str
 ) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         status, body = await door.post({"model": "", "messages": HELLO, **change})
 
         assert status == 400
@@ -270,7 +279,7 @@ async def test_a_wrong_field_is_refused_by_its_name(
 
 
 async def test_fields_without_meaning_for_the_answer_and_nulls_are_accepted(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         body = {"model": None, "messages": HELLO, "user": "me", "metadata": {"a": "b"}, "n": 1, "tools": None}
         status, answer = await door.post(
             {**body, "frequency_penalty": 0, "response_format": {"type": "text"}}
@@ -283,7 +292,7 @@ async def test_fields_without_meaning_for_the_answer_and_nulls_are_accepted(tmp_
     "body", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"messages": ' + b"[" * 100_000]
 )
 async def test_a_body_that_is_no_json_object_is_refused(tmp_path: Path, body: bytes) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         headers = {"Content-Type": "application/json"}
         async with door.http.post(f"{door.url}/v1/chat/completions", data=body, headers=headers) as response:
             assert response.status == 400
@@ -291,7 +300,7 @@ async def test_a_body_that_is_no_json_object_is_refused(tmp_path: Path, body: by
 
 
 async def test_a_body_beyond_the_bound_is_refused_and_the_gateway_lives_on(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         headers = {"Content-Type": "application/json"}
         body = io.BytesIO(json.dumps({"messages": "x" * (9 << 20)}).encode())
         async with door.http.post(f"{door.url}/v1/chat/completions", data=body, headers=headers) as response:
@@ -301,7 +310,7 @@ async def test_a_body_beyond_the_bound_is_refused_and_the_gateway_lives_on(tmp_p
 
 
 async def test_what_a_browser_page_of_a_stranger_could_send_is_refused(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         plain = {"Content-Type": "text/plain"}
         async with door.http.post(
             f"{door.url}/v1/chat/completions", data=json.dumps({"messages": HELLO}), headers=plain
@@ -312,7 +321,7 @@ async def test_what_a_browser_page_of_a_stranger_could_send_is_refused(tmp_path:
 
 
 async def test_unknown_routes_and_methods_answer_in_json(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         for path, status in (
             ("/v1/embeddings", 404),
             ("/v1/chat/completions", 405),
@@ -324,7 +333,7 @@ async def test_unknown_routes_and_methods_answer_in_json(tmp_path: Path) -> None
 
 
 async def test_health_says_whether_answers_can_be_given(tmp_path: Path) -> None:
-    async with _gateway(tmp_path) as door:
+    async with opened(tmp_path) as door:
         for state, status in ((EngineState.READY, 200), (EngineState.STARTING, 503)):
             door.on.engine.state = state
             async with door.http.get(f"{door.url}/healthz") as response:

@@ -1,0 +1,66 @@
+"""Several answers to one request, given at once by one version."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from service.serving import Chat, ChatDelta, ChatTurn
+
+_WAITING_PIECES = 16
+"""Pieces that wait for a slow reader; beyond them the answers wait too."""
+
+
+async def choices(chat: Chat, turn: ChatTurn, number: int) -> AsyncGenerator[tuple[int, ChatDelta], None]:
+    """Pieces of `number` answers with the answer's index, as they come. Close it to free the engine.
+
+    All come from the version that gives the first: the others are asked of it by its exact name, since an
+    alias may move meanwhile. A seed is counted up from answer to answer, or they would all be the same.
+    Raises as `Chat.stream`; where one answer fails, all do.
+    """
+    async with aclosing(chat.stream(turn)) as answer:
+        first = await anext(answer)
+        yield 0, first
+        if number == 1:
+            async for delta in answer:
+                yield 0, delta
+            return
+        async with aclosing(_together(chat, replace(turn, model=first.model), answer, number)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+async def _together(
+    chat: Chat, turn: ChatTurn, begun: AsyncGenerator[ChatDelta, None], number: int
+) -> AsyncGenerator[tuple[int, ChatDelta], None]:
+    pieces: asyncio.Queue[tuple[int, ChatDelta] | BaseException | None] = asyncio.Queue(_WAITING_PIECES)
+
+    async def read(index: int, answer: AsyncGenerator[ChatDelta, None]) -> None:
+        try:
+            async with aclosing(answer):
+                async for delta in answer:
+                    await pieces.put((index, delta))
+            await pieces.put(None)
+        except Exception as error:
+            await pieces.put(error)
+
+    others = [chat.stream(_seeded(turn, index)) for index in range(1, number)]
+    tasks = [asyncio.create_task(read(index, answer)) for index, answer in enumerate([begun, *others])]
+    try:
+        ended = 0
+        while ended < number:
+            piece = await pieces.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece is None:
+                ended += 1
+            else:
+                yield piece
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _seeded(turn: ChatTurn, index: int) -> ChatTurn:
+    return turn if turn.seed is None else replace(turn, seed=(turn.seed + index) % 2**31)
