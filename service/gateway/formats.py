@@ -126,7 +126,7 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _unknown(fields: Json, known: set[str], path: str) -> list[FieldViolation]:
-    return [_wrong(f"{path}.{name[:64]}", "is not supported") for name in fields.keys() - known]
+    return [_wrong(f"{path}.{name[:64]}", "is not supported") for name in fields if name not in known]
 
 
 def _wrong(field: str, description: str) -> FieldViolation:

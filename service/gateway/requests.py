@@ -98,8 +98,9 @@ class _Reader:
         self.violations.append(FieldViolation(field=field, description=description))
 
     def _refuse_unknown(self) -> None:
-        for name in self._fields.keys() - _READ - _IGNORED:
-            self._wrong(name[:64], "is not supported")
+        for name in self._fields:
+            if name not in _READ | _IGNORED:
+                self._wrong(name[:64], "is not supported")
 
     def _options(self) -> Json:
         try:

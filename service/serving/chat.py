@@ -170,7 +170,8 @@ class Chat:
                         logprobs=chunk.logprobs,
                     )
         except EngineRefused as error:
-            raise _meaning(error, model) from error
+            field = "messages" if sampling.json_schema is None else "response_format"
+            raise _meaning(error, model, field) from error
 
     async def _render(self, messages: Sequence[ChatMessage]) -> list[int]:
         turns = [Turn(role=message.role, content=message.content) for message in messages]
@@ -247,10 +248,10 @@ def _too_long(what: str, length: int, field: str = "messages", room: int | None 
     return InvalidRequest([FieldViolation(field=field, description=text)])
 
 
-def _meaning(error: EngineRefused, model: str) -> Unavailable | InvalidRequest:
+def _meaning(error: EngineRefused, model: str, field: str = "messages") -> Unavailable | InvalidRequest:
     """What a refusal means to the caller, whose request was complete and checked."""
     if error.status == HTTPStatus.BAD_REQUEST:
-        violation = FieldViolation(field="messages", description="the engine refuses this request")
+        violation = FieldViolation(field=field, description="the engine refuses this request")
         return InvalidRequest([violation])
     if error.status == HTTPStatus.NOT_FOUND:
         return unavailable(f"the engine does not have {model} just now; it is being loaded again")

@@ -235,6 +235,27 @@ async def test_an_answer_is_one_of_the_choices_where_there_are_any(real: Real) -
     assert answer in turn.choices
 
 
+async def test_an_answer_fits_its_schema_and_every_token_tells_the_most_probable_ones(real: Real) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"department": {"enum": ["billing", "delivery"]}},
+        "required": ["department"],
+        "additionalProperties": False,
+    }
+    question = (ChatMessage(role="user", content="My parcel never came. Which department?"),)
+    turn = ChatTurn(messages=question, max_tokens=40, json_schema=schema, logprobs=3, presence_penalty=0.1)
+    async with aclosing(real.chat.stream(turn)) as stream:
+        deltas = [delta async for delta in stream]
+    assert json.loads("".join(delta.text for delta in deltas))["department"] in {"billing", "delivery"}
+    told = [token for delta in deltas for token in delta.logprobs]
+    assert len(told) == deltas[-1].completion_tokens
+    for token in told:
+        values = [logprob for _, logprob in token.top]
+        assert len(values) == 3
+        assert values == sorted(values, reverse=True)
+        assert token.logprob <= 0
+
+
 async def test_a_whole_model_is_proven_and_answers_on_its_own_engine_which_ends_when_idle(real: Real) -> None:
     whole = await asyncio.to_thread(real.workshop.draw_model, seed=6)
     digest = await asyncio.to_thread(whole.publish, real.artifacts_dir)
