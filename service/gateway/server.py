@@ -1,4 +1,4 @@
-"""The OpenAI-compatible door: /v1/models, /v1/chat/completions, /healthz, /metrics, on loopback.
+"""The OpenAI-compatible door: models, completions of chats and texts, /healthz, /metrics, on loopback.
 
 Relays and translates; what may answer and how is `service.serving.Chat`'s. A client that goes away takes its
 answer at the engine with it.
@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from service import logs
 from service.engine.face import Engine, EngineState
 from service.errors import HotloraError, NotFound
 from service.gateway.choices import choices
-from service.gateway.completions import DONE, Envelope
+from service.gateway.completions import DONE, ChatEnvelope, Envelope, TextEnvelope
 from service.gateway.errors import (
     error_body,
     error_response,
@@ -29,7 +30,8 @@ from service.gateway.errors import (
     internal_error_body,
     plain_error,
 )
-from service.gateway.requests import CompletionRequest, read_request
+from service.gateway.fields import AnswersRequest
+from service.gateway.requests import read_chat_request, read_text_request
 from service.metrics import CONTENT_TYPE, Metrics
 from service.registry import Registry, VersionState
 from service.serving import Chat, ChatDelta, ServedModel
@@ -115,7 +117,10 @@ class Gateway:
         app.router.add_get("/metrics", self._figures)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
-        app.router.add_post("/v1/chat/completions", self._completions)
+        app.router.add_post(
+            "/v1/chat/completions", partial(self._completions, read_chat_request, ChatEnvelope)
+        )
+        app.router.add_post("/v1/completions", partial(self._completions, read_text_request, TextEnvelope))
         for door in self._more:
             door.add_to(app.router)
         return app
@@ -202,16 +207,16 @@ class Gateway:
                 cards.append(_card(model.id, model, int(version.create_time)))
         return cards
 
-    async def _completions(self, request: web.Request) -> web.StreamResponse:
+    async def _completions(
+        self, read: Callable[[bytes], AnswersRequest], shape: type[Envelope], request: web.Request
+    ) -> web.StreamResponse:
         if request.content_type != "application/json":
             return plain_error(415, "send application/json", "wrong_media_type")
-        asked = read_request(await request.read())
+        asked = read(await request.read())
         async with aclosing(choices(self._chat, asked.turn, asked.choices)) as pieces:
             # Errors before the first piece are answers of their own, with a status.
             _, first = await anext(pieces)
-            envelope = Envelope(
-                answer_id=f"chatcmpl-{self._ids()}", created=int(self._clock()), model=first.model
-            )
+            envelope = shape(answer_id=self._ids(), created=int(self._clock()), model=first.model)
             if asked.stream:
                 return await self._stream(request, asked, envelope, first, pieces)
             answers: list[list[ChatDelta]] = [[first], *([] for _ in range(1, asked.choices))]
@@ -226,7 +231,7 @@ class Gateway:
     async def _stream(
         self,
         request: web.Request,
-        asked: CompletionRequest,
+        asked: AnswersRequest,
         envelope: Envelope,
         first: ChatDelta,
         pieces: AsyncGenerator[tuple[int, ChatDelta], None],
@@ -246,7 +251,7 @@ class Gateway:
 
     async def _events(
         self,
-        asked: CompletionRequest,
+        asked: AnswersRequest,
         envelope: Envelope,
         first: ChatDelta,
         pieces: AsyncGenerator[tuple[int, ChatDelta], None],
@@ -254,10 +259,10 @@ class Gateway:
         """The answers as events. The status is sent by now, so an error is an event too, and no [DONE]
         follows."""
         last, usage = {0: first}, asked.include_usage
-        yield envelope.chunk(0, first, is_first=True, include_usage=usage)
+        yield envelope.chunk(0, first, include_usage=usage)
         try:
             async for index, delta in pieces:
-                yield envelope.chunk(index, delta, is_first=index not in last, include_usage=usage)
+                yield envelope.chunk(index, delta, include_usage=usage)
                 last[index] = delta
         except HotloraError as error:
             yield f"data: {error_body(error)}\n\n".encode()

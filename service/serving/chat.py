@@ -8,6 +8,7 @@ Serves gRPC and the gateway alike. Writes nothing; what may answer is read from 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from itertools import groupby
 from time import monotonic
@@ -24,7 +25,6 @@ from service.serving.served import Served
 from service.serving.turn import (
     DEFAULT_MAX_TOKENS,
     ChatDelta,
-    ChatMessage,
     ChatTurn,
     FinishReason,
     ServedModel,
@@ -122,14 +122,16 @@ class Chat:
         """
         arrived = self._clock()
         with self._metrics.answer() as tally:
-            check_order(turn.messages)
-            token_ids = await self._render(turn.messages)
+            token_ids = await self._render(turn)
             model, route = await self._find(turn.model, place_of(turn))
             tally.model = model
             # Nothing is awaited between the check and the count, so that no version is unloaded in between.
             sampling = self._sampling(turn, len(token_ids), route.max_model_length)
             with self._served.answering(model):
-                async with aclosing(self._answer(model, route, token_ids, sampling, arrived)) as answer:
+                field = _asked_in(turn) if turn.json_schema is None else "response_format"
+                async with aclosing(
+                    self._answer(model, route, token_ids, sampling, arrived, field)
+                ) as answer:
                     async for delta in answer:
                         _note(tally, delta)
                         yield delta
@@ -150,8 +152,9 @@ class Chat:
                 raise _meaning(error, name) from error
 
     async def _answer(
-        self, model: str, route: Route, token_ids: list[int], sampling: Sampling, arrived: float
+        self, model: str, route: Route, token_ids: list[int], sampling: Sampling, arrived: float, field: str
     ) -> AsyncGenerator[ChatDelta, None]:
+        """`field` is to blame where the engine refuses."""
         first_token: float | None = None
         try:
             async with aclosing(route.stream(token_ids, sampling)) as chunks:
@@ -170,26 +173,31 @@ class Chat:
                         logprobs=chunk.logprobs,
                     )
         except EngineRefused as error:
-            field = "messages" if sampling.json_schema is None else "response_format"
             raise _meaning(error, model, field) from error
 
-    async def _render(self, messages: Sequence[ChatMessage]) -> list[int]:
-        turns = [Turn(role=message.role, content=message.content) for message in messages]
-        characters = sum(len(message.content) for message in messages)
+    async def _render(self, turn: ChatTurn) -> list[int]:
+        if turn.text is None:
+            check_order(turn.messages)
+            turns = [Turn(role=message.role, content=message.content) for message in turn.messages]
+            characters = sum(len(message.content) for message in turn.messages)
+            render = partial(self._renderer.prompt, turns)
+        else:
+            characters = len(turn.text)
+            render = partial(self._renderer.text_prompt, turn.text)
         if characters > self._engine.max_model_length * _MAX_CHARACTERS_PER_TOKEN:
-            raise _too_long(f"{characters} characters cannot fit into", self._engine.max_model_length)
+            what = f"{characters} characters cannot fit into"
+            raise _too_long(what, self._engine.max_model_length, _asked_in(turn))
         try:
-            if characters > _INLINE_CHARACTERS:
-                return await asyncio.to_thread(self._renderer.prompt, turns)
-            return self._renderer.prompt(turns)
+            return await asyncio.to_thread(render) if characters > _INLINE_CHARACTERS else render()
         except RenderingError as error:
-            raise InvalidRequest([FieldViolation(field="messages", description=str(error))]) from error
+            raise InvalidRequest([FieldViolation(field=_asked_in(turn), description=str(error))]) from error
 
     def _sampling(self, turn: ChatTurn, prompt_tokens: int, length: int) -> Sampling:
         left = length - prompt_tokens
         wanted = min(DEFAULT_MAX_TOKENS, left) if turn.max_tokens is None else turn.max_tokens
         if left < 1:
-            raise _too_long(f"{prompt_tokens} tokens leave no room for an answer in", length)
+            what = f"{prompt_tokens} tokens leave no room for an answer in"
+            raise _too_long(what, length, _asked_in(turn))
         if wanted > left:
             raise _too_long(
                 f"{prompt_tokens} tokens and max_tokens {wanted} exceed", length, "max_tokens", room=left
@@ -241,7 +249,12 @@ def _note(tally: Tally, delta: ChatDelta) -> None:
     tally.finished = delta.finish_reason is not None
 
 
-def _too_long(what: str, length: int, field: str = "messages", room: int | None = None) -> InvalidRequest:
+def _asked_in(turn: ChatTurn) -> str:
+    """The field that says what to answer."""
+    return "messages" if turn.text is None else "prompt"
+
+
+def _too_long(what: str, length: int, field: str, room: int | None = None) -> InvalidRequest:
     text = f"{what} the context of {length} tokens"
     if room is not None:
         text += f"; up to {room} would be accepted"

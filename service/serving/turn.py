@@ -49,7 +49,9 @@ class ChatTurn:
 
     model: str = ""
     """Empty: the base model."""
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[ChatMessage, ...] = ()
+    text: str | None = None
+    """Something to go on with as it stands, in the place of messages; None: there are messages."""
     max_tokens: int | None = None
     """None: `DEFAULT_MAX_TOKENS`, or what the context leaves if that is less."""
     temperature: float = 0.0

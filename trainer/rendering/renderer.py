@@ -106,6 +106,10 @@ class Renderer:
         """Token ids after which the model writes the assistant's next turn. Raises RenderingError."""
         return self._encode(self._template.render(messages, generation_prompt=True)).ids
 
+    def text_prompt(self, text: str) -> list[int]:
+        """Token ids after which the model goes on with `text`: begun as the tokenizer begins texts."""
+        return self._encode(self._begin + text).ids
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
@@ -136,8 +140,7 @@ class Renderer:
         Every token is trained but the first, which nothing predicts. Raises RenderingError when no token
         is left to train.
         """
-        begin = self._files.special_tokens.get("bos_token", "") if self._files.adds_bos else ""
-        whole = begin + text + self._eos_token
+        whole = self._begin + text + self._eos_token
         encoded = self._encode(whole)
         if len(encoded.ids) < 2:
             raise RenderingError("the text is a single token, which leaves nothing to predict")
@@ -216,6 +219,10 @@ class Renderer:
             if anchored.ids[:cut] == anchor_ids and self.decode(prompt_ids + tail) in readings:
                 return tail, [start - len(anchor) for start, _ in anchored.offsets[cut:]]
         raise RenderingError("the tokenizer does not keep the prompt and the answer apart")
+
+    @property
+    def _begin(self) -> str:
+        return self._files.special_tokens.get("bos_token", "") if self._files.adds_bos else ""
 
     def _encode(self, text: str) -> Encoding:
         return self._tokenizer.encode(text, add_special_tokens=False)
