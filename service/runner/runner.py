@@ -291,6 +291,10 @@ class Runner:
                 await self._take_over(job)
             except (Conflict, NotFound):
                 continue
+            except asyncio.CancelledError:
+                # It may have come between the end of the job and the end of its files.
+                await self._endings.clean_up_ended(job)
+                raise
 
     async def _take_over(self, job: JobRow) -> None:
         """Back to the queue. A service that died before the job got anywhere may have died of it, which
