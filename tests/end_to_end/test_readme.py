@@ -43,13 +43,15 @@ def test_the_grpc_and_the_openai_snippet_train_prove_and_ask(stack: Stack, small
     assert "support@1 says: " in answers
 
 
-def test_the_commands_of_the_readme_run_and_end_well(stack: Stack, small_dataset: Path) -> None:
+def test_the_commands_of_the_readme_run_and_end_well(
+    stack: Stack, small_dataset: Path, tmp_path: Path
+) -> None:
     (shell,) = (text for text in snippets("sh") if "hotlora train" in text)
     for line in adapted(shell, stack, small_dataset).splitlines():
         ended = subprocess.run(
             line.replace("hotlora ", f"{sys.executable} -m hotlora.command ", 1),
             shell=True,
-            cwd=ROOT,
+            cwd=tmp_path,
             env={"HOTLORA_ADDRESS": stack.urls["grpc"], "PATH": "/usr/bin:/bin", "TERM": "dumb"},
             capture_output=True,
             text=True,
@@ -57,3 +59,4 @@ def test_the_commands_of_the_readme_run_and_end_well(stack: Stack, small_dataset
             check=False,
         )
         assert ended.returncode == 0, f"{line}: {ended.stdout}{ended.stderr}"
+    assert (tmp_path / "support-2" / "adapter_model.safetensors").is_file()
