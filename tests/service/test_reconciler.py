@@ -339,7 +339,9 @@ async def test_an_active_version_whose_files_cannot_be_looked_at_for_a_while_is_
         assert (await on.row(row)).state == VersionState.ACTIVE
         assert not on.served.holds(row.model)
 
-        on.artifacts_dir.unlink()
-        aside.rename(on.artifacts_dir)
+        # In one step, since the reconciler looks at any moment, and what is not there is gone for good.
+        back = tmp_path / "back"
+        back.symlink_to(aside)
+        back.replace(on.artifacts_dir)
 
         await on.is_served(row)
