@@ -65,7 +65,7 @@ async def attached_stack() -> AsyncIterator[RunningStack]:
     """A service before an engine that the benchmark can reach too."""
     with tempfile.TemporaryDirectory() as home:
         async with running_engine(Path(home)) as (url, key):
-            environment = {"HOTLORA_ENGINE_URL": url, "HOTLORA_ENGINE_API_KEY": key}
+            environment = {"HOTLORA_ENGINE_URLS": url, "HOTLORA_ENGINE_API_KEY": key}
             async with _service(Path(home), environment) as running:
                 yield replace(running, engine_url=url, engine_api_key=key)
 

@@ -22,7 +22,7 @@ from service.base_model import resolve_base_model
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
-from service.engine import AttachedEngine, Supervisor
+from service.engine import fleet
 from service.errors import HotloraError
 from service.evaluation import Evaluator
 from service.evaluation import Limits as EvaluationLimits
@@ -35,9 +35,20 @@ from service.registry import Registry
 from service.rpc import Server
 from service.runner import COMMAND as TRAINER_COMMAND
 from service.runner import Runner
-from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
+from service.serving import (
+    Chat,
+    Disposal,
+    Means,
+    Outcomes,
+    OwnEngines,
+    Prover,
+    Reconciler,
+    Replicas,
+    Routes,
+    Served,
+)
 from service.serving.servable import unservable, unservable_on
-from service.settings import Settings
+from service.settings import Settings, without_credentials
 from trainer.base_model import linear_module_names
 from trainer.config import BaseModel
 from trainer.rendering import Renderer
@@ -80,10 +91,10 @@ async def _serve(
     async with Registry.open(
         settings.database_url, changes=changes, max_queued_jobs=settings.max_queued_jobs
     ) as registry:
-        engine = _engine(settings)(settings=settings, base=base, changes=changes)
-        served = Served(engine=engine, changes=changes)
+        engines = fleet(settings, base=base, changes=changes)
+        served = Served(changes=changes)
         metrics = Metrics()
-        routes = Routes(engine=engine, base=base)
+        routes = Routes(base=base)
         own_engines = OwnEngines(
             Means(
                 registry=registry,
@@ -92,15 +103,15 @@ async def _serve(
                 base=base,
                 settings=settings,
                 changes=changes,
+                fleet=engines,
                 prover=Prover(),
                 metrics=metrics,
             )
         )
         chat = Chat(
             registry=registry,
-            engine=engine,
             served=served,
-            routes=routes,
+            replicas=Replicas(fleet=engines, served=served, routes=routes, base=base),
             own_engines=own_engines,
             renderer=renderer,
             base=base,
@@ -121,11 +132,11 @@ async def _serve(
             base=base,
             threads=settings.trainer_threads,
         )
-        refused = partial(unservable_on, engine, await asyncio.to_thread(unservable, base, settings))
+        refused = partial(unservable_on, engines, await asyncio.to_thread(unservable, base, settings))
         planner = Planner(
             base=base,
             context_length=context_length,
-            max_rank=lambda: engine.max_rank,
+            max_rank=lambda: engines.max_rank,
             registry=registry,
             probes=probes,
             unservable=refused,
@@ -136,7 +147,7 @@ async def _serve(
             directory=settings.imports_dir,
             artifacts_dir=settings.artifacts_dir,
             disk=disk,
-            max_rank=lambda: engine.max_rank,
+            max_rank=lambda: engines.max_rank,
             threads=settings.trainer_threads,
             command=import_command,
         )
@@ -145,7 +156,7 @@ async def _serve(
             registry=registry,
             datasets=datasets,
             chat=chat,
-            engine=engine,
+            fleet=engines,
             changes=changes,
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
@@ -165,7 +176,7 @@ async def _serve(
         gateway = Gateway(
             address=settings.gateway_address,
             chat=chat,
-            engine=engine,
+            fleet=engines,
             registry=registry,
             metrics=metrics,
             more=(
@@ -181,16 +192,23 @@ async def _serve(
             metrics=metrics,
             command=trainer_command,
         )
-        reconciler = Reconciler(
-            registry=registry,
-            engine=engine,
-            served=served,
-            routes=routes,
-            artifacts_dir=settings.artifacts_dir,
-            base=base,
-            changes=changes,
-            metrics=metrics,
-        )
+        outcomes = Outcomes(engines)
+        disposal = Disposal(registry=registry, fleet=engines, artifacts_dir=settings.artifacts_dir)
+        reconcilers = [
+            Reconciler(
+                registry=registry,
+                engine=engine,
+                served=served,
+                outcomes=outcomes,
+                disposal=disposal,
+                routes=routes,
+                artifacts_dir=settings.artifacts_dir,
+                base=base,
+                changes=changes,
+                metrics=metrics,
+            )
+            for engine in engines.engines
+        ]
         evaluator = Evaluator(
             registry=registry,
             changes=changes,
@@ -215,9 +233,9 @@ async def _serve(
                     gateway.run(),
                     evaluator.run(),
                     runner.run(),
-                    reconciler.run(),
+                    *(reconciler.run() for reconciler in reconcilers),
                     own_engines.run(),
-                    engine.run(),
+                    engines.run(),
                 ],
             )
         finally:
@@ -234,10 +252,6 @@ async def _base_model(settings: Settings, stop: asyncio.Event) -> tuple[BaseMode
         preparing.cancel()
         await asyncio.wait({preparing})
     return None if preparing.cancelled() else preparing.result()
-
-
-def _engine(settings: Settings) -> type[AttachedEngine] | type[Supervisor]:
-    return AttachedEngine if settings.engine_url else Supervisor
 
 
 async def _run_until(stop: asyncio.Event, parts: list[Coroutine[object, object, None]]) -> None:
@@ -278,7 +292,12 @@ def main(
             field = "_".join(str(part) for part in problem["loc"]).upper()
             print(f"HOTLORA_{field}: {problem['msg']}", file=sys.stderr)
         return 2
-    _log.info("settings", **settings.model_dump(mode="json", exclude={"database_url", "engine_api_key"}))
+    engines = [without_credentials(url) for url in settings.engine_urls]
+    _log.info(
+        "settings",
+        engine_urls=engines,
+        **settings.model_dump(mode="json", exclude={"database_url", "engine_api_key", "engine_urls"}),
+    )
     exit_code = 0
     try:
         asyncio.run(_main(settings, trainer_command, import_command))

@@ -6,7 +6,7 @@ shown.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,6 +36,15 @@ class Tally:
     """Since the request's arrival; None before the first token."""
     elapsed_seconds: float = 0.0
     finished: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStanding:
+    """How an engine of the base stands."""
+
+    name: str
+    is_ready: bool
+    restarts: int
 
 
 class Metrics:
@@ -88,9 +97,14 @@ class Metrics:
         )
         self._jobs = Gauge("hotlora_jobs", "Jobs that have not ended.", ["state"], registry=registry)
         self._answers = Gauge("hotlora_answers_in_flight", "Answers being given now.", registry=registry)
-        self._ready = Gauge("hotlora_engine_ready", "1 while the engine answers, else 0.", registry=registry)
+        self._ready = Gauge(
+            "hotlora_engine_ready", "1 while an engine answers, else 0.", ["engine"], registry=registry
+        )
         self._restarts = Gauge(
-            "hotlora_engine_restarts", "Times that the engine was started again.", registry=registry
+            "hotlora_engine_restarts",
+            "Times that an engine was started again.",
+            ["engine"],
+            registry=registry,
         )
 
     @contextmanager
@@ -123,12 +137,14 @@ class Metrics:
         """A job has ended, so long after it was first claimed."""
         self._job_seconds.labels(technique.lower(), state.lower()).observe(seconds)
 
-    def text(self, *, jobs: Mapping[str, int], engine_ready: bool, engine_restarts: int) -> bytes:
-        """Everything, with how things stand now: jobs that have not ended by state, and the base's engine."""
+    def text(self, *, jobs: Mapping[str, int], engines: Collection[EngineStanding]) -> bytes:
+        """Everything, with how things stand now: jobs that have not ended by state, and the base's
+        engines."""
         for state, count in jobs.items():
             self._jobs.labels(state.lower()).set(count)
-        self._ready.set(engine_ready)
-        self._restarts.set(engine_restarts)
+        for engine in engines:
+            self._ready.labels(engine.name).set(engine.is_ready)
+            self._restarts.labels(engine.name).set(engine.restarts)
         return generate_latest(self._registry)
 
     def _count(self, tally: Tally, outcome: str) -> None:

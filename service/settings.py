@@ -6,8 +6,9 @@ Knows nothing of what the settings are used for beyond their meaning. Secrets ne
 import os
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hotlora import addresses
@@ -22,6 +23,25 @@ def _directories(paths: object) -> object:
     return [path for path in paths.split(os.pathsep) if path] if isinstance(paths, str) else paths
 
 
+def _urls(urls: object) -> object:
+    """The URLs of a list with commas between."""
+    return [url.strip() for url in urls.split(",") if url.strip()] if isinstance(urls, str) else urls
+
+
+def without_credentials(url: str) -> str:
+    """What may be shown of a URL, without a slash at its end."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _different(urls: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(map(without_credentials, urls))) < len(urls):
+        raise ValueError("names an engine twice; each replica has an address of its own")
+    return urls
+
+
+_LAST_PORT = 65535
+EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s,]+$")]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 LoopbackAddress = Annotated[str, AfterValidator(addresses.loopback)]
 
@@ -69,13 +89,18 @@ class Settings(BaseSettings):
     hub_datasets: bool = True
     """Whether callers may have dataset repositories of the Hugging Face hub imported."""
 
-    engine_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
-    """A running engine to attach to; None means that the service starts and supervises its own. vLLM's CPU
-    build needs the plugin in deploy/vllm_plugin there too: without it, proving an adapter ends the engine."""
+    engine_urls: Annotated[
+        tuple[EngineUrl, ...], NoDecode, BeforeValidator(_urls), AfterValidator(_different)
+    ] = Field(default=(), repr=False)
+    """Running engines to attach to, commas between, each a replica with the same base model; none means that
+    the service starts and supervises its own. vLLM's CPU build needs the plugin in deploy/vllm_plugin there
+    too: without it, proving an adapter ends the engine. May carry a password: never printed."""
     engine_api_key: SecretStr | None = None
-    """Bearer key of an attached engine; None means that it wants none."""
-    engine_port: int = Field(default=8000, ge=0, le=65535)
-    """Loopback port of the own engine; 0 means a free one."""
+    """Bearer key of the attached engines; None means that they want none."""
+    engine_replicas: int = Field(default=1, ge=1, le=16)
+    """Engines of our own for the base model; they share this machine."""
+    engine_port: int = Field(default=8000, ge=0, le=_LAST_PORT)
+    """Loopback port of the own engine, and the next ones of its replicas; 0 means free ones."""
     engine_max_loras: int = Field(default=4, ge=1)
     """Adapters in one batch."""
     engine_max_rank: int = Field(default=64, ge=1, le=512)
@@ -109,6 +134,20 @@ class Settings(BaseSettings):
     """Held-out rows that a report asks at most; 0: finished jobs are not evaluated by themselves."""
     evaluation_concurrency: int = Field(default=4, ge=1, le=64)
     """Answers for reports at the same time; one while people are being answered."""
+
+    @model_validator(mode="after")
+    def _check_engines(self) -> "Settings":
+        if self.engine_urls and self.engine_replicas > 1:
+            raise ValueError(
+                "HOTLORA_ENGINE_REPLICAS is of engines that are started here, and HOTLORA_ENGINE_URLS says "
+                "that none is: set one of them"
+            )
+        if self.engine_port and self.engine_port + self.engine_replicas - 1 > _LAST_PORT:
+            raise ValueError(
+                f"HOTLORA_ENGINE_PORT {self.engine_port} leaves no ports up to {_LAST_PORT} for "
+                f"{self.engine_replicas} replicas; 0 takes free ones"
+            )
+        return self
 
     @property
     def datasets_dir(self) -> Path:

@@ -63,8 +63,15 @@ def up(
         str | None, typer.Option(help="[HOTLORA_UI_ADDRESS, 127.0.0.1:7860]", show_default=False)
     ] = None,
     engine_url: Annotated[
-        str | None,
-        typer.Option(help="Attach to this vLLM. [HOTLORA_ENGINE_URL, own one]", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="Attach to this vLLM; may be given again, for replicas. [HOTLORA_ENGINE_URLS, own one]",
+            show_default=False,
+        ),
+    ] = None,
+    engine_replicas: Annotated[
+        int | None,
+        typer.Option(help="Own engines. [HOTLORA_ENGINE_REPLICAS, 1]", min=1, max=16, show_default=False),
     ] = None,
     engine_port: Annotated[
         int | None,
@@ -83,7 +90,8 @@ def up(
         "HOTLORA_GRPC_ADDRESS": grpc_address,
         "HOTLORA_GATEWAY_ADDRESS": gateway_address,
         "HOTLORA_UI_ADDRESS": page_address,
-        "HOTLORA_ENGINE_URL": engine_url,
+        "HOTLORA_ENGINE_URLS": ",".join(engine_url) if engine_url else None,
+        "HOTLORA_ENGINE_REPLICAS": engine_replicas,
         "HOTLORA_ENGINE_PORT": engine_port,
     }
     flags = {name: str(value) for name, value in given.items() if value is not None}

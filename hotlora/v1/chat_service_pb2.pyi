@@ -65,12 +65,14 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("models", "engine")
+    __slots__ = ("models", "engine", "replicas")
     MODELS_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[Model]
     engine: Engine
-    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ...) -> None: ...
+    replicas: _containers.RepeatedCompositeFieldContainer[Replica]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("id", "base_model", "adapter_version", "state", "available", "max_model_length", "serving", "create_time")
@@ -125,3 +127,19 @@ class Engine(_message.Message):
     message: str
     max_rank: int
     def __init__(self, state: _Optional[_Union[Engine.State, str]] = ..., restarts: _Optional[int] = ..., message: _Optional[str] = ..., max_rank: _Optional[int] = ...) -> None: ...
+
+class Replica(_message.Message):
+    __slots__ = ("name", "state", "message", "restarts", "generation", "models")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: Engine.State
+    message: str
+    restarts: int
+    generation: int
+    models: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...

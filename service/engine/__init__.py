@@ -3,6 +3,7 @@
 from service.engine.attached import AttachedEngine
 from service.engine.client import EngineClient
 from service.engine.face import Abilities, Engine, EngineState
+from service.engine.fleet import Fleet, fleet
 from service.engine.supervisor import Supervisor
 from service.engine.wire import Chunk, EngineModel, EngineRefused, Sampling
 
@@ -15,6 +16,8 @@ __all__ = [
     "EngineModel",
     "EngineRefused",
     "EngineState",
+    "Fleet",
     "Sampling",
     "Supervisor",
+    "fleet",
 ]

@@ -17,7 +17,7 @@ from service.engine.command import model_width
 from service.engine.face import Abilities, EngineState
 from service.engine.wire import EngineModel, EngineRefused
 from service.errors import Unavailable
-from service.settings import Settings
+from service.settings import Settings, without_credentials
 from trainer.config import BaseModel
 
 _log = structlog.get_logger(__name__)
@@ -38,24 +38,24 @@ class Watch:
 
 
 class AttachedEngine:
-    """An engine at `settings.engine_url`. Wears the face of `service.engine.face.Engine`."""
+    """An engine at `url`. Wears the face of `service.engine.face.Engine`."""
 
     supervised = False
 
     def __init__(
         self,
         *,
+        url: str,
         settings: Settings,
         base: BaseModel,
         changes: Changes,
         watch: Watch | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        if settings.engine_url is None:
-            raise ValueError("engine_url is not set: there is nothing to attach to")
         key = settings.engine_api_key
+        self._name = without_credentials(url)
         self._client = EngineClient(
-            url=settings.engine_url, api_key=None if key is None else key.get_secret_value(), clock=clock
+            url=url, api_key=None if key is None else key.get_secret_value(), clock=clock
         )
         self._settings = settings
         self._base = base
@@ -63,10 +63,14 @@ class AttachedEngine:
         self._watch = watch or Watch()
         self._clock = clock
         self._state = EngineState.STARTING
-        self._message = f"looking for the engine at {settings.engine_url}"
+        self._message = f"looking for the engine at {self._name}"
         self._generation = 0
         self._max_model_length = settings.engine_max_model_len
         self._abilities = Abilities()
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     @property
     def state(self) -> EngineState:
@@ -109,7 +113,7 @@ class AttachedEngine:
                 problem = await self._look()
                 failures = failures + 1 if problem else 0
                 if problem and (failures >= self._watch.failures or self._state is not EngineState.READY):
-                    self._tell(EngineState.DOWN, f"the engine at {self._settings.engine_url}: {problem}")
+                    self._tell(EngineState.DOWN, f"the engine at {self._name}: {problem}")
                 await asyncio.sleep(self._watch.interval_seconds)
         finally:
             await self._client.close()
@@ -133,7 +137,7 @@ class AttachedEngine:
         if is_new:
             self._client.forget_loaded()
             self._generation += 1
-            self._tell(EngineState.READY, f"the engine at {self._settings.engine_url} is ready")
+            self._tell(EngineState.READY, f"the engine at {self._name} is ready")
         return None
 
     async def _ask_abilities(self) -> Abilities:
@@ -155,6 +159,6 @@ class AttachedEngine:
 
     def _tell(self, state: EngineState, message: str) -> None:
         if (state, message) != (self._state, self._message):
-            _log.info("engine", state=state, generation=self._generation, message=message)
+            _log.info("engine", name=self._name, state=state, generation=self._generation, message=message)
         self._state, self._message = state, message
         self._changes.notify("engine")

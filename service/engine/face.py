@@ -36,6 +36,10 @@ class Engine(Protocol):
     """A vLLM server, ours or not."""
 
     @property
+    def name(self) -> str:
+        """Tells it from the others, for people, logs and metrics; an address has no credentials there."""
+
+    @property
     def state(self) -> EngineState:
         """Where it stands now."""
 

@@ -71,6 +71,7 @@ class Supervisor:
         settings: Settings,
         base: BaseModel,
         changes: Changes,
+        name: str = "engine",
         command: CommandBuilder | None = None,
         log_name: str = "engine.log",
         spawner: Spawner = spawn_leashed,
@@ -85,6 +86,7 @@ class Supervisor:
         self._command = command or (
             lambda port, api_key: vllm_command(settings, base, port=port, api_key=api_key)
         )
+        self._name = name
         self._log_path = settings.logs_dir / log_name
         self._spawner = spawner
         self._health = health or Health()
@@ -98,6 +100,10 @@ class Supervisor:
         self._generation = 0
         self.pid: int | None = None
         """Process group of the running engine."""
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     @property
     def state(self) -> EngineState:
@@ -204,7 +210,7 @@ class Supervisor:
             probed = client.last_token_time >= looked or await self._probe(client)
             failures = 0 if probed else failures + 1
             if failures:
-                _log.warning("engine probe failed", failures=failures)
+                _log.warning("engine probe failed", name=self._name, failures=failures)
         return f"the engine gave no token on {failures} probes in a row"
 
     async def _become_ready(self, client: EngineClient) -> None:
@@ -231,7 +237,7 @@ class Supervisor:
 
     def _tell(self, state: EngineState, message: str) -> None:
         if (state, message) != (self._state, self._message):
-            _log.info("engine", state=state, generation=self._generation, message=message)
+            _log.info("engine", name=self._name, state=state, generation=self._generation, message=message)
         self._state, self._message = state, message
         self._changes.notify("engine")
 

@@ -19,7 +19,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from service import logs
-from service.engine.face import Engine, EngineState
+from service.engine.face import EngineState
+from service.engine.fleet import Fleet
 from service.errors import HotloraError, NotFound
 from service.gateway.choices import choices
 from service.gateway.completions import DONE, ChatEnvelope, Envelope, TextEnvelope
@@ -32,7 +33,7 @@ from service.gateway.errors import (
 )
 from service.gateway.fields import AnswersRequest
 from service.gateway.requests import read_chat_request, read_text_request
-from service.metrics import CONTENT_TYPE, Metrics
+from service.metrics import CONTENT_TYPE, EngineStanding, Metrics
 from service.registry import Registry, VersionState
 from service.serving import Chat, ChatDelta, ServedModel
 
@@ -65,7 +66,7 @@ class Gateway:
         self,
         *,
         chat: Chat,
-        engine: Engine,
+        fleet: Fleet,
         registry: Registry,
         metrics: Metrics,
         more: Sequence[Door] = (),
@@ -76,7 +77,7 @@ class Gateway:
         """`more` are other parts of the API. `address` is HOST:PORT, port 0 for a free one; `clock` gives
         seconds since the epoch."""
         self._chat = chat
-        self._engine = engine
+        self._fleet = fleet
         self._registry = registry
         self._metrics = metrics
         self._more = more
@@ -160,8 +161,8 @@ class Gateway:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         """200 when answers can be given, else 503; the body says where the engine stands."""
-        ready = self._engine.state is EngineState.READY
-        body = {"ready": ready, "engine": self._engine.state, "message": self._engine.message}
+        ready = self._fleet.state is EngineState.READY
+        body = {"ready": ready, "engine": self._fleet.state, "message": self._fleet.message}
         return web.json_response(body, status=200 if ready else 503)
 
     async def _figures(self, _: web.Request) -> web.Response:
@@ -169,8 +170,12 @@ class Gateway:
         unfinished = await self._registry.unfinished_job_counts()
         text = self._metrics.text(
             jobs={state.value: count for state, count in unfinished.items()},
-            engine_ready=self._engine.state is EngineState.READY,
-            engine_restarts=self._engine.restarts,
+            engines=[
+                EngineStanding(
+                    name=engine.name, is_ready=engine.state is EngineState.READY, restarts=engine.restarts
+                )
+                for engine in self._fleet.engines
+            ],
         )
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from hotlora.v1 import chat_service_pb2 as pb
 from hotlora.v1 import chat_service_pb2_grpc as pb_grpc
-from service.engine import Engine
+from service.engine import Fleet
 from service.rpc import conversion
 from service.rpc.boundary import Context
-from service.serving import ChatDelta, ChatTurn, ServedModel
+from service.serving import ChatDelta, ChatTurn, Replica, ServedModel
 
 MODEL_TRAILER = "hotlora-model"
 """Says which model answered."""
@@ -21,6 +21,9 @@ class Answering(Protocol):
     async def models(self) -> list[ServedModel]:
         """Everything that can be asked."""
 
+    def replicas(self) -> list[Replica]:
+        """The engines of the base, as they stand."""
+
     def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
         """Answer in pieces. Closing it frees the engine."""
 
@@ -28,9 +31,9 @@ class Answering(Protocol):
 class ChatServicer(pb_grpc.ChatServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, chat: Answering, engine: Engine) -> None:
+    def __init__(self, *, chat: Answering, fleet: Fleet) -> None:
         self._chat = chat
-        self._engine = engine
+        self._fleet = fleet
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         async with aclosing(self._chat.stream(conversion.chat_turn_of(request))) as deltas:
@@ -41,5 +44,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         models = await self._chat.models()
         return pb.ListModelsResponse(
-            models=map(conversion.model_message, models), engine=conversion.engine_message(self._engine)
+            models=map(conversion.model_message, models),
+            engine=conversion.engine_message(self._fleet),
+            replicas=map(conversion.replica_message, self._chat.replicas()),
         )

@@ -13,7 +13,7 @@ from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import chat_service_pb2 as chat_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
-from service.engine import Engine
+from service.engine import Fleet
 from service.exporting import FileBegins
 from service.registry.rows import (
     AdapterRow,
@@ -26,7 +26,7 @@ from service.registry.rows import (
 )
 from service.registry.states import JobState, VersionState
 from service.rpc import settings_conversion
-from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel
+from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, Replica, ServedModel
 from trainer import events
 
 DEFAULT_PAGE_SIZE = 50
@@ -266,13 +266,25 @@ def model_message(model: ServedModel) -> chat_pb.Model:
     )
 
 
-def engine_message(engine: Engine) -> chat_pb.Engine:
-    """The engine behind the models."""
+def engine_message(fleet: Fleet) -> chat_pb.Engine:
+    """The engines behind the models, as one."""
     return chat_pb.Engine(
-        state=f"STATE_{engine.state.value}",
-        restarts=engine.restarts,
-        message=engine.message,
-        max_rank=engine.max_rank,
+        state=f"STATE_{fleet.state.value}",
+        restarts=fleet.restarts,
+        message=fleet.message,
+        max_rank=fleet.max_rank,
+    )
+
+
+def replica_message(replica: Replica) -> chat_pb.Replica:
+    """One of them."""
+    return chat_pb.Replica(
+        name=replica.name,
+        state=f"STATE_{replica.state.value}",
+        message=replica.message,
+        restarts=replica.restarts,
+        generation=replica.generation,
+        models=replica.models,
     )
 
 

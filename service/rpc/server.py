@@ -35,7 +35,7 @@ from hotlora.v1 import (
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
-from service.engine import Engine
+from service.engine import Fleet
 from service.exporting import Exporter
 from service.importing import Importer
 from service.planning import Planner
@@ -81,7 +81,7 @@ class Server:
         registry: Registry,
         datasets: DatasetStore,
         chat: Answering,
-        engine: Engine,
+        fleet: Fleet,
         changes: Changes,
         disk: Disk,
         artifacts_dir: Path,
@@ -114,7 +114,7 @@ class Server:
             registry=registry,
             base_model=base_model,
             context_length=datasets.context_length,
-            max_rank=lambda: engine.max_rank,
+            max_rank=lambda: fleet.max_rank,
             linear_modules=linear_modules,
             unservable=unservable,
             parameters=parameters,
@@ -131,7 +131,7 @@ class Server:
             registry=registry,
             base_model=base_model,
             context_length=datasets.context_length,
-            max_rank=lambda: engine.max_rank,
+            max_rank=lambda: fleet.max_rank,
             linear_modules=linear_modules,
         )
         self._server = grpc.aio.server(
@@ -189,7 +189,7 @@ class Server:
         )
         self._add(
             chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
-            ChatServicer(chat=chat, engine=engine),
+            ChatServicer(chat=chat, fleet=fleet),
             chat_service_pb2,
         )
         self._add(

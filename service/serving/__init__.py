@@ -1,10 +1,13 @@
 """Serving: versions brought into the engine and proven there, and answers from what was proven."""
 
 from service.serving.chat import Chat
+from service.serving.disposal import Disposal
+from service.serving.outcomes import Outcomes
 from service.serving.own_engine import Means
 from service.serving.own_engines import OwnEngines
 from service.serving.proof import Prover
 from service.serving.reconciler import Reconciler
+from service.serving.replicas import Replica, Replicas
 from service.serving.routes import Routes
 from service.serving.served import Served
 from service.serving.turn import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel, Serving
@@ -14,11 +17,15 @@ __all__ = [
     "ChatDelta",
     "ChatMessage",
     "ChatTurn",
+    "Disposal",
     "FinishReason",
     "Means",
+    "Outcomes",
     "OwnEngines",
     "Prover",
     "Reconciler",
+    "Replica",
+    "Replicas",
     "Routes",
     "Served",
     "ServedModel",

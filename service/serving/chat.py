@@ -2,7 +2,7 @@
 figures.
 
 Serves gRPC and the gateway alike. Writes nothing; what may answer is read from the registry (states) and from
-`Served` (what was proven on this engine).
+`Served` (what was proven, and where).
 """
 
 import asyncio
@@ -13,14 +13,15 @@ from http import HTTPStatus
 from itertools import groupby
 from time import monotonic
 
-from service.engine.face import Engine, EngineState
+from service.engine.face import EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
 from service.metrics import Metrics, Tally
 from service.registry import AliasRow, Registry, VersionRow, VersionState
 from service.serving.own_engines import OwnEngines
 from service.serving.placing import place_of
-from service.serving.routes import Route, Routes
+from service.serving.replicas import Replica, Replicas
+from service.serving.routes import Route
 from service.serving.served import Served
 from service.serving.turn import (
     DEFAULT_MAX_TOKENS,
@@ -49,9 +50,8 @@ class Chat:
         self,
         *,
         registry: Registry,
-        engine: Engine,
         served: Served,
-        routes: Routes,
+        replicas: Replicas,
         own_engines: OwnEngines,
         renderer: Renderer,
         base: BaseModel,
@@ -59,12 +59,11 @@ class Chat:
         max_answers: int = 256,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """More than `max_answers` at the same time are refused; the engine queues what its batch does not
+        """More than `max_answers` at the same time are refused; engines queue what their batches do not
         take."""
         self._registry = registry
-        self._engine = engine
         self._served = served
-        self._routes = routes
+        self._replicas = replicas
         self._own_engines = own_engines
         self._renderer = renderer
         self._base = base
@@ -76,8 +75,8 @@ class Chat:
     async def models(self) -> list[ServedModel]:
         """The base model, then versions by adapter, newest first. Asks the registry only, never the
         engine."""
-        length = self._engine.max_model_length
-        ready = self._engine.state is EngineState.READY
+        fleet = self._replicas.fleet
+        ready = fleet.state is EngineState.READY
         starting = Serving.READY if ready else Serving.STARTING
         gone = {row.model for row in await self._registry.deleted_versions()}
         rows = await self._registry.all_versions(_LISTED)
@@ -86,7 +85,7 @@ class Chat:
             base_model=self._base.name,
             version=None,
             serving=starting,
-            max_model_length=length,
+            max_model_length=fleet.max_model_length,
         )
         versions = [
             ServedModel(
@@ -94,13 +93,17 @@ class Chat:
                 base_model=self._base.name,
                 version=row,
                 serving=self._serving(row),
-                max_model_length=self._routes.of(row.model).max_model_length,
+                max_model_length=self._replicas.max_model_length(row.model),
             )
             for _, of_adapter in groupby(rows, key=lambda row: row.adapter_id)
             for row in sorted(of_adapter, key=lambda row: -row.number)
             if row.model not in gone
         ]
         return [base, *versions]
+
+    def replicas(self) -> list[Replica]:
+        """The engines of the base, as they stand."""
+        return self._replicas.status()
 
     async def aliases(self) -> list[AliasRow]:
         """Names of adapters that point at versions, by adapter and id."""
@@ -123,18 +126,13 @@ class Chat:
         arrived = self._clock()
         with self._metrics.answer() as tally:
             token_ids = await self._render(turn)
-            model, route = await self._find(turn.model, place_of(turn))
-            tally.model = model
-            # Nothing is awaited between the check and the count, so that no version is unloaded in between.
-            sampling = self._sampling(turn, len(token_ids), route.max_model_length)
-            with self._served.answering(model):
-                field = _asked_in(turn) if turn.json_schema is None else "response_format"
-                async with aclosing(
-                    self._answer(model, route, token_ids, sampling, arrived, field)
-                ) as answer:
-                    async for delta in answer:
-                        _note(tally, delta)
-                        yield delta
+            tally.model = model = await self._find(turn.model, place_of(turn))
+            sampling = self._sampling(turn, len(token_ids), self._replicas.max_model_length(model))
+            field = _asked_in(turn) if turn.json_schema is None else "response_format"
+            async with aclosing(self._answer(model, token_ids, sampling, arrived, field)) as answer:
+                async for delta in answer:
+                    _note(tally, delta)
+                    yield delta
 
     async def token_logprobs(
         self, model: str, token_ids: Sequence[int], places: Sequence[int]
@@ -144,20 +142,25 @@ class Chat:
 
         Raises as `stream`.
         """
-        name, route = await self._find(model)
-        with self._served.answering(name):
-            try:
-                return await route.logprobs(token_ids, places)
-            except EngineRefused as error:
-                raise _meaning(error, name) from error
+        name = await self._find(model)
+
+        async def ask(route: Route) -> AsyncGenerator[tuple[float, ...], None]:
+            yield await route.logprobs(token_ids, places)
+
+        try:
+            async with aclosing(self._replicas.ask(name, ask)) as found:
+                return await anext(found)
+        except EngineRefused as error:
+            raise _meaning(error, name) from error
 
     async def _answer(
-        self, model: str, route: Route, token_ids: list[int], sampling: Sampling, arrived: float, field: str
+        self, model: str, token_ids: list[int], sampling: Sampling, arrived: float, field: str
     ) -> AsyncGenerator[ChatDelta, None]:
         """`field` is to blame where the engine refuses."""
         first_token: float | None = None
         try:
-            async with aclosing(route.stream(token_ids, sampling)) as chunks:
+            asked = self._replicas.ask(model, lambda route: route.stream(token_ids, sampling))
+            async with aclosing(asked) as chunks:
                 async for chunk in chunks:
                     elapsed = self._clock() - arrived
                     first_token = elapsed if first_token is None else first_token
@@ -184,9 +187,9 @@ class Chat:
         else:
             characters = len(turn.text)
             render = partial(self._renderer.text_prompt, turn.text)
-        if characters > self._engine.max_model_length * _MAX_CHARACTERS_PER_TOKEN:
-            what = f"{characters} characters cannot fit into"
-            raise _too_long(what, self._engine.max_model_length, _asked_in(turn))
+        length = self._replicas.fleet.max_model_length
+        if characters > length * _MAX_CHARACTERS_PER_TOKEN:
+            raise _too_long(f"{characters} characters cannot fit into", length, _asked_in(turn))
         try:
             return await asyncio.to_thread(render) if characters > _INLINE_CHARACTERS else render()
         except RenderingError as error:
@@ -216,29 +219,20 @@ class Chat:
             json_schema=turn.json_schema,
         )
 
-    async def _find(self, name: str, place: float = 0.0) -> tuple[str, Route]:
-        """The exact name of a model that answers now, checked last of all, and how it is asked."""
+    async def _find(self, name: str, place: float = 0.0) -> str:
+        """The exact name of a model that answers now, checked last of all."""
         model = self._base.name
         if name not in {"", self._base.name}:
             version = await self._registry.resolve_model(name, place)
             if version.technique is Technique.FULL:
                 await self._own_engines.awake(version)
             model = version.model
-        route = self._routes.of(model)
-        self._check_available(model, route)
-        return model, route.on(route.client)
-
-    def _check_available(self, model: str, route: Route) -> None:
-        if route.engine.state is not EngineState.READY:
-            raise Unavailable("ENGINE_UNAVAILABLE", route.engine.message, retry_seconds=5.0)
-        if model != self._base.name and not self._served.holds(model):
-            raise Unavailable(
-                "BEING_PROVEN", f"{model} is being loaded and proven again on a new engine", retry_seconds=2.0
-            )
+        self._replicas.check(model)
         if self._served.all_answers >= self._max_answers:
             raise Exhausted(
                 "TOO_MANY_ANSWERS", f"{self._max_answers} answers are being given already", retry_seconds=1.0
             )
+        return model
 
 
 def _note(tally: Tally, delta: ChatDelta) -> None:

@@ -1,10 +1,9 @@
 """Deletes the files of deleted adapters, once no engine can still read them.
 
 vLLM evicts adapters and reads their directories again whenever it likes, also after an unload; a missing
-directory kills it. So a directory goes only when the engine is of a later generation than the last one that
-was told of it. That is known without writing it down: only a supervised engine's files are ever deleted,
-and no supervised engine outlives the service that started it. Files of an attached engine are never
-deleted.
+directory kills it. So a directory goes only when each engine that was told of it is of a later generation by
+now. That is known without writing it down: only where all engines are supervised are files ever deleted, and
+no supervised engine outlives the service that started it. Files of attached engines are never deleted.
 """
 
 import asyncio
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import structlog
 
+from service.engine.face import Engine
+from service.engine.fleet import Fleet
 from service.registry import Registry, VersionRow, VersionState
 
 _log = structlog.get_logger(__name__)
@@ -23,30 +24,37 @@ _LIVING = frozenset(VersionState)
 
 
 class Disposal:
-    """Remembers what the engine was told of, and deletes what may go."""
+    """Remembers what the engines were told of, and deletes what may go. Their reconcilers share it."""
 
-    def __init__(self, *, registry: Registry, artifacts_dir: Path) -> None:
+    def __init__(self, *, registry: Registry, fleet: Fleet, artifacts_dir: Path) -> None:
         self._registry = registry
+        self._fleet = fleet
         self._artifacts_dir = artifacts_dir
-        self._told: dict[str, int] = {}
+        self._collecting = asyncio.Lock()
+        self._told: dict[str, dict[Engine, int]] = {}
         self._gone: set[tuple[str, int]] = set()
         self._stuck: set[str] = set()
         """Digests whose files could not be deleted, which was said."""
 
-    def told(self, digest: str, generation: int) -> None:
-        """The engine of `generation` may know the directory of `digest` from now on."""
-        self._told[digest] = generation
+    def told(self, digest: str, engine: Engine, generation: int) -> None:
+        """`engine`, of `generation`, may know the directory of `digest` from now on."""
+        self._told.setdefault(digest, {})[engine] = generation
 
-    async def collect(self, generation: int) -> None:
-        """Delete what the engine of `generation`, and so no engine at all, was told of. What cannot be
-        deleted is said once and tried again at each call."""
+    async def collect(self) -> None:
+        """Delete what no living engine was told of. What cannot be deleted is said once and tried again at
+        each call; nothing happens while another call is at it."""
+        if self._fleet.supervised and not self._collecting.locked():
+            async with self._collecting:
+                await self._collect()
+
+    async def _collect(self) -> None:
         deleted = await self._registry.deleted_versions()
         doomed = [row for row in deleted if (row.adapter_id, row.number) not in self._gone]
         if not doomed:
             return
         needed = await self._needed_digests(deleted)
         for row in doomed:
-            if row.digest in needed or self._told.get(row.digest, 0) >= generation:
+            if row.digest in needed or self._is_known(row.digest):
                 continue
             try:
                 await asyncio.to_thread(_delete, self._artifacts_dir, row.digest)
@@ -56,6 +64,12 @@ class Disposal:
                     self._stuck.add(row.digest)
                 continue
             self._gone.add((row.adapter_id, row.number))
+
+    def _is_known(self, digest: str) -> bool:
+        """Whether an engine that may live still can read it: a new generation begins after the old one's
+        end."""
+        told = self._told.get(digest, {})
+        return any(generation >= engine.generation for engine, generation in told.items())
 
     async def _needed_digests(self, deleted: Collection[VersionRow]) -> set[str]:
         """Digests that a version of a living adapter stands on as well."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.artifacts import ArtifactCorrupt, Form, Manifest, verify_files
 from service.engine.client import EngineClient
+from service.engine.face import Engine
 from service.engine.wire import EngineRefused, unavailable
 from service.metrics import Metrics
 from service.registry import Verification, VersionRow
@@ -91,29 +92,30 @@ def _read_whole(directory: Path) -> Manifest:
     return manifest
 
 
-async def load(candidate: Candidate, *, client: EngineClient, base_name: str, routes: Routes) -> None:
-    """Have the engine load it, or hold its virtual tokens here. Raises RejectedError when a living engine
-    refuses or the tokens do not fit, Unavailable when unknown."""
+async def load(candidate: Candidate, *, engine: Engine, client: EngineClient, routes: Routes) -> None:
+    """Have the engine load it by `client`, which is of its present generation, or hold its virtual tokens
+    here. Raises RejectedError when a living engine refuses or the tokens do not fit, Unavailable when
+    unknown."""
     if candidate.manifest.form is Form.PROMPT:
-        await _hold(candidate, routes)
+        await _hold(candidate, engine, routes)
         return
     try:
         await client.load_adapter(name=candidate.model, path=str(candidate.directory))
     except EngineRefused as error:
-        await _insist_on_life(client, base_name)
+        await _insist_on_life(client, routes.base(engine).name)
         raise RejectedError(
             Rejection.LOAD_REFUSED, f"the engine would not load it: {_words(error, candidate)}"
         ) from error
 
 
-async def _hold(candidate: Candidate, routes: Routes) -> None:
-    tokens, length = candidate.manifest.virtual_tokens, routes.base.max_model_length
+async def _hold(candidate: Candidate, engine: Engine, routes: Routes) -> None:
+    tokens, length = candidate.manifest.virtual_tokens, engine.max_model_length
     if tokens >= length:
         raise RejectedError(
             Rejection.LOAD_REFUSED, f"its {tokens} virtual tokens leave no room in a context of {length}"
         )
     try:
-        await routes.hold(candidate.model, directory=candidate.directory, virtual_tokens=tokens)
+        await routes.hold(candidate.model, engine, directory=candidate.directory, virtual_tokens=tokens)
     except MalformedPromptError as error:
         raise RejectedError(Rejection.CORRUPT, str(error)) from error
     except NoPlainEmbeddingsError as error:

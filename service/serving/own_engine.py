@@ -20,6 +20,7 @@ from service.engine.command import (
     room_for_own_engine,
 )
 from service.engine.face import Engine, EngineState
+from service.engine.fleet import Fleet
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable
@@ -65,6 +66,8 @@ class Means:
     base: BaseModel
     settings: Settings
     changes: Changes
+    fleet: Fleet
+    """The base's engines; one of them is measured beside a whole model's."""
     prover: Prover
     metrics: Metrics
     new_engine: Callable[[BaseModel], Engine] | None = None
@@ -136,14 +139,12 @@ class OwnEngine:
 
     @asynccontextmanager
     async def _running(self, model: BaseModel) -> AsyncIterator[Engine]:
-        """An engine for `model`, with a route to it; gone afterwards."""
+        """An engine for `model`; gone afterwards."""
         engine = (self._means.new_engine or self._supervisor)(model)
         task = asyncio.create_task(engine.run())
-        self._means.routes.add_engine(model.name, engine)
         try:
             yield engine
         finally:
-            self._means.routes.remove_engine(model.name)
             task.cancel()
             await asyncio.wait([task])
 
@@ -165,11 +166,11 @@ class OwnEngine:
     async def _prove(self, candidate: Candidate, engine: Engine, started: float) -> None:
         """Raises RejectedError, and Unavailable where an engine was away meanwhile."""
         model, generation = candidate.model, engine.generation
-        base = self._means.routes.base
+        base = self._means.routes.base(self._means.fleet.any_ready)
         comparison = await onboarding.prove(
             candidate,
             base=base.on(base.client),
-            served=self._means.routes.of(model).on(engine.client),
+            served=self._means.routes.of(model, engine).on(engine.client),
             generation=base.engine.generation,
             prover=self._means.prover,
         )
@@ -210,6 +211,7 @@ class OwnEngine:
             settings=settings,
             base=model,
             changes=self._means.changes,
+            name=model.name,
             command=lambda port, api_key: own_engine_command(settings, model, port=port, api_key=api_key),
             log_name=f"engine-{model.name}.log",
         )

@@ -1,4 +1,4 @@
-"""What to do so that the engine serves what the registry wants: a pure function from what is to what should
+"""What to do so that an engine serves what the registry wants: a pure function from what is to what should
 be.
 
 Applying a plan twice is harmless, and applying half of one leads to the other half at the next look. No I/O.
@@ -40,8 +40,22 @@ class Quarantine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retire:
+class Fail:
+    """No engine serves it: say so, with the reason of this one."""
+
+    row: VersionRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
     """No answer needs it any more: unload it."""
+
+    row: VersionRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retire:
+    """No engine has it any more: say so."""
 
     row: VersionRow
 
@@ -53,7 +67,7 @@ class Drop:
     model: str
 
 
-Action = Serve | Recheck | Quarantine | Retire | Drop
+Action = Serve | Recheck | Quarantine | Fail | Release | Retire | Drop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +91,29 @@ class Observed:
     """Versions that are giving answers; not unloaded."""
     deaths: Mapping[str, int] = field(default_factory=dict)
     """How often the engine died while it was loading or proving a version."""
+    rejected: frozenset[str] = frozenset()
+    """Versions that were rejected on this engine; not tried again, and unloaded."""
+    refused: frozenset[str] = frozenset()
+    """Those of `rejected` that no other engine serves either."""
+    released: frozenset[str] = frozenset()
+    """Versions that are to be retired, and were unloaded from this engine."""
+    released_by_all: frozenset[str] = frozenset()
+    """Those of `released` that no other engine has either."""
 
 
 def plan(desired: Sequence[VersionRow], observed: Observed) -> tuple[Action, ...]:
     """Actions that may all be applied at once. `desired` are the versions that are WANTED or RETIRING."""
     idle = [row for row in desired if row.model not in observed.busy | observed.resting]
-    wanted = [row for row in idle if row.state in WANTED]
+    wanted = [row for row in idle if row.state in WANTED and row.model not in observed.rejected]
     quarantined = [row for row in wanted if observed.deaths.get(row.model, 0) >= DEATHS_TO_QUARANTINE]
     unproven = [row for row in wanted if row not in quarantined and not _is_proven(row, observed)]
     serving = _without_company(unproven, observed)
     quiet = not unproven and not observed.busy
     return (
+        *(Fail(row=row) for row in idle if row.state in WANTED and row.model in observed.refused),
         *(Drop(model=model) for model in _strangers(desired, observed)),
         *(Quarantine(row=row, deaths=observed.deaths[row.model]) for row in quarantined),
+        *(Release(row=row) for row in idle if _may_release(row, observed)),
         *(Retire(row=row) for row in idle if _may_retire(row, observed)),
         *(Serve(row=row) for row in serving),
         *([Recheck(row=row) for row in wanted if _is_stale(row, observed)][:1] if quiet else ()),
@@ -120,14 +144,22 @@ def _without_company(unproven: Sequence[VersionRow], observed: Observed) -> Sequ
     return unproven[:1]
 
 
+def _may_release(row: VersionRow, observed: Observed) -> bool:
+    return row.state == VersionState.RETIRING and row.model not in observed.answering | observed.released
+
+
 def _may_retire(row: VersionRow, observed: Observed) -> bool:
-    return row.state == VersionState.RETIRING and row.model not in observed.answering
+    return row.state == VersionState.RETIRING and row.model in observed.released_by_all
 
 
 def _strangers(desired: Sequence[VersionRow], observed: Observed) -> list[str]:
     """Adapters in the engine that should not be there, or are there from another directory than they
     should."""
-    paths = {row.model: directory_of(row, observed.artifacts_dir) for row in desired}
+    paths = {
+        row.model: directory_of(row, observed.artifacts_dir)
+        for row in desired
+        if row.model not in observed.rejected
+    }
     return [
         model
         for model, path in sorted(observed.loaded.items())

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from service.artifacts import CanarySequence
+from service.engine.face import Engine
 from service.serving.routes import Route
 
 TOLERANCE_FLOOR: Final = 0.005
@@ -187,10 +188,11 @@ def _flat(left: Logprobs, right: Logprobs) -> list[float]:
 
 
 class Prover:
-    """Measures canaries on an engine. What the base says alone is asked once a generation and sequence."""
+    """Measures canaries on engines. What the base says alone is asked once an engine, generation and
+    sequence."""
 
     def __init__(self) -> None:
-        self._base: OrderedDict[tuple[int, tuple[int, ...]], tuple[float, ...]] = OrderedDict()
+        self._base: OrderedDict[tuple[Engine, int, tuple[int, ...]], tuple[float, ...]] = OrderedDict()
 
     async def prove(
         self, *, base: Route, served: Route, generation: int, canary: Sequence[CanarySequence]
@@ -234,7 +236,7 @@ class Prover:
     async def _base_logprobs(
         self, base: Route, generation: int, token_ids: tuple[int, ...]
     ) -> tuple[float, ...]:
-        key = (generation, token_ids)
+        key = (base.engine, generation, token_ids)
         if key not in self._base:
             self._base[key] = await base.logprobs(token_ids)
             while len(self._base) > _MAX_CACHED:

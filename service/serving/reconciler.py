@@ -1,13 +1,14 @@
-"""Makes the engine serve what the registry wants, again and again: observe, plan, apply.
+"""Makes an engine serve what the registry wants, again and again: observe, plan, apply.
 
-Repairs restarts, drift and half-done loads. Each version is worked on by a task of its own, so that one
-that hangs delays no other. What may answer is in `Served`; the registry keeps states, never what is loaded.
+Repairs restarts, drift and half-done loads. Each version is worked on by a task of its own, and each engine
+has a reconciler of its own, so that one that hangs delays no other. What may answer is in `Served`, what came
+of a version elsewhere in `Outcomes`; the registry keeps states, never what is loaded.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from time import monotonic
 
@@ -24,13 +25,16 @@ from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
 from service.serving.disposal import Disposal
 from service.serving.onboarding import Candidate, RejectedError, Rejection
+from service.serving.outcomes import Outcomes, Proof, Refusal, Released
 from service.serving.plan import (
     WANTED,
     Action,
     Drop,
+    Fail,
     Observed,
     Quarantine,
     Recheck,
+    Release,
     Retire,
     Serve,
     plan,
@@ -57,6 +61,8 @@ class Reconciler:
         registry: Registry,
         engine: Engine,
         served: Served,
+        outcomes: Outcomes,
+        disposal: Disposal,
         routes: Routes,
         artifacts_dir: Path,
         base: BaseModel,
@@ -71,6 +77,8 @@ class Reconciler:
         self._registry = registry
         self._engine = engine
         self._served = served
+        self._outcomes = outcomes
+        self._disposal = disposal
         self._routes = routes
         self._artifacts_dir = artifacts_dir
         self._base = base
@@ -80,7 +88,6 @@ class Reconciler:
         self._rest_seconds = rest_seconds
         self._clock = clock
         self._prover = Prover()
-        self._disposal = Disposal(registry=registry, artifacts_dir=artifacts_dir)
         self._slots = asyncio.Semaphore(_PARALLEL_LOADS)
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
@@ -105,7 +112,7 @@ class Reconciler:
                     await self._look_and_act(tasks)
                 except (HotloraError, EngineRefused, OSError) as error:
                     # A proxy before an engine, a rotated key, a disk: the next look may find it well again.
-                    _log.warning("could not reconcile", error=str(error))
+                    _log.warning("could not reconcile", engine=self._engine.name, error=str(error))
                 await self._wake.wait()
 
     async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:
@@ -124,26 +131,34 @@ class Reconciler:
             return
         self._blame(generation)
         for row in desired:
+            self._outcomes.see(row)
             if row.state == VersionState.RETIRING:
-                self._served.remove(row.model)
-        for action in plan(desired, self._observed(models)):
+                self._served.remove_from(engine, row.model)
+        for action in plan(desired, self._observed(models, {row.model for row in desired})):
             self._apply(action, client, generation, tasks)
-        if engine.supervised:
-            await self._disposal.collect(generation)
+        await self._disposal.collect()
 
-    def _observed(self, models: tuple[EngineModel, ...]) -> Observed:
-        adapters = self._routes.held()
+    def _observed(self, models: tuple[EngineModel, ...], desired: Collection[str]) -> Observed:
+        adapters = self._routes.held(self._engine)
+        rejected = frozenset(model for model in desired if self._outcomes.refusal(model, self._engine))
+        released = frozenset(model for model in desired if self._outcomes.released(model, self._engine))
         adapters |= {model.name: model.path or "" for model in models if model.base_model is not None}
         return Observed(
             loaded=adapters,
-            proven=self._served.proven(),
+            proven=self._served.proven(self._engine),
             loads=self._loads,
             owns_engine=self._engine.supervised,
             artifacts_dir=self._artifacts_dir,
             busy=frozenset(self._busy),
             resting=frozenset(self._resting),
-            answering=frozenset(model for model in adapters if self._served.answers(model)),
+            answering=frozenset(
+                model for model in {*adapters, *desired} if self._served.answers_on(self._engine, model)
+            ),
             deaths=dict(self._deaths),
+            rejected=rejected,
+            refused=frozenset(model for model in rejected if self._outcomes.refused(model)),
+            released=released,
+            released_by_all=frozenset(model for model in released if self._outcomes.released_by_all(model)),
         )
 
     def _blame(self, generation: int) -> None:
@@ -151,7 +166,12 @@ class Reconciler:
         for model, risked in list(self._at_risk.items()):
             if risked < generation:
                 self._deaths[model] += 1
-                _log.warning("the engine died while loading", model=model, deaths=self._deaths[model])
+                _log.warning(
+                    "the engine died while loading",
+                    engine=self._engine.name,
+                    model=model,
+                    deaths=self._deaths[model],
+                )
                 del self._at_risk[model]
         if generation != self._generation:
             self._without_outcome.clear()
@@ -164,9 +184,13 @@ class Reconciler:
             case Recheck(row=row):
                 model, work = row.model, self._recheck(row, client, generation)
             case Quarantine(row=row, deaths=deaths):
-                model, work = row.model, self._quarantine(row, deaths)
+                model, work = row.model, self._quarantine(row, deaths, generation)
+            case Fail(row=row):
+                model, work = row.model, self._fail(row)
+            case Release(row=row):
+                model, work = row.model, self._release(row, client, generation)
             case Retire(row=row):
-                model, work = row.model, self._retire(row, client)
+                model, work = row.model, self._retire(row)
             case Drop(model=model):
                 work = self._drop(model, client)
         if model in self._busy:
@@ -185,11 +209,11 @@ class Reconciler:
         except Conflict:
             rest = False
         except Unavailable as error:
-            _log.info("no outcome yet", model=model, message=error.message)
+            _log.info("no outcome yet", engine=self._engine.name, model=model, message=error.message)
         except (HotloraError, EngineRefused, OSError) as error:
-            _log.warning("could not finish", model=model, error=str(error))
+            _log.warning("could not finish", engine=self._engine.name, model=model, error=str(error))
         except Exception:
-            _log.exception("a fault of ours", model=model)
+            _log.exception("a fault of ours", engine=self._engine.name, model=model)
         finally:
             self._busy.discard(model)
             self._done += 1
@@ -202,7 +226,7 @@ class Reconciler:
 
     async def _serve(self, row: VersionRow, client: EngineClient, generation: int) -> None:
         async with self._slots:
-            self._served.remove(row.model)
+            self._served.remove_from(self._engine, row.model)
             started = monotonic()
             try:
                 candidate = await self._examine(row)
@@ -210,11 +234,11 @@ class Reconciler:
                 await self._load(candidate, client, generation)
                 self._metrics.loaded(row.model)
                 if row.state == VersionState.PENDING:
-                    row = await self._registry.move_version(row, VersionState.VERIFYING)
+                    row = await self._verifying(row)
                 loads = self._loads
                 comparison = await self._prove(candidate, client, generation)
             except RejectedError as error:
-                await self._reject(row, error, monotonic() - started)
+                self._reject(row, error, generation, monotonic() - started)
                 return
             except ArtifactUnreadable:
                 raise  # the engine was not asked
@@ -222,14 +246,23 @@ class Reconciler:
                 self._without_outcome[row.model] += 1
                 raise
             self._settle(row.model)
-            self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
-            self._metrics.verified(row.model)
-            _log.info("proven", model=row.model, message=comparison.message)
+            self._serves(row, generation, loads)
+            _log.info("proven", engine=self._engine.name, model=row.model, message=comparison.message)
             if row.state == VersionState.VERIFYING:
                 verification = onboarding.verification(
                     comparison, seconds=monotonic() - started, time=self._clock()
                 )
                 await self._registry.move_version(row, VersionState.ACTIVE, verification=verification)
+
+    async def _verifying(self, row: VersionRow) -> VersionRow:
+        """The PENDING `row` moved on; where another engine's reconciler was faster, what it made of it."""
+        try:
+            return await self._registry.move_version(row, VersionState.VERIFYING)
+        except Conflict:
+            present = await self._registry.get_version(row.adapter_id, row.number)
+            if present.state not in {VersionState.VERIFYING, VersionState.ACTIVE}:
+                raise
+            return present
 
     async def _examine(self, row: VersionRow) -> Candidate:
         if self._without_outcome[row.model] >= MAX_ATTEMPTS_WITHOUT_OUTCOME:
@@ -243,8 +276,8 @@ class Reconciler:
 
     async def _load(self, candidate: Candidate, client: EngineClient, generation: int) -> None:
         if candidate.manifest.form is Form.ADAPTER:
-            self._disposal.told(candidate.manifest.digest, generation)
-        await onboarding.load(candidate, client=client, base_name=self._base.name, routes=self._routes)
+            self._disposal.told(candidate.manifest.digest, self._engine, generation)
+        await onboarding.load(candidate, engine=self._engine, client=client, routes=self._routes)
         if candidate.manifest.form is Form.ADAPTER:
             self._loads += 1
 
@@ -253,8 +286,8 @@ class Reconciler:
     ) -> Comparison:
         comparison = await onboarding.prove(
             candidate,
-            base=self._routes.base.on(client),
-            served=self._routes.of(candidate.model).on(client),
+            base=self._routes.base(self._engine).on(client),
+            served=self._routes.of(candidate.model, self._engine).on(client),
             generation=generation,
             prover=self._prover,
             sequences=sequences,
@@ -273,51 +306,76 @@ class Reconciler:
             except RejectedError:
                 await self._prove(candidate, client, generation)
         except RejectedError as error:
-            await self._reject(row, error, monotonic() - started)
+            self._reject(row, error, generation, monotonic() - started)
         else:
-            self._metrics.verified(row.model)
-            self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
+            self._serves(row, generation, loads)
 
-    async def _quarantine(self, row: VersionRow, deaths: int) -> None:
+    def _serves(self, row: VersionRow, generation: int, loads: int) -> None:
+        self._outcomes.add(row, self._engine, Proof())
+        self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
+        self._metrics.verified(row.model)
+
+    async def _quarantine(self, row: VersionRow, deaths: int, generation: int) -> None:
         message = f"the engine died {deaths} times while loading or proving it; ask again to have it loaded"
         if not self._engine.supervised:
             # Nobody here sees how it was started, and with vLLM 0.32's own operators every proof ends it.
             message += ". On a CPU that engine needs the plugin hotlora-vllm-cpu-lora"
-        await self._reject(row, RejectedError(Rejection.QUARANTINED, message), 0.0)
+        self._reject(row, RejectedError(Rejection.QUARANTINED, message), generation, 0.0)
 
-    async def _reject(self, row: VersionRow, error: RejectedError, seconds: float) -> None:
-        self._served.remove(row.model)
+    def _reject(self, row: VersionRow, error: RejectedError, generation: int, seconds: float) -> None:
+        """Not on this engine. What that means for the version is seen at the next look."""
+        self._served.remove_from(self._engine, row.model)
         self._settle(row.model)
         onboarding.count_rejection(self._metrics, row.model, error)
-        _log.warning("rejected", model=row.model, reason=error.reason, message=error.message)
+        _log.warning(
+            "rejected",
+            engine=self._engine.name,
+            model=row.model,
+            reason=error.reason,
+            message=error.message,
+        )
         verification = (
             None
             if error.comparison is None
             else onboarding.verification(error.comparison, seconds=seconds, time=self._clock())
         )
-        await self._registry.move_version(
-            row, VersionState.FAILED, failure=(error.reason, error.message), verification=verification
+        refusal = Refusal(
+            generation=generation, reason=error.reason, message=error.message, verification=verification
         )
+        self._outcomes.add(row, self._engine, refusal)
 
-    async def _retire(self, row: VersionRow, client: EngineClient) -> None:
+    async def _fail(self, row: VersionRow) -> None:
+        refusal = self._outcomes.refusal(row.model, self._engine)
+        if refusal is not None and self._outcomes.refused(row.model):
+            await self._registry.move_version(
+                row,
+                VersionState.FAILED,
+                failure=(refusal.reason, refusal.message),
+                verification=refusal.verification,
+            )
+
+    async def _release(self, row: VersionRow, client: EngineClient, generation: int) -> None:
         # First no new answers, then a look at the running ones: with nothing awaited between, none slips
         # through.
-        self._served.remove(row.model)
-        if self._served.answers(row.model):
+        self._served.remove_from(self._engine, row.model)
+        if self._served.answers_on(self._engine, row.model):
             return
         await self._unload(row.model, client)
         self._settle(row.model)
+        self._outcomes.add(row, self._engine, Released(generation=generation))
+
+    async def _retire(self, row: VersionRow) -> None:
         await self._registry.move_version(row, VersionState.RETIRED)
 
     async def _drop(self, model: str, client: EngineClient) -> None:
-        self._served.remove(model)
-        if self._served.answers(model):
+        self._served.remove_from(self._engine, model)
+        if self._served.answers_on(self._engine, model):
             return
-        _log.info("unloading what should not be loaded", model=model)
+        _log.info("unloading what should not be loaded", engine=self._engine.name, model=model)
         await self._unload(model, client)
 
     async def _unload(self, model: str, client: EngineClient) -> None:
-        if not self._routes.discard(model):
+        if not self._routes.discard(model, self._engine):
             await client.unload_adapter(model)
 
     def _settle(self, model: str) -> None:

@@ -98,50 +98,40 @@ class Route:
 
 
 class Routes:
-    """Routes to the base, to the adapters in its engine, to the soft prompts that are held here, and to whole
-    models in engines of their own."""
+    """Routes to the base, to adapters, to the soft prompts that are held here, and to whole models: the same
+    name may be asked of several engines."""
 
-    def __init__(self, *, engine: Engine, base: BaseModel) -> None:
-        self._engine = engine
+    def __init__(self, *, base: BaseModel) -> None:
         self._base = base
         self._table: EmbeddingTable | None = None
-        self._held: dict[str, tuple[Path, Prefix]] = {}
-        self._own: dict[str, Engine] = {}
+        self._held: dict[tuple[Engine, str], tuple[Path, Prefix]] = {}
 
-    @property
-    def base(self) -> Route:
-        """The route to the base model."""
-        return Route(engine=self._engine, name=self._base.name)
+    def base(self, engine: Engine) -> Route:
+        """The route to the base model in `engine`."""
+        return Route(engine=engine, name=self._base.name)
 
-    def of(self, model: str) -> Route:
-        """The route to `model`, an exact name."""
-        if model in self._held:
-            _, prefix = self._held[model]
-            return Route(engine=self._engine, name=self._base.name, prefix=prefix)
-        return Route(engine=self._own.get(model, self._engine), name=model)
+    def of(self, model: str, engine: Engine) -> Route:
+        """The route to `model`, an exact name, in `engine`."""
+        if (engine, model) in self._held:
+            _, prefix = self._held[engine, model]
+            return Route(engine=engine, name=self._base.name, prefix=prefix)
+        return Route(engine=engine, name=model)
 
-    def add_engine(self, model: str, engine: Engine) -> None:
-        """`model` is asked of an engine of its own from now on."""
-        self._own[model] = engine
-
-    def remove_engine(self, model: str) -> None:
-        """Its engine ends."""
-        del self._own[model]
-
-    async def hold(self, model: str, *, directory: Path, virtual_tokens: int) -> None:
-        """Read the soft prompt at `directory` and put it before every prompt to `model` from now on.
+    async def hold(self, model: str, engine: Engine, *, directory: Path, virtual_tokens: int) -> None:
+        """Read the soft prompt at `directory` and put it before every prompt to `model` in `engine` from now
+        on.
 
         Raises NoPlainEmbeddingsError, MalformedPromptError, OSError.
         """
         if self._table is None:
             self._table = await asyncio.to_thread(EmbeddingTable, self._base.path)
         prompt = await asyncio.to_thread(self._table.read_prompt, directory, virtual_tokens)
-        self._held[model] = (directory, Prefix(prompt=prompt, table=self._table))
+        self._held[engine, model] = (directory, Prefix(prompt=prompt, table=self._table))
 
-    def discard(self, model: str) -> bool:
-        """Forget the soft prompt of `model`; whether there was one."""
-        return self._held.pop(model, None) is not None
+    def discard(self, model: str, engine: Engine) -> bool:
+        """Forget the soft prompt of `model` in `engine`; whether there was one."""
+        return self._held.pop((engine, model), None) is not None
 
-    def held(self) -> dict[str, str]:
-        """Models with a soft prompt, and the directories that these were read from."""
-        return {model: str(directory) for model, (directory, _) in self._held.items()}
+    def held(self, engine: Engine) -> dict[str, str]:
+        """Models with a soft prompt in `engine`, and the directories that these were read from."""
+        return {model: str(path) for (where, model), (path, _) in self._held.items() if where is engine}

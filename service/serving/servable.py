@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from service.engine.command import EngineCannotStartError, Packages, own_engine_command
-from service.engine.face import Engine
+from service.engine.fleet import Fleet
 from service.serving.soft_prompts import EmbeddingTable, NoPlainEmbeddingsError
 from service.settings import Settings
 from trainer.config import BaseModel, Technique
@@ -30,17 +30,17 @@ def unservable(
     return refused
 
 
-def unservable_on(engine: Engine, refused: Mapping[Technique, str]) -> Mapping[Technique, str]:
-    """`refused`, and what the engine does not take as far as it was asked yet."""
-    if not engine.abilities.adapters:
+def unservable_on(fleet: Fleet, refused: Mapping[Technique, str]) -> Mapping[Technique, str]:
+    """`refused`, and what no engine takes as far as they were asked yet."""
+    if not fleet.abilities.adapters:
         reason = (
             "vLLM serves no LoRA adapters of this base model's architecture"
-            if engine.supervised
+            if fleet.supervised
             else "the engine that this service is attached to loads no adapters while it runs; --enable-lora "
             "and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 allow it"
         )
         refused = {Technique.LORA: reason, Technique.QLORA: reason, **refused}
-    if not engine.abilities.embeddings:
+    if not fleet.abilities.embeddings:
         reason = (
             "the engine that this service is attached to takes no virtual tokens; --enable-prompt-embeds "
             "allows them"

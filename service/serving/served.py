@@ -1,4 +1,4 @@
-"""Which versions may answer now, and how many answers each is giving.
+"""Which versions may answer now on which engine, and how many answers each is giving there.
 
 In memory on purpose: it describes engine processes. After a restart of engine or service nothing is served
 until it is proven again, whatever the registry says.
@@ -18,66 +18,83 @@ class Proven:
     """A version that the engine was proven to serve."""
 
     engine: Engine
-    """On which it was proven: the base's, or its own."""
+    """On which it was proven: one of the base's, or its own."""
     generation: int
     """Of that engine at that time."""
     loads: int
-    """Adapters loaded in the reconciler's life when it was last proven; a later load calls for another
+    """Adapters loaded in its reconciler's life when it was last proven; a later load calls for another
     look."""
 
 
 class Served:
     """The versions proven on engines as they are now. Belongs to one event loop."""
 
-    def __init__(self, *, engine: Engine, changes: Changes) -> None:
-        """`engine` is the base's. `changes` hears on `versions` when the last answer of a version that was
-        removed has ended."""
-        self._engine = engine
+    def __init__(self, *, changes: Changes) -> None:
+        """`changes` hears on `versions` when the last answer of a version that was removed has ended."""
         self._changes = changes
-        self._proven: dict[str, Proven] = {}
-        self._answering: Counter[str] = Counter()
+        self._proven: dict[str, dict[Engine, Proven]] = {}
+        self._answering: Counter[tuple[Engine, str]] = Counter()
 
     def add(self, model: str, proven: Proven) -> None:
-        """Let `model` answer."""
-        self._proven[model] = proven
+        """Let `model` answer on the engine that it was proven on."""
+        self._proven.setdefault(model, {})[proven.engine] = proven
 
     def remove(self, model: str) -> None:
-        """Let it begin no more answers; those in flight go on."""
+        """Let it begin no more answers anywhere; those in flight go on."""
         self._proven.pop(model, None)
+
+    def remove_from(self, engine: Engine, model: str) -> None:
+        """The same on one engine."""
+        found = self._proven.get(model, {})
+        found.pop(engine, None)
+        if not found:
+            self._proven.pop(model, None)
+
+    def engines(self, model: str) -> tuple[Engine, ...]:
+        """Where a request for `model` would be taken now."""
+        return tuple(
+            engine
+            for engine, proven in self._proven.get(model, {}).items()
+            if engine.state is EngineState.READY and proven.generation == engine.generation
+        )
 
     def holds(self, model: str) -> bool:
         """Whether a request for `model` would be taken now."""
-        proven = self._proven.get(model)
-        return (
-            proven is not None
-            and proven.engine.state is EngineState.READY
-            and proven.generation == proven.engine.generation
-        )
+        return bool(self.engines(model))
 
-    def proven(self) -> dict[str, Proven]:
-        """What was proven on the present generation of the base's engine."""
+    def proven(self, engine: Engine) -> dict[str, Proven]:
+        """What was proven on the present generation of `engine`."""
         return {
-            name: proven
-            for name, proven in self._proven.items()
-            if proven.engine is self._engine and proven.generation == self._engine.generation
+            model: found[engine]
+            for model, found in self._proven.items()
+            if engine in found and found[engine].generation == engine.generation
         }
 
     @contextmanager
-    def answering(self, model: str) -> Iterator[None]:
-        """Counts an answer while it is being given."""
-        self._answering[model] += 1
+    def answering(self, engine: Engine, model: str) -> Iterator[None]:
+        """Counts an answer while `engine` is giving it."""
+        key = (engine, model)
+        self._answering[key] += 1
         try:
             yield
         finally:
-            self._answering[model] -= 1
-            if not self._answering[model]:
-                del self._answering[model]
-                if model not in self._proven:
+            self._answering[key] -= 1
+            if not self._answering[key]:
+                del self._answering[key]
+                if engine not in self._proven.get(model, {}):
                     self._changes.notify("versions")
 
     def answers(self, model: str) -> int:
         """Answers that `model` is giving now."""
-        return self._answering[model]
+        return sum(count for (_, name), count in self._answering.items() if name == model)
+
+    def answers_on(self, engine: Engine, model: str | None = None) -> int:
+        """Answers that `engine` is giving now, of all models or of one."""
+        return sum(
+            count
+            for (where, name), count in self._answering.items()
+            if where is engine and model in {None, name}
+        )
 
     @property
     def all_answers(self) -> int:

@@ -28,13 +28,13 @@ from hotlora.v1 import tuning_service_pb2_grpc as tuning_grpc
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles, UploadLimits
 from service.disk import Disk
-from service.engine import AttachedEngine, Engine, EngineState
+from service.engine import AttachedEngine, Engine, EngineState, Fleet
 from service.importing import Importer
 from service.metrics import Metrics
 from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
-from service.serving import Chat, Means, OwnEngines, Prover, Routes, Served
+from service.serving import Chat, Means, OwnEngines, Prover, Replicas, Routes, Served
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
 from tests.service.runner_stage import in_background
@@ -180,11 +180,10 @@ async def running(
         base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
         settings = Settings(
             home=home,
-            engine_url=double.url,
             engine_max_rank=ENGINE_MAX_RANK,
             engine_max_model_len=CONTEXT_LENGTH,
         )
-        engine = AttachedEngine(settings=settings, base=base, changes=changes)
+        engine = AttachedEngine(url=double.url, settings=settings, base=base, changes=changes)
         planner = Planner(
             base=base,
             context_length=context_length,
@@ -206,7 +205,7 @@ async def running(
             registry=registry,
             datasets=store,
             chat=_chat(registry, engine, settings, base, renderer, changes),
-            engine=engine,
+            fleet=Fleet([engine]),
             changes=changes,
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
@@ -260,7 +259,7 @@ def _chat(
     changes: Changes,
 ) -> Chat:
     """As the service makes one; no engine of a whole model ever starts."""
-    served, routes = Served(engine=engine, changes=changes), Routes(engine=engine, base=base)
+    served, routes, fleet = Served(changes=changes), Routes(base=base), Fleet([engine])
     metrics = Metrics()
     means = Means(
         registry=registry,
@@ -269,14 +268,14 @@ def _chat(
         base=base,
         settings=settings,
         changes=changes,
+        fleet=fleet,
         prover=Prover(),
         metrics=metrics,
     )
     return Chat(
         registry=registry,
-        engine=engine,
         served=served,
-        routes=routes,
+        replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base),
         own_engines=OwnEngines(means),
         renderer=renderer,
         base=base,

@@ -83,7 +83,7 @@ def services(
     variables = {
         **environment(tmp_path, models_dir),
         "HOTLORA_GRPC_ADDRESS": address,
-        "HOTLORA_ENGINE_URL": f"http://127.0.0.1:{free_port()}",
+        "HOTLORA_ENGINE_URLS": f"http://127.0.0.1:{free_port()}",
     }
 
     def start() -> tuple[subprocess.Popen[bytes], Client]:

@@ -32,6 +32,7 @@ class OwnDouble:
 
     def __init__(self, model: BaseModel, row: "Row") -> None:
         self.model = model
+        self.name = model.name
         self.state = EngineState.STARTING
         self.generation = 0
         self.message = "a double of its own"

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.changes import Changes
-from service.engine import Engine, EngineState
+from service.engine import Engine, EngineState, Fleet
 from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import (
     Chat,
     ChatMessage,
     ChatTurn,
+    Disposal,
     Means,
+    Outcomes,
     OwnEngines,
     Prover,
     Reconciler,
+    Replicas,
     Routes,
     Served,
     Serving,
@@ -102,13 +105,16 @@ async def serving(
     """Everything, once the engine is ready."""
     settings.make_directories()
     async with open_registry(settings.home, changes=changes) as registry:
-        served = Served(engine=engine, changes=changes)
-        routes = Routes(engine=engine, base=base)
+        fleet = Fleet([engine])
+        served = Served(changes=changes)
+        routes = Routes(base=base)
         metrics = Metrics()
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
             served=served,
+            outcomes=Outcomes(fleet),
+            disposal=Disposal(registry=registry, fleet=fleet, artifacts_dir=settings.artifacts_dir),
             routes=routes,
             artifacts_dir=settings.artifacts_dir,
             base=base,
@@ -123,15 +129,15 @@ async def serving(
                 base=base,
                 settings=settings,
                 changes=changes,
+                fleet=fleet,
                 prover=Prover(),
                 metrics=metrics,
             )
         )
         chat = Chat(
             registry=registry,
-            engine=engine,
             served=served,
-            routes=routes,
+            replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base),
             own_engines=own_engines,
             renderer=Renderer.from_directory(base.path),
             base=base,

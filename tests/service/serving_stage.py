@@ -6,8 +6,8 @@ import hashlib
 import json
 import random
 import struct
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,22 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.changes import Changes
-from service.engine import Abilities, EngineClient, EngineState
+from service.engine import Abilities, EngineClient, EngineState, Fleet
 from service.engine.client import Limits
 from service.metrics import Metrics
 from service.registry import NewJob, Registry, VersionRow, VersionState
-from service.serving import Chat, Means, OwnEngines, Prover, Reconciler, Routes, Served
+from service.serving import (
+    Chat,
+    Disposal,
+    Means,
+    Outcomes,
+    OwnEngines,
+    Prover,
+    Reconciler,
+    Replicas,
+    Routes,
+    Served,
+)
 from service.settings import Settings
 from tests.doubles.arithmetic import logprobs
 from tests.doubles.engine import EngineDouble
@@ -174,7 +185,10 @@ class DoubleEngine:
     abilities = Abilities()
     max_model_length = 2048
 
-    def __init__(self, double: EngineDouble, changes: Changes, *, supervised: bool = True) -> None:
+    def __init__(
+        self, double: EngineDouble, changes: Changes, *, name: str = "double-1", supervised: bool = True
+    ) -> None:
+        self.name = name
         self.double = double
         self.supervised = supervised
         self.state = EngineState.READY
@@ -192,9 +206,18 @@ class DoubleEngine:
 
     async def restart(self) -> None:
         """Forget everything and come back as a new generation."""
+        await self.go()
+        await self.come_back()
+
+    async def go(self) -> None:
+        """Be gone, and seen to be."""
         self.state = EngineState.DOWN
         self._changes.notify("engine")
         await self.client.close()
+        await self.double.stop()
+
+    async def come_back(self) -> None:
+        """As a new generation."""
         await self.double.restart()
         self.client = EngineClient(url=self.double.url, limits=self.limits)
         self.generation += 1
@@ -220,7 +243,11 @@ class Stage:
     registry: Registry
     double: EngineDouble
     engine: DoubleEngine
+    fleet: Fleet
+    engines: Sequence[DoubleEngine]
+    """All replicas; the first one is `engine`, and its server `double`."""
     served: Served
+    replicas: Replicas
     routes: Routes
     own_engines: OwnEngines
     changes: Changes
@@ -252,18 +279,24 @@ class Stage:
     async def is_served(self, row: VersionRow) -> None:
         """Wait until a version may answer."""
 
+        await self.soon(lambda: self.served.holds(row.model))
+
+    async def is_served_by(self, *engines: DoubleEngine, row: VersionRow) -> None:
+        """Wait until exactly these let a version answer."""
+        await self.soon(lambda: set(self.served.engines(row.model)) == set(engines))
+
+    async def soon(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that sends no event."""
+
         async def reached() -> bool:
-            return self.served.holds(row.model)
+            return condition()
 
         await until_reached(self.changes, "polled", reached)
 
     async def unloaded(self, model: str) -> None:
         """Wait until the engine does not have it."""
 
-        async def reached() -> bool:
-            return model not in self.double.adapters
-
-        await until_reached(self.changes, "polled", reached)
+        await self.soon(lambda: model not in self.double.adapters)
 
 
 @asynccontextmanager
@@ -271,20 +304,29 @@ async def stage(
     tmp_path: Path,
     *,
     supervised: bool = True,
+    replicas: int = 1,
     own_engines: Callable[[Means], Means] = lambda means: means,
 ) -> AsyncIterator[Stage]:
-    """A reconciler at work on a registry, artifacts and a double below `tmp_path`. `own_engines` changes what
-    engines of whole models are made with."""
+    """Reconcilers at work on a registry, artifacts and so many doubles below `tmp_path`. `own_engines`
+    changes what engines of whole models are made with."""
     changes = Changes()
-    async with (
-        open_registry(tmp_path, changes=changes) as registry,
-        EngineDouble(base_name=MODEL.name, base_path=str(MODEL.path), embeddings=EMBEDDINGS) as double,
-    ):
+    async with AsyncExitStack() as stack:
+        registry = await stack.enter_async_context(open_registry(tmp_path, changes=changes))
+        doubles = [
+            await stack.enter_async_context(
+                EngineDouble(base_name=MODEL.name, base_path=str(MODEL.path), embeddings=EMBEDDINGS)
+            )
+            for _ in range(replicas)
+        ]
         base = write_base(tmp_path / "base")
-        engine = DoubleEngine(double, changes, supervised=supervised)
-        served = Served(engine=engine, changes=changes)
+        engines = [
+            DoubleEngine(double, changes, name=f"double-{number}", supervised=supervised)
+            for number, double in enumerate(doubles, 1)
+        ]
+        fleet = Fleet(engines)
+        served = Served(changes=changes)
         metrics = Metrics()
-        routes = Routes(engine=engine, base=base)
+        routes = Routes(base=base)
         artifacts_dir = tmp_path / "artifacts"
         artifacts_dir.mkdir(exist_ok=True)
         means = Means(
@@ -294,30 +336,42 @@ async def stage(
             base=base,
             settings=Settings(home=tmp_path),
             changes=changes,
+            fleet=fleet,
             prover=Prover(),
             metrics=metrics,
         )
         own = OwnEngines(own_engines(means))
-        reconciler = Reconciler(
-            registry=registry,
-            engine=engine,
-            served=served,
-            routes=routes,
-            artifacts_dir=artifacts_dir,
-            base=base,
-            changes=changes,
-            metrics=metrics,
-            period_seconds=0.1,
-            rest_seconds=0.02,
-        )
-        parts = (reconciler.run(), own.run(), engine.run())
+        choosing = Replicas(fleet=fleet, served=served, routes=routes, base=base)
+        outcomes = Outcomes(fleet)
+        disposal = Disposal(registry=registry, fleet=fleet, artifacts_dir=artifacts_dir)
+        reconcilers = [
+            Reconciler(
+                registry=registry,
+                engine=engine,
+                served=served,
+                outcomes=outcomes,
+                disposal=disposal,
+                routes=routes,
+                artifacts_dir=artifacts_dir,
+                base=base,
+                changes=changes,
+                metrics=metrics,
+                period_seconds=0.1,
+                rest_seconds=0.02,
+            )
+            for engine in engines
+        ]
+        parts = (*(reconciler.run() for reconciler in reconcilers), own.run(), fleet.run())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             yield Stage(
                 registry=registry,
-                double=double,
-                engine=engine,
+                double=doubles[0],
+                engine=engines[0],
+                fleet=fleet,
+                engines=engines,
                 served=served,
+                replicas=choosing,
                 routes=routes,
                 own_engines=own,
                 changes=changes,
@@ -325,9 +379,8 @@ async def stage(
                 metrics=metrics,
                 chat=Chat(
                     registry=registry,
-                    engine=engine,
                     served=served,
-                    routes=routes,
+                    replicas=choosing,
                     own_engines=own,
                     renderer=renderer(tmp_path / "tokenizer"),
                     base=base,
@@ -339,7 +392,8 @@ async def stage(
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            await engine.client.close()
+            for engine in engines:
+                await engine.client.close()
             for result in results:
                 if not isinstance(result, asyncio.CancelledError):
                     raise AssertionError(f"a task ended by itself: {result!r}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.changes import Changes
-from service.engine import Abilities, AttachedEngine, EngineState
+from service.engine import Abilities, AttachedEngine, EngineState, Fleet
 from service.engine.attached import Watch
 from service.serving.servable import unservable_on
 from service.settings import Settings
@@ -26,11 +26,9 @@ async def _attached(
     double: EngineDouble, tmp_path: Path, api_key: str | None = None, base: BaseModel = BASE
 ) -> AsyncIterator[tuple[AttachedEngine, Callable[[Callable[[], bool]], asyncio.Task[None]]]]:
     changes = Changes()
-    settings = Settings.model_validate(
-        {"home": tmp_path, "engine_url": double.url, "engine_api_key": api_key}
-    )
+    settings = Settings.model_validate({"home": tmp_path, "engine_api_key": api_key})
     watch = Watch(interval_seconds=0.02, probe_interval_seconds=0.02, probe_timeout_seconds=0.3)
-    engine = AttachedEngine(settings=settings, base=base, changes=changes, watch=watch)
+    engine = AttachedEngine(url=double.url, settings=settings, base=base, changes=changes, watch=watch)
 
     def reached(condition: Callable[[], bool]) -> asyncio.Task[None]:
         async def look() -> bool:
@@ -63,7 +61,7 @@ async def test_what_an_engine_was_not_started_for_is_known_once_it_is_ready(tmp_
                 await reached(lambda: engine.state is EngineState.READY)
 
                 assert engine.abilities == Abilities(adapters=not without, embeddings=not without)
-                refused = unservable_on(engine, {})
+                refused = unservable_on(Fleet([engine]), {})
                 assert len(refused) == (3 if without else 0)
                 assert all("attached" in reason for reason in refused.values())
 

@@ -186,7 +186,7 @@ async def test_only_the_good_ones_of_seven_versions_become_active_and_the_engine
 async def test_base_adapter_and_prompt_asked_at_once_say_what_they_say_alone(real: Real) -> None:
     """Measured, not read: texts differ by a word from batch to batch, log-probabilities by the noise."""
     sequence = tuple(TEXTS_TOKENS[1])
-    routes = [real.routes.of(name) for name in (real.base.name, "good@1", "prompt@1")]
+    routes = [real.routes.of(name, real.engine) for name in (real.base.name, "good@1", "prompt@1")]
     alone = [await route.logprobs(sequence) for route in routes]
 
     together = await asyncio.gather(*(route.logprobs(sequence) for route in routes for _ in range(2)))
@@ -200,11 +200,9 @@ async def test_an_engine_is_attached_to_by_its_url_and_proves_an_adapter_as_for_
     real: Real, tmp_path: Path
 ) -> None:
     key = real.engine.client.headers["Authorization"].removeprefix("Bearer ")
-    settings = Settings.model_validate(
-        {"home": tmp_path, "engine_url": real.engine.client.url, "engine_api_key": key}
-    )
+    settings = Settings.model_validate({"home": tmp_path, "engine_api_key": key})
     changes = Changes()
-    engine = AttachedEngine(settings=settings, base=real.base, changes=changes)
+    engine = AttachedEngine(url=real.engine.client.url, settings=settings, base=real.base, changes=changes)
     task = asyncio.create_task(engine.run())
     try:
 
@@ -214,10 +212,10 @@ async def test_an_engine_is_attached_to_by_its_url_and_proves_an_adapter_as_for_
         await until(changes, "engine", reached, START_SECONDS)
         assert (engine.abilities, engine.max_model_length) == (Abilities(), 512)
         version = await real.registry.get_version("good", 1)
-        routes = Routes(engine=engine, base=real.base)
+        routes = Routes(base=real.base)
         found = await Prover().prove(
-            base=routes.base,
-            served=routes.of("good@1"),
+            base=routes.base(engine),
+            served=routes.of("good@1", engine),
             generation=engine.generation,
             canary=Manifest.read(real.artifacts_dir / version.digest).canary,
         )

@@ -155,9 +155,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         renderer = tiny_renderer(tmp_path / "bytes")
         chat = Chat(
             registry=serving.registry,
-            engine=serving.engine,
             served=serving.served,
-            routes=serving.routes,
+            replicas=serving.replicas,
             own_engines=serving.own_engines,
             renderer=renderer,
             base=MODEL,

@@ -51,7 +51,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Door]:
 async def _door(on: Stage) -> AsyncIterator[Door]:
     gateway = Gateway(
         chat=on.chat,
-        engine=on.engine,
+        fleet=on.fleet,
         registry=on.registry,
         metrics=on.metrics,
         address="127.0.0.1:0",

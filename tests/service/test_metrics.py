@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import HotloraError, NotFound
-from service.metrics import Metrics
+from service.metrics import EngineStanding, Metrics
 from service.registry import JobState
 from service.serving import ChatMessage, ChatTurn
 from tests.service.runner_stage import staged
@@ -23,7 +23,11 @@ Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def read(metrics: Metrics) -> Figures:
     """Samples by name and labels."""
-    text = metrics.text(jobs={JobState.QUEUED: 3}, engine_ready=True, engine_restarts=2).decode()
+    engines = [
+        EngineStanding(name="one", is_ready=True, restarts=2),
+        EngineStanding(name="two", is_ready=False, restarts=0),
+    ]
+    text = metrics.text(jobs={JobState.QUEUED: 3}, engines=engines).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -115,8 +119,9 @@ async def test_jobs_are_timed_by_how_they_end_and_counted_while_they_have_not(tm
 def test_the_present_is_told_as_it_is_at_the_time_of_asking() -> None:
     figures = read(Metrics())
     assert value(figures, "hotlora_jobs", state="queued") == 3
-    assert value(figures, "hotlora_engine_ready") == 1
-    assert value(figures, "hotlora_engine_restarts") == 2
+    for name, ready, restarts in (("one", 1, 2), ("two", 0, 0)):
+        assert figures["hotlora_engine_ready", frozenset({("engine", name)})] == ready
+        assert figures["hotlora_engine_restarts", frozenset({("engine", name)})] == restarts
 
 
 def test_every_metric_of_the_dashboard_is_one_of_ours_with_its_labels() -> None:

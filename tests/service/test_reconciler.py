@@ -212,7 +212,7 @@ async def test_adapters_are_not_served_by_an_engine_that_gives_the_base_their_an
         first = await on.outcome(first, {VersionState.FAILED})
         assert [first.failure_reason, second.failure_reason] == ["MIXED_UP", "MIXED_UP"]
         assert "hotlora-vllm-cpu-lora" in str(second.failure_message)
-        assert on.served.proven() == {}
+        assert on.served.proven(on.engine) == {}
 
 
 async def test_an_unloaded_version_takes_no_new_answers_and_goes_when_the_running_ones_end(
@@ -220,7 +220,7 @@ async def test_an_unloaded_version_takes_no_new_answers_and_goes_when_the_runnin
 ) -> None:
     async with stage(tmp_path) as on:
         row = await on.outcome(await on.publish("support", b"good"))
-        with on.served.answering(row.model):
+        with on.served.answering(on.engine, row.model):
             await on.registry.request_unload("support", 1)
             async with asyncio.timeout(10):
                 while on.served.holds(row.model):

@@ -232,7 +232,7 @@ def staged(directory: Path, *, with_engine: bool = True) -> Iterator[Stage]:
             "HOTLORA_HOME": str(home),
             "HOTLORA_MODELS_DIR": str(directory / "models"),
             "HOTLORA_BASE_MODEL": str(base),
-            "HOTLORA_ENGINE_URL": double.url,
+            "HOTLORA_ENGINE_URLS": double.url,
             "HOTLORA_GATEWAY_ADDRESS": "127.0.0.1:0",
             "HOTLORA_MIN_FREE_DISK_BYTES": "0",
             "HOTLORA_EVALUATION_ROWS": "0",  # tests ask for the evaluations that they want

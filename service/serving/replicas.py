@@ -1,0 +1,147 @@
+"""Which engine answers: of those that have the model proven, the one with the least to do; another one where
+that fails before it said anything.
+
+Does not know what is asked, nor what versions are; whoever asks gives an exact name.
+"""
+
+import math
+import random
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import monotonic
+from typing import TypeVar
+
+from service.engine.face import Engine, EngineState
+from service.engine.fleet import Fleet
+from service.engine.wire import EngineRefused
+from service.errors import Unavailable
+from service.serving.routes import Route, Routes
+from service.serving.served import Served
+from trainer.config import BaseModel
+
+PieceT = TypeVar("PieceT")
+
+Ask = Callable[[Route], AsyncGenerator[PieceT, None]]
+"""Asks one engine; nothing is said before the first piece."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """An engine of the base, as it stands."""
+
+    name: str
+    state: EngineState
+    message: str
+    restarts: int
+    generation: int
+    models: tuple[str, ...]
+    """Versions that are proven there."""
+
+
+class Replicas:
+    """See the module. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        served: Served,
+        routes: Routes,
+        base: BaseModel,
+        clock: Callable[[], float] = monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` is that of the engines' clients; `draw` decides between engines with equally much to do."""
+        self._fleet = fleet
+        self._served = served
+        self._routes = routes
+        self._base = base
+        self._clock = clock
+        self._draw = draw
+        self._failed: dict[Engine, float] = {}
+        """When engines last failed to begin an answer."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The base's engines."""
+        return self._fleet
+
+    def status(self) -> list[Replica]:
+        """All engines of the base."""
+        return [
+            Replica(
+                name=engine.name,
+                state=engine.state,
+                message=engine.message,
+                restarts=engine.restarts,
+                generation=engine.generation,
+                models=tuple(sorted(self._served.proven(engine))),
+            )
+            for engine in self._fleet.engines
+        ]
+
+    def max_model_length(self, model: str) -> int:
+        """Tokens that prompt and answer together may have, whichever engine of `model` answers."""
+        engines = self._able(model) or self._fleet.engines
+        return min(self._routes.of(model, engine).max_model_length for engine in engines)
+
+    def check(self, model: str) -> None:
+        """Raises Unavailable where no engine would take a request for `model` now."""
+        if self._able(model):
+            return
+        if self._fleet.state is not EngineState.READY:
+            raise Unavailable("ENGINE_UNAVAILABLE", self._fleet.message, retry_seconds=5.0)
+        raise Unavailable(
+            "BEING_PROVEN", f"{model} is being loaded and proven again on a new engine", retry_seconds=2.0
+        )
+
+    async def ask(self, model: str, ask: Ask[PieceT]) -> AsyncGenerator[PieceT, None]:
+        """The pieces of the first engine that gives one. Nothing is awaited before the answer is counted as
+        that engine's, so that nothing is unloaded under it.
+
+        Raises as `check` and `ask`; each engine is asked once at most, and none after the first piece.
+        """
+        self.check(model)
+        tried: list[Engine] = []
+        while True:
+            engine = self._choose(model, tried)
+            tried.append(engine)
+            begun = False
+            try:
+                with self._served.answering(engine, model):
+                    route = self._routes.of(model, engine).on(engine.client)
+                    async with aclosing(ask(route)) as pieces:
+                        async for piece in pieces:
+                            begun = True
+                            yield piece
+                return
+            except (Unavailable, EngineRefused) as error:
+                if begun or _is_about_the_request(error):
+                    raise
+                self._failed[engine] = self._clock()
+                if not set(self._able(model)) - set(tried):
+                    raise
+
+    def _able(self, model: str) -> tuple[Engine, ...]:
+        return self._fleet.ready if model == self._base.name else self._served.engines(model)
+
+    def _choose(self, model: str, tried: Collection[Engine]) -> Engine:
+        able = [engine for engine in self._able(model) if engine not in tried]
+        return min(
+            able,
+            key=lambda engine: (self._is_doubtful(engine), self._served.answers_on(engine), self._draw()),
+        )
+
+    def _is_doubtful(self, engine: Engine) -> bool:
+        """Whether it failed and gave no token since: one that does nothing has the least to do."""
+        try:
+            return self._failed.get(engine, -math.inf) > engine.client.last_token_time
+        except Unavailable:
+            return True
+
+
+def _is_about_the_request(error: Unavailable | EngineRefused) -> bool:
+    """Whether another engine would say the same. One that lost an adapter, a key or its mind says more."""
+    return isinstance(error, EngineRefused) and error.status == HTTPStatus.BAD_REQUEST
