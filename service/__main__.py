@@ -111,7 +111,7 @@ async def _serve(
         chat = Chat(
             registry=registry,
             served=served,
-            replicas=Replicas(fleet=engines, served=served, routes=routes, base=base),
+            replicas=Replicas(fleet=engines, served=served, routes=routes, base=base, changes=changes),
             own_engines=own_engines,
             renderer=renderer,
             base=base,

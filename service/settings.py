@@ -114,9 +114,9 @@ class Settings(BaseSettings):
     engine_start_timeout_seconds: float = Field(default=300.0, gt=0)
     """How long an engine may take from start to its first token."""
     engine_gpu_memory_fraction: float = Field(default=0.45, gt=0, lt=1)
-    """Share of a GPU that the engine takes; on CPUs without effect. What this and the engines of fully
-    fine-tuned models leave is a training's: 0.3 as set here. Raise it to 0.9 where nothing is trained on the
-    GPU and no such model is served."""
+    """Share of a GPU that the engine takes, and each replica of it that is started here; on CPUs without
+    effect. What these and the engines of fully fine-tuned models leave is a training's: 0.3 as set here.
+    Raise it to 0.9 where nothing is trained on the GPU and no such model is served."""
 
     own_engines: int = Field(default=1, ge=0, le=16)
     """Fully fine-tuned models served at the same time, each by an engine of its own; 0 means that none

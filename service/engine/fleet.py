@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from service.changes import Changes
 from service.engine.attached import AttachedEngine
 from service.engine.face import Abilities, Engine, EngineState
-from service.engine.supervisor import Supervisor
+from service.engine.supervisor import CommandBuilder, Supervisor
 from service.engine.wire import unavailable
 from service.settings import Settings
 from trainer.config import BaseModel
@@ -87,8 +87,11 @@ class Fleet:
                 tasks.create_task(engine.run())
 
 
-def fleet(settings: Settings, *, base: BaseModel, changes: Changes) -> Fleet:
-    """The engines of the settings: somebody else's where URLs are set, else our own."""
+def fleet(
+    settings: Settings, *, base: BaseModel, changes: Changes, command: CommandBuilder | None = None
+) -> Fleet:
+    """The engines of the settings: somebody else's where URLs are set, else our own, started by `command` as
+    `Supervisor` takes it."""
     if settings.engine_urls:
         return Fleet(
             [
@@ -96,15 +99,18 @@ def fleet(settings: Settings, *, base: BaseModel, changes: Changes) -> Fleet:
                 for url in settings.engine_urls
             ]
         )
-    return Fleet([_own(settings, index, base, changes) for index in range(settings.engine_replicas)])
+    return Fleet([_own(settings, index, base, changes, command) for index in range(settings.engine_replicas)])
 
 
-def _own(settings: Settings, index: int, base: BaseModel, changes: Changes) -> Supervisor:
+def _own(
+    settings: Settings, index: int, base: BaseModel, changes: Changes, command: CommandBuilder | None
+) -> Supervisor:
     port = settings.engine_port and settings.engine_port + index
     return Supervisor(
         settings=settings.model_copy(update={"engine_port": port}),
         base=base,
         changes=changes,
+        command=command,
         name=f"engine-{index + 1}",
         log_name=f"engine-{index + 1}.log" if index else "engine.log",
     )

@@ -4,6 +4,7 @@ that fails before it said anything.
 Does not know what is asked, nor what versions are; whoever asks gives an exact name.
 """
 
+import asyncio
 import math
 import random
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -13,13 +14,17 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TypeVar
 
+from service.changes import Changes
 from service.engine.face import Engine, EngineState
 from service.engine.fleet import Fleet
-from service.engine.wire import EngineRefused
+from service.engine.wire import EngineRefused, unavailable
 from service.errors import Unavailable
 from service.serving.routes import Route, Routes
 from service.serving.served import Served
 from trainer.config import BaseModel
+
+_LOOK_SECONDS = 60.0
+"""Changes are told; looking is for nothing but to end."""
 
 PieceT = TypeVar("PieceT")
 
@@ -50,6 +55,7 @@ class Replicas:
         served: Served,
         routes: Routes,
         base: BaseModel,
+        changes: Changes,
         clock: Callable[[], float] = monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -58,6 +64,7 @@ class Replicas:
         self._served = served
         self._routes = routes
         self._base = base
+        self._changes = changes
         self._clock = clock
         self._draw = draw
         self._failed: dict[Engine, float] = {}
@@ -113,24 +120,50 @@ class Replicas:
                 with self._served.answering(engine, model):
                     route = self._routes.of(model, engine).on(engine.client)
                     async with aclosing(ask(route)) as pieces:
+                        first = await self._first(pieces, engine, lambda: bool(self._left(model, tried)))
+                        begun = True
+                        yield first
                         async for piece in pieces:
-                            begun = True
                             yield piece
                 return
             except (Unavailable, EngineRefused) as error:
                 if begun or _is_about_the_request(error):
                     raise
                 self._failed[engine] = self._clock()
-                if not set(self._able(model)) - set(tried):
+                if not self._left(model, tried):
                     raise
+
+    async def _first(
+        self, pieces: AsyncGenerator[PieceT, None], engine: Engine, has_other: Callable[[], bool]
+    ) -> PieceT:
+        """The first piece. Raises Unavailable as soon as `engine` is seen to be away and there is another
+        one: an engine that hangs keeps its connections open."""
+        first = asyncio.ensure_future(anext(pieces))
+        try:
+            while not first.done():
+                seen = self._changes.seen("engine")
+                if engine.state is not EngineState.READY and has_other():
+                    raise unavailable(engine.message)
+                told = asyncio.ensure_future(self._changes.wait("engine", seen, _LOOK_SECONDS))
+                try:
+                    await asyncio.wait({first, told}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    told.cancel()
+            return first.result()
+        finally:
+            # Ended before its generator is closed, which may not run in two tasks at once.
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
 
     def _able(self, model: str) -> tuple[Engine, ...]:
         return self._fleet.ready if model == self._base.name else self._served.engines(model)
 
+    def _left(self, model: str, tried: Collection[Engine]) -> list[Engine]:
+        return [engine for engine in self._able(model) if engine not in tried]
+
     def _choose(self, model: str, tried: Collection[Engine]) -> Engine:
-        able = [engine for engine in self._able(model) if engine not in tried]
         return min(
-            able,
+            self._left(model, tried),
             key=lambda engine: (self._is_doubtful(engine), self._served.answers_on(engine), self._draw()),
         )
 

@@ -275,7 +275,7 @@ def _chat(
     return Chat(
         registry=registry,
         served=served,
-        replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base),
+        replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes),
         own_engines=OwnEngines(means),
         renderer=renderer,
         base=base,

@@ -95,3 +95,11 @@ async def test_models_are_listed_with_their_states_and_the_engine_behind_them(st
         message=f"the engine at {stage.engine.url} is ready",
         max_rank=ENGINE_MAX_RANK,
     )
+    assert list(listed.replicas) == [
+        pb.Replica(
+            name=stage.engine.url,
+            state=pb.Engine.STATE_READY,
+            message=f"the engine at {stage.engine.url} is ready",
+            generation=1,
+        )
+    ]

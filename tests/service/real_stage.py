@@ -137,7 +137,7 @@ async def serving(
         chat = Chat(
             registry=registry,
             served=served,
-            replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base),
+            replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes),
             own_engines=own_engines,
             renderer=Renderer.from_directory(base.path),
             base=base,

@@ -341,7 +341,7 @@ async def stage(
             metrics=metrics,
         )
         own = OwnEngines(own_engines(means))
-        choosing = Replicas(fleet=fleet, served=served, routes=routes, base=base)
+        choosing = Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes)
         outcomes = Outcomes(fleet)
         disposal = Disposal(registry=registry, fleet=fleet, artifacts_dir=artifacts_dir)
         reconcilers = [

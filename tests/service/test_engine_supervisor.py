@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from service.changes import Changes
-from service.engine import EngineState, Supervisor, leash
+from service.engine import EngineState, Supervisor, fleet, leash
 from service.engine.client import IDLE_SECONDS
 from service.engine.command import (
     EngineCannotStartError,
@@ -114,6 +114,30 @@ async def test_a_killed_engine_is_started_again_as_a_new_generation(tmp_path: Pa
         assert engine.client is not first_client
         with pytest.raises(Unavailable):
             await first_client.models()
+
+
+async def test_replicas_of_our_own_run_beside_each_other_and_one_is_started_again_alone(
+    tmp_path: Path,
+) -> None:
+    changes = Changes()
+    settings = Settings.model_validate({"home": tmp_path, "engine_port": 0, "engine_replicas": 2})
+    engines = fleet(settings, base=BASE, changes=changes, command=_double())
+    task = asyncio.create_task(engines.run())
+    try:
+        await _until(changes, lambda: len(engines.ready) == 2)
+        first, second = engines.engines
+        assert isinstance(first, Supervisor)
+        assert first.client.url != second.client.url
+        assert first.pid is not None
+        os.killpg(first.pid, signal.SIGKILL)
+
+        await _until(changes, lambda: first.generation == 2 and first.state is EngineState.READY)
+
+        assert (second.generation, engines.restarts) == (1, 1)
+        assert sorted(path.name for path in settings.logs_dir.iterdir()) == ["engine-2.log", "engine.log"]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_engine_whose_leash_is_killed_is_ended_and_started_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.engine import EngineState
 from service.errors import Unavailable
 from service.registry import VersionRow, VersionState
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason
@@ -187,6 +188,24 @@ async def test_an_answer_that_fails_before_its_first_token_comes_from_the_other_
         for _ in range(6):
             answer = await _answer(on, row.model)
             assert "".join(delta.text for delta in answer) == "all is well with this "
+
+
+async def test_an_answer_that_waits_for_a_replica_that_is_seen_to_hang_comes_from_the_other(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, replicas=2) as on:
+        hung, well = on.engines
+        hung.double.stalled_completions = True
+        with on.served.answering(well, MODEL.name):
+            waiting = asyncio.create_task(_answer(on))
+            await on.soon(lambda: on.served.answers_on(hung) == 1)
+        hung.state = EngineState.DOWN
+        on.changes.notify("engine")
+
+        answer = await waiting
+
+        assert answer[-1].finish_reason is FinishReason.STOP
+        assert on.served.answers_on(hung) == 0
 
 
 async def test_a_request_that_an_engine_refuses_for_what_it_is_goes_to_no_other(tmp_path: Path) -> None:

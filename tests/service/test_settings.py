@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.settings import Settings
+from service.settings import Settings, without_credentials
 
 
 def test_everything_durable_lies_below_an_absolute_home(tmp_path: Path) -> None:
@@ -55,3 +55,30 @@ def test_directories_for_imports_are_listed_as_in_path(
     assert Settings().dataset_roots == (tmp_path / "a", tmp_path / "c")
     monkeypatch.delenv("HOTLORA_DATASET_ROOTS")
     assert Settings().dataset_roots == ()
+
+
+def test_engines_to_attach_to_are_listed_with_commas_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLORA_ENGINE_URLS", "http://127.0.0.1:8001, http://127.0.0.1:8002,")
+    assert Settings().engine_urls == ("http://127.0.0.1:8001", "http://127.0.0.1:8002")
+    for wrong, said in (
+        ("127.0.0.1:8001", "engine_urls"),
+        ("http://a:1,http://me@a:1/", "twice"),
+    ):
+        monkeypatch.setenv("HOTLORA_ENGINE_URLS", wrong)
+        with pytest.raises(ValidationError, match=said):
+            Settings()
+
+
+def test_replicas_are_of_our_own_engines_and_need_a_port_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLORA_ENGINE_REPLICAS", "3")
+    assert Settings(engine_port=65533).engine_replicas == 3
+    with pytest.raises(ValidationError, match="65535"):
+        Settings(engine_port=65534)
+    with pytest.raises(ValidationError, match="HOTLORA_ENGINE_URLS"):
+        Settings(engine_urls=("http://127.0.0.1:8001",))
+
+
+def test_credentials_in_an_engines_url_are_not_printed(tmp_path: Path) -> None:
+    urls = ("http://me:canary-key@127.0.0.1:8001/",)
+    assert "canary-key" not in repr(Settings(home=tmp_path, engine_urls=urls))
+    assert without_credentials(urls[0]) == "http://127.0.0.1:8001"
