@@ -34,6 +34,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.doubles.arithmetic import logprob, logprobs
+from tests.doubles.listening import accept_no_more
 
 BATCH_SECONDS = 0.02
 """Where batches count, requests that come within it share one."""
@@ -193,11 +194,7 @@ class EngineDouble:
         self.adapters.clear()
         self._slots.clear()
         if self._runner is not None and self._listening is not None:
-            # A connection that is accepted while its server closes is never closed by asyncio (3.11). So
-            # first accept no more, then let those just accepted become connections that the cleanup knows.
-            asyncio.get_running_loop().remove_reader(self._listening)
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await accept_no_more(self._listening)
             await self._runner.cleanup()
             self._runner = self._listening = None
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 from types import TracebackType
 from typing import Self
+
+from tests.doubles.listening import accept_no_more
 
 
 class Proxy:
@@ -15,9 +18,10 @@ class Proxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._silent: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listening = socket.create_server(("127.0.0.1", 0))
         self._server: asyncio.Server | None = None
         self._came = asyncio.Event()
-        self.address = ""
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.connections = 0
         """How many callers came, those that were turned away included."""
         self.turned_away = 0
@@ -26,14 +30,14 @@ class Proxy:
         """What a caller waits for the service's first word, as on a busy machine."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._accept, sock=self._listening)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
+        await accept_no_more(self._listening)
         self._server.close()
         self.cut()
         await asyncio.gather(*self._tasks)
