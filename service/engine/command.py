@@ -24,6 +24,7 @@ PLUGIN_DISTRIBUTION = "hotlora-vllm-cpu-lora"
 PLUGIN_GROUP = "vllm.general_plugins"
 INSIDE = Path(__file__).parent / "inside"
 """Modules that run within the engine's process."""
+_FLASHINFER_SAMPLER_VARIABLE = "VLLM_USE_FLASHINFER_SAMPLER"
 _CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 _CPU_CACHE_GIB = "1"
 """Keys and values of answers in flight; 64 answers of 2,048 tokens of the default model are 2.8 GiB at
@@ -239,7 +240,10 @@ def _environment(api_key: str, packages: Packages) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
     }
     if not packages.is_cpu_build:
-        return common
+        # vLLM's choice there is compiled at the first token, by a compiler that a driver does not bring; an
+        # engine without it dies (vllm-project/vllm#49497).
+        sampler = os.environ.get(_FLASHINFER_SAMPLER_VARIABLE, "0")
+        return {**common, _FLASHINFER_SAMPLER_VARIABLE: sampler}
     if packages.cpu_plugin is None:
         # Without it the CPU build answers requests for the base with an adapter's weights when both share a
         # batch.

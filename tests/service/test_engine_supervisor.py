@@ -308,6 +308,19 @@ def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_pat
     assert "OMP_NUM_THREADS" not in command.environment.keys() - os.environ.keys()
 
 
+def test_a_cuda_engine_needs_no_compiler_to_sample_unless_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = Packages(is_cpu_build=False, cpu_plugin=None)
+    name = "VLLM_USE_FLASHINFER_SAMPLER"
+
+    for said, meant in ((None, "0"), ("1", "1")):
+        if said is not None:
+            monkeypatch.setenv(name, said)
+        command = vllm_command(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=cuda)
+        assert command.environment[name] == meant
+
+
 @pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
 def test_the_context_is_not_longer_than_the_base_models(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(f'{{"{name}": 128}}')
