@@ -64,6 +64,15 @@ install_environment() {
     fail "the packages could not be installed; uv says above which one. Free disk and the network are the usual causes."
 }
 
+ensure_compiler() { # Triton compiles what starts its kernels on the machine where they run
+  local headers='import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_paths()["include"], "Python.h").is_file())'
+  if ! { command -v cc || command -v gcc || command -v clang; } >/dev/null || ! .venv/bin/python -c "$headers" 2>/dev/null; then
+    step "Installing a C compiler and Python's headers, which a GPU's kernels are started with"
+    as_root_or "vLLM on a GPU needs a C compiler and Python's headers. On Debian, as root: apt-get install gcc libc6-dev python3-dev" \
+      gcc libc6-dev python3-dev
+  fi
+}
+
 main() {
   local stack wanted
   stack=$(choose_stack)
@@ -71,6 +80,7 @@ main() {
   wanted=$(cat "deploy/$stack.lock" deploy/weights.txt pyproject.toml deploy/vllm_plugin/pyproject.toml deploy/setup.sh | sha256sum)
   if [ "$(cat .venv/hotlora-setup 2>/dev/null)" != "$wanted" ]; then
     install_environment "$stack"
+    [ "$stack" != cuda ] || ensure_compiler
     echo "$wanted" > .venv/hotlora-setup
   fi
   if [ "${1:-}" = --browser ] && ! command -v chromium >/dev/null; then

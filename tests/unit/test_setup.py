@@ -16,6 +16,7 @@ case "$*" in
   "--version") echo Python 3.11.9 ;;
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-m pip install"*) cp "$STAND_INS/uv" .venv/bin/uv ;;
+  *Python.h*) [ -z "${WITHOUT_HEADERS:-}" ] ;;
 esac
 """
 UV = """#!/usr/bin/env bash
@@ -98,6 +99,7 @@ def test_without_folders_of_packages_torch_comes_from_its_own_index(machine: Mac
 def test_another_stack_or_lock_takes_the_place_of_what_was_there(machine: Machine) -> None:
     machine.sets_up()
     machine.has("nvidia-smi", GPU)
+    machine.has("cc", "")
 
     machine.sets_up(PIP_FIND_LINKS="/wheels")
 
@@ -126,8 +128,9 @@ def test_a_step_that_fails_says_what_to_do_and_is_done_again(machine: Machine) -
     [
         (lambda _: None, ["--browser"], "as root: apt-get install chromium"),
         (lambda machine: (machine.commands / "python3").unlink(), [], "apt-get install python3 python3-venv"),
+        (lambda machine: machine.has("nvidia-smi", GPU), [], "apt-get install gcc libc6-dev python3-dev"),
     ],
-    ids=["chromium", "python"],
+    ids=["chromium", "python", "compiler"],
 )
 def test_what_only_root_can_install_is_named_to_everybody_else(
     machine: Machine, prepare: Callable[[Machine], None], options: list[str], advice: str
@@ -138,6 +141,18 @@ def test_what_only_root_can_install_is_named_to_everybody_else(
 
     assert ran.returncode == 1
     assert advice in ran.stderr
+
+
+def test_root_gets_a_compiler_and_headers_where_a_gpu_needs_them(machine: Machine) -> None:
+    machine.has("nvidia-smi", GPU)
+    machine.has("cc", "")
+    machine.has("id", "#!/usr/bin/env bash\necho 0\n")
+    machine.has("apt-get", '#!/usr/bin/env bash\necho "$@" >> "$STAND_INS/installed"\n')
+
+    machine.sets_up(WITHOUT_HEADERS="1")
+
+    installed = (machine.commands / "installed").read_text().splitlines()
+    assert installed == ["update -qq", "install -y -qq --no-install-recommends gcc libc6-dev python3-dev"]
 
 
 def test_an_unknown_stack_is_refused_with_those_that_there_are(machine: Machine) -> None:
