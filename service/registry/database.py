@@ -7,7 +7,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 
 import aiosqlite
@@ -61,18 +61,35 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that sees one moment and changes nothing."""
         with _translated():
-            async with self._engine.begin() as connection:
+            async with _begun(self._engine) as connection:
                 yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that holds the write lock from its first moment; commits at the end."""
         with _translated():
-            async with self._turn, self._writer.begin() as connection:
+            async with self._turn, _begun(self._writer) as connection:
                 if connection.dialect.name == "postgresql":
                     # What BEGIN IMMEDIATE is to SQLite: writers one after the other, each seeing all before.
                     await connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
                 yield connection
+
+
+@asynccontextmanager
+async def _begun(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction, which ends at the end.
+
+    Whoever is cancelled while it begins waits until it has: a connection of SQLite that is left while it
+    opens works on in its thread, and tells what came of it to an event loop that may have ended by then.
+    """
+    async with AsyncExitStack() as stack:
+        beginning = asyncio.create_task(stack.enter_async_context(engine.begin()))
+        try:
+            connection = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            await asyncio.gather(beginning, return_exceptions=True)
+            raise
+        yield connection
 
 
 def _prepare_sqlite(

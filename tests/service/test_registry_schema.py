@@ -194,3 +194,24 @@ async def test_versions_keep_what_refers_to_them_when_they_may_have_no_job(tmp_p
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_whoever_is_cancelled_while_a_connection_opens_leaves_nothing_at_work(tmp_path: Path) -> None:
+    async def look(database: Database) -> None:
+        async with database.read():
+            pass
+
+    async def cancelled_after(steps: int) -> None:
+        async with Database.open(url(tmp_path), 10.0) as database, database.read():
+            looking = asyncio.create_task(look(database))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    threads = set(threading.enumerate())
+    for steps in range(30):
+        asyncio.run(cancelled_after(steps))
+    # A thread that finds its event loop closed fails, and this test with it.
+    for thread in set(threading.enumerate()) - threads:
+        thread.join()
