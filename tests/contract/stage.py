@@ -115,6 +115,19 @@ class Stage:
         """Upload a file the ordinary way."""
         return await self.datasets.UploadDataset(parts(content, dataset_id, chunk_bytes))
 
+    async def send(self, messages: Iterator[datasets_pb.UploadDatasetRequest]) -> datasets_pb.Dataset:
+        """Upload what may be refused before all is sent.
+
+        By the blocking client: gRPC's asyncio client loses the answer when a write finds the call ended
+        (grpc.aio 1.85).
+        """
+
+        def sent() -> datasets_pb.Dataset:
+            with grpc.insecure_channel(f"127.0.0.1:{self.server.port}") as channel:
+                return datasets_grpc.DatasetServiceStub(channel).UploadDataset(messages)
+
+        return await asyncio.to_thread(sent)
+
     async def job(self, **fields: object) -> tuning_pb.TuningJob:
         """Create a job on dataset `rows` for adapter `support`."""
         request = {"dataset": "datasets/rows", "adapter_id": "support", **fields}
@@ -302,7 +315,7 @@ class Refusal:
     trailer_bytes: int
 
 
-def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+def refusal_of(error: grpc.RpcError) -> Refusal:
     """Unpack the error of a call; every one of ours carries google.rpc.Status with an ErrorInfo."""
     encoded = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
     status = status_pb2.Status.FromString(encoded)
@@ -333,7 +346,7 @@ async def refused(call: Awaitable[object]) -> Refusal:
     """How the call was refused; it must be."""
     try:
         answer = await call
-    except grpc.aio.AioRpcError as error:
+    except grpc.RpcError as error:
         return refusal_of(error)
     raise AssertionError(f"the call was not refused but answered {answer}")
 
