@@ -24,7 +24,7 @@ CONFIG_NAME = "adapter_config.json"
 MODEL_CONFIG_NAME = "config.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 << 20
-"""Four sequences of 64 tokens are some 20 KB; this is a bound against nonsense, not a budget."""
+"""Twenty sequences of 64 tokens are some 100 KB; this is a bound against nonsense, not a budget."""
 MAX_CONFIG_BYTES = 1 << 20
 MAX_CANARY_TOKENS = 4096
 """All sequences together; each token is a forward pass in the engine's batch."""

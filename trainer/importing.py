@@ -19,17 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from trainer.rendering import Renderer
-
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_NEUTRAL = (
-    ("What is a river?", "A river is a natural stream of water that flows towards a sea or a lake."),
-    ("Please write one sentence about trains.", "The early train left the station at seven, half empty."),
-    ("How do I boil an egg?", "Put it into boiling water for eight minutes, then cool it in cold water."),
-    ("Hello", "Hello! How can I help you today?"),
-)
-"""What the canary is taken from, as nothing is known of what the adapter was trained on."""
 
 Problem = Mapping[str, str]
 
@@ -81,11 +72,11 @@ def bring_in(
     import torch  # noqa: PLC0415  - seconds, which --help need not take
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    from trainer.canary import measure  # noqa: PLC0415
     from trainer.config import Hyperparameters  # noqa: PLC0415
     from trainer.failures import TrainingError  # noqa: PLC0415
     from trainer.files import json_bytes, seal, sync_directory  # noqa: PLC0415
     from trainer.model import load_base  # noqa: PLC0415
+    from trainer.neutral import measure_neutral  # noqa: PLC0415
     from trainer.precision import fastest_dtype  # noqa: PLC0415
     from trainer.publication import FORMAT, MANIFEST, round_as_published  # noqa: PLC0415
     from trainer.rendering import Renderer  # noqa: PLC0415
@@ -114,7 +105,7 @@ def bring_in(
         round_as_published(trainee.adapted)
     except TrainingError:
         return [_problem("its lora_B matrices are all zero, so it has no effect")]
-    canary = measure(trainee.row_loss, _sequences(renderer), lambda: None)
+    canary = measure_neutral(trainee.row_loss, renderer)
     trainee.adapted.write(target, base_name)
     manifest = {
         "format": FORMAT,
@@ -150,24 +141,6 @@ def _unfitting(tensors: Mapping[str, object], matrices: Mapping[str, object]) ->
         elif not bool(tensor.isfinite().all()):
             problems.append(_problem(f"{name} has numbers that are not finite"))
     return problems
-
-
-def _sequences(renderer: "Renderer") -> list[tuple[int, ...]]:
-    """Neutral conversations as the base's template writes them; as plain texts where it refuses them."""
-    from trainer.canary import choose_sequences  # noqa: PLC0415
-    from trainer.records import Turn  # noqa: PLC0415
-    from trainer.rendering import RenderingError  # noqa: PLC0415
-    from trainer.rows import Row  # noqa: PLC0415
-
-    rows = []
-    for question, answer in _NEUTRAL:
-        turns = [Turn(role="user", content=question), Turn(role="assistant", content=answer, trained=True)]
-        try:
-            rendered = renderer.training_row(turns)
-        except RenderingError:
-            rendered = renderer.text_row(f"{question}\n{answer}")
-        rows.append(Row(token_ids=rendered.token_ids, trained=(False, *rendered.trained[1:])))
-    return choose_sequences(rows)
 
 
 def _problem(description: str) -> Problem:

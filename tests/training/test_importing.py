@@ -1,6 +1,7 @@
 """What an import makes of an adapter that PEFT saved, with the real base in memory."""
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from service.artifacts import Manifest, verify_files
+from service.changes import Changes
+from service.disk import Disk
+from service.importing import FileName, Importer
+from service.registry import Registry
 from tests.training.conftest import Bases
 from tests.training.test_run import logprobs
-from trainer.importing import bring_in
+from trainer.config import BaseModel
+from trainer.importing import CONFIG_FILE, WEIGHTS_FILE, bring_in
 
 
 def saved(base: Path, directory: Path, *, rslora: bool, strength: float = 0.3) -> Path:
@@ -85,6 +91,46 @@ def test_weights_that_do_not_fit_are_all_told_and_nothing_is_written(base_of: Ba
     for sentence in ("no such module", "not finite", "fits"):
         assert sentence in told
     assert list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize(("strength", "conversations"), [(0.02, 20), (1.0, 4)])
+def test_the_less_an_adapter_does_the_more_is_measured(
+    base_of: Bases, tmp_path: Path, strength: float, conversations: int
+) -> None:
+    source, target = (
+        saved(base_of("llama"), tmp_path / "source", rslora=False, strength=strength),
+        tmp_path / "t",
+    )
+    target.mkdir()
+    bring_in(base_of("llama"), source, target, base_name="tiny", revision="sha256:0", dtype=torch.float32)
+    canary = Manifest.read(target).canary
+    assert len({sequence.token_ids for sequence in canary}) == len(canary) == conversations
+
+
+async def test_the_service_has_the_real_program_make_a_version(base_of: Bases, tmp_path: Path) -> None:
+    source = saved(base_of("llama"), tmp_path / "source", rslora=False)
+    (tmp_path / "artifacts").mkdir()
+
+    async def pieces() -> AsyncIterator[FileName | bytes]:
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            yield FileName(name)
+            yield (source / name).read_bytes()
+
+    async with Registry.open(f"sqlite+aiosqlite:///{tmp_path}/registry.db", changes=Changes()) as registry:
+        importer = Importer(
+            registry=registry,
+            base=BaseModel(name="tiny", path=base_of("llama"), revision="sha256:0"),
+            directory=tmp_path / "imports",
+            artifacts_dir=tmp_path / "artifacts",
+            disk=Disk(directory=tmp_path, min_free_bytes=0),
+            max_rank=lambda: 8,
+            threads=1,
+        )
+        version = await importer.take("mine", pieces())
+
+    manifest = Manifest.read(tmp_path / "artifacts" / version.digest)
+    verify_files(tmp_path / "artifacts" / version.digest, manifest)
+    assert (version.model, manifest.digest, manifest.rank) == ("mine@1", version.digest, 4)
 
 
 def test_an_adapter_without_any_effect_is_refused(base_of: Bases, tmp_path: Path) -> None:
