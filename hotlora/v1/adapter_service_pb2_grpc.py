@@ -173,7 +173,8 @@ class AdapterServiceServicer:
         fit the base model. The weights are rounded to 16 bits. The base model is then loaded with the adapter beside it, which
         takes from seconds to minutes, and log-probabilities of neutral sentences are recorded: the version is proven by them
         as a trained one is by its own. It becomes PENDING and is returned; WatchAdapterVersion follows it from there. It has
-        no tuning_job, can be neither evaluated nor started from. A call that is refused, or cancelled before there is a version, leaves nothing.
+        no tuning_job. A job can start from it; it is not evaluated by itself, but on any dataset that a request names. A call
+        that is refused, or cancelled before there is a version, leaves nothing.
         Errors: INVALID_ARGUMENT with one violation for each thing that is wrong, ALREADY_EXISTS (the id was used by a deleted
         adapter, or belongs to another base model), NOT_FOUND (local_path), RESOURCE_EXHAUSTED (IMPORT_RUNNING: another import
         runs; UPLOAD_STALLED: nothing came for 30 s; the disk is nearly full).

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub:
-    """Compares adapter versions with their base. Every version that becomes ACTIVE is evaluated once by itself (unless that is
-    switched off); CreateEvaluation does it again, or on another dataset. Both models answer through the engine that serves
+    """Compares adapter versions with their base. Every version of a job that becomes ACTIVE is evaluated once by itself (unless
+    that is switched off); CreateEvaluation does it again, or on another dataset. Both models answer through the engine that serves
     everybody, with the same rendering and greedily; people's answers go first.
     """
 
@@ -60,8 +60,8 @@ class EvaluationServiceStub:
 
 
 class EvaluationServiceServicer:
-    """Compares adapter versions with their base. Every version that becomes ACTIVE is evaluated once by itself (unless that is
-    switched off); CreateEvaluation does it again, or on another dataset. Both models answer through the engine that serves
+    """Compares adapter versions with their base. Every version of a job that becomes ACTIVE is evaluated once by itself (unless
+    that is switched off); CreateEvaluation does it again, or on another dataset. Both models answer through the engine that serves
     everybody, with the same rendering and greedily; people's answers go first.
     """
 
@@ -82,7 +82,8 @@ class EvaluationServiceServicer:
 
     def CreateEvaluation(self, request, context):
         """Queues an evaluation of an ACTIVE version and returns it. Idempotent by request_id: the same request again returns the
-        same evaluation. Errors: NOT_FOUND (no such version or dataset), FAILED_PRECONDITION (the version is not ACTIVE),
+        same evaluation. Errors: NOT_FOUND (no such version or dataset), FAILED_PRECONDITION (the version is not ACTIVE;
+        VERSION_IMPORTED: it was imported, so that no job held out rows, and no dataset is named),
         INVALID_ARGUMENT (a bad field, or more than one of these, with a violation for each), ALREADY_EXISTS (request_id was
         used with another body).
         """
@@ -130,8 +131,8 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService:
-    """Compares adapter versions with their base. Every version that becomes ACTIVE is evaluated once by itself (unless that is
-    switched off); CreateEvaluation does it again, or on another dataset. Both models answer through the engine that serves
+    """Compares adapter versions with their base. Every version of a job that becomes ACTIVE is evaluated once by itself (unless
+    that is switched off); CreateEvaluation does it again, or on another dataset. Both models answer through the engine that serves
     everybody, with the same rendering and greedily; people's answers go first.
     """
 

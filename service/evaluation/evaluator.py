@@ -208,14 +208,15 @@ class Evaluator:
 
     async def _held_out(self, row: EvaluationRow) -> HeldOut:
         try:
-            lineage = await self._registry.lineage(row.job_id)
+            lineage = () if row.job_id is None else await self._registry.lineage(row.job_id)
             trained_on = [await self._registry.get_dataset(job.dataset_id) for job in lineage]
             asked = await self._registry.get_dataset(row.dataset_id)
             source = Source(
                 trainings=tuple(map(self._training, lineage, trained_on)),
                 other_path=None if row.from_validation_split else self._path(row.dataset_id),
-                task=asked.task or trained_on[0].task,
+                task=asked.task or next((dataset.task for dataset in trained_on), None),
                 plain_text=asked.kind is Kind.TEXT,
+                max_length=self._context_length,
             )
             limit = self._limits.rows or Limits.rows
             return await asyncio.to_thread(held_out, source, limit, self._renderer)

@@ -48,11 +48,13 @@ class Gate:
             return False
         if not one.from_validation_split:
             return True
-        splits = [
-            (job.hyperparameters.seed, job.hyperparameters.validation_fraction)
-            for job in [await self._registry.get_job(row.job_id) for row in (one, other)]
-        ]
-        return splits[0] == splits[1]
+        return await self._split(one) == await self._split(other)
+
+    async def _split(self, row: EvaluationRow) -> tuple[int, float]:
+        """What decides which rows of its dataset were set aside."""
+        assert row.job_id is not None, "only jobs set rows aside"
+        settings = (await self._registry.get_job(row.job_id)).hyperparameters
+        return settings.seed, settings.validation_fraction
 
 
 def _report(row: EvaluationRow) -> Report:

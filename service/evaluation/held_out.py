@@ -86,18 +86,21 @@ class Source:
     """Where rows come from."""
 
     trainings: tuple[Training, ...]
-    """The version's own, then those of the versions that it started from, one of another."""
+    """The version's own, then those of the versions that it started from, one of another. Empty where nothing
+    is known of them, which needs an `other_path`."""
     other_path: Path | None = None
     """A dataset of its own; None means what the validation split sets aside."""
     task: Task | None = None
     """None: told from the rows."""
     plain_text: bool = False
     """Whether the rows to ask are texts; then they are cut as the version's own training cuts them."""
+    max_length: int = 2048
+    """Tokens that texts are cut to, where no training says it."""
 
     @property
-    def own(self) -> Training:
-        """The version's own training."""
-        return self.trainings[0]
+    def seed(self) -> int:
+        """Chooses the rows to ask."""
+        return self.trainings[0].seed if self.trainings else 0
 
 
 def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:
@@ -109,19 +112,20 @@ def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:
 
 
 def _pieces(source: Source, limit: int, renderer: Renderer) -> HeldOut:
-    own = source.own
     rows: Sequence[Row]
     if source.other_path is None:
+        own = source.trainings[0]
         trained, rows = split_validation(
             load_rows(own.path, renderer, max_length=own.max_length), own.validation_fraction, own.seed
         )
         before = _trained_pieces(source.trainings[1:], renderer)
         trained_on = Passages(chain((row.token_ids for row in trained), before))
     else:
-        rows = load_rows(source.other_path, renderer, max_length=own.max_length)
+        cut = source.trainings[0].max_length if source.trainings else source.max_length
+        rows = load_rows(source.other_path, renderer, max_length=cut)
         trained_on = Passages(_trained_pieces(source.trainings, renderer))
     unseen = [row for row in rows if not trained_on.mostly_in(row.token_ids)]
-    chosen = random.Random(f"evaluation {own.seed}").sample(unseen, min(limit, len(unseen)))
+    chosen = random.Random(f"evaluation {source.seed}").sample(unseen, min(limit, len(unseen)))
     return HeldOut(
         questions=(),
         pieces=tuple(Piece(token_ids=row.token_ids) for row in chosen),
@@ -141,17 +145,18 @@ def _trained_pieces(trainings: Sequence[Training], renderer: Renderer) -> Iterat
 
 
 def _asked(source: Source, limit: int) -> HeldOut:
-    own, path = source.own, source.other_path or source.own.path
-    digests = [_digest(question) for question in _questions(own.path)]
-    trained, candidates = split_validation(range(len(digests)), own.validation_fraction, own.seed)
-    trained_on = {digests[index] for index in trained} | _trained_prompts(source.trainings[1:])
-    if source.other_path is not None:
-        digests = [_digest(question) for question in _questions(path)]
-        candidates = list(range(len(digests)))
+    path = source.other_path or source.trainings[0].path
+    digests = [_digest(question) for question in _questions(path)]
+    candidates: Sequence[int] = range(len(digests))
+    if source.other_path is None:
+        own = source.trainings[0]
+        _, candidates = split_validation(candidates, own.validation_fraction, own.seed)
+    trained_on = _trained_prompts(source.trainings)
     unseen = [index for index in candidates if digests[index] not in trained_on]
-    chosen = set(random.Random(f"evaluation {own.seed}").sample(unseen, min(limit, len(unseen))))
+    chosen = set(random.Random(f"evaluation {source.seed}").sample(unseen, min(limit, len(unseen))))
     questions = tuple(question for index, question in enumerate(_questions(path)) if index in chosen)
-    examples = [*_first(own.path, _INFERRED_FROM), *questions]
+    known = [question for own in source.trainings[:1] for question in _first(own.path, _INFERRED_FROM)]
+    examples = [*known, *questions]
     task = source.task or infer_task(
         [_text(one.prompt) for one in examples], [one.expected for one in examples]
     )

@@ -59,10 +59,13 @@ class Evaluations:
             row = await _create(connection, new, self._clock())
         return self._changed(row)
 
-    async def refuse_version(self, adapter_id: str, number: int) -> None:
-        """Raise NotFound or WrongState for a version that cannot be evaluated."""
+    async def refuse_version(self, adapter_id: str, number: int, dataset_id: str = "") -> None:
+        """Raise NotFound or WrongState for a version that cannot be evaluated on the dataset; empty means the
+        rows that its job held out."""
         async with self._database.read() as connection:
-            _refuse_imported(await versions.active(connection, adapter_id, number, "be evaluated"))
+            _refuse_unknown_rows(
+                await versions.active(connection, adapter_id, number, "be evaluated"), dataset_id
+            )
 
     async def create_missing(self) -> list[EvaluationRow]:
         """Queue an evaluation for each ACTIVE version that has none yet."""
@@ -189,14 +192,12 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
     if known is not None:
         return known
     version = await versions.active(connection, new.adapter_id, new.number, "be evaluated")
-    _refuse_imported(version)
-    found = await connection.execute(
-        select(jobs.c.dataset_id, jobs.c.evaluation_dataset_id).where(jobs.c.id == version.job_id)
-    )
-    job = found.one()
+    _refuse_unknown_rows(version, new.dataset_id)
     if new.dataset_id:
         await datasets.get(connection, new.dataset_id)
-    other = new.dataset_id or job.evaluation_dataset_id
+    dataset_id, is_own = (
+        (new.dataset_id, False) if new.dataset_id else await _rows_of_job(connection, version)
+    )
     earlier = await _count(connection, new)
     # No adapter's id has a dot, and what follows the last dash is a number: no two can be the same.
     evaluation_id = f"{new.adapter_id}-{new.number}" + (f".{earlier + 1}" if earlier else "")
@@ -208,8 +209,8 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
             adapter_id=new.adapter_id,
             number=new.number,
             job_id=version.job_id,
-            dataset_id=other or job.dataset_id,
-            from_validation_split=not other,
+            dataset_id=dataset_id,
+            from_validation_split=is_own,
             state=EvaluationState.QUEUED,
             epoch=0,
             done_answers=0,
@@ -225,11 +226,19 @@ async def _create(connection: AsyncConnection, new: NewEvaluation, now: float) -
     return await _get(connection, evaluation_id)
 
 
-def _refuse_imported(version: VersionRow) -> None:
-    if version.job_id is None:
+async def _rows_of_job(connection: AsyncConnection, version: VersionRow) -> tuple[str, bool]:
+    """The dataset that a version's job wants it evaluated on, and whether that is what it was trained on."""
+    found = await connection.execute(
+        select(jobs.c.dataset_id, jobs.c.evaluation_dataset_id).where(jobs.c.id == version.job_id)
+    )
+    job = found.one()
+    return job.evaluation_dataset_id or job.dataset_id, not job.evaluation_dataset_id
+
+
+def _refuse_unknown_rows(version: VersionRow, dataset_id: str) -> None:
+    if version.job_id is None and not dataset_id:
         raise WrongState(
-            f"{version.model} was imported: what it was trained on is not known here, so nothing can be told "
-            "to be unseen; only versions of tuning jobs are evaluated",
+            f"{version.model} was imported, and no job held out rows of it; name a dataset to evaluate it on",
             state=version.state,
             reason="VERSION_IMPORTED",
         )

@@ -134,12 +134,15 @@ async def get(connection: AsyncConnection, job_id: str) -> JobRow:
 async def lineage(connection: AsyncConnection, job_id: str) -> tuple[JobRow, ...]:
     found = [await get(connection, job_id)]
     while (start := found[-1].start_version) is not None:
-        maker = await connection.execute(
+        asked = await connection.execute(
             select(_versions.c.job_id).where(
                 _versions.c.adapter_id == start[0], _versions.c.number == start[1]
             )
         )
-        found.append(await get(connection, maker.scalar_one()))
+        maker = asked.scalar_one()
+        if maker is None:
+            break
+        found.append(await get(connection, maker))
     return tuple(found)
 
 

@@ -287,7 +287,8 @@ class EvaluationRow:
     id: str
     adapter_id: str
     number: int
-    job_id: str
+    job_id: str | None
+    """That made the version; None: it was imported."""
     dataset_id: str
     from_validation_split: bool
     state: EvaluationState

@@ -182,7 +182,8 @@ evaluations = Table(
     Column("request_digest", Text, nullable=False),
     Column("adapter_id", Text, nullable=False),
     Column("number", Integer, nullable=False),
-    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    # None: its version was imported.
+    Column("job_id", Text, ForeignKey("jobs.id")),
     Column("dataset_id", Text, nullable=False),
     Column("from_validation_split", Boolean, nullable=False),
     Column("state", Text, nullable=False),

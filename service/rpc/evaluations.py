@@ -69,7 +69,9 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
 
     async def _examine(self, request: pb.CreateEvaluationRequest, findings: Findings) -> None:
         if request.adapter_version:
-            version = self._evaluations.refuse_version(*conversion.version_of(request.adapter_version))
+            version = self._evaluations.refuse_version(
+                *conversion.version_of(request.adapter_version), request.dataset
+            )
             await findings.look_up("adapter_version", version)
         if request.dataset:
             dataset = self._registry.get_dataset(conversion.id_of(request.dataset))

@@ -7,12 +7,14 @@ other. What the single checks are stands in `job_checks`, `contradictions` and `
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hotlora.v1 import tuning_service_pb2 as pb
+from service.artifacts import manifest_fields
 from service.errors import FieldViolation, WrongState
 from service.planning import DEFAULT_DATA, Needs, data_of
-from service.registry import DatasetRow, JobRow, NewJob, Registry, VersionState
+from service.registry import DatasetRow, NewJob, Registry, VersionState
 from service.rpc import (
     contradictions,
     conversion,
@@ -23,6 +25,7 @@ from service.rpc import (
     starting,
 )
 from service.rpc.findings import Findings
+from service.rpc.starting import Start
 from trainer.config import Hyperparameters, Objective, Technique
 from trainer.pacing import row_limit
 from trainer.planning import Data, choose, complete
@@ -38,7 +41,7 @@ class _Draft:
     dataset: DatasetRow | None
     asked: DatasetRow | None
     """What the version would be evaluated on, where that is another dataset."""
-    start: JobRow | None
+    start: Start | None
     technique: Technique | None
     objective: Objective | None
     settings: Hyperparameters
@@ -56,6 +59,7 @@ class Intake:
         self,
         *,
         registry: Registry,
+        artifacts_dir: Path,
         base_model: str,
         context_length: int,
         max_rank: Callable[[], int],
@@ -70,6 +74,7 @@ class Intake:
         many tokens a text of some thousand characters has, and `needs` what memory a run would take, None
         where nobody can tell."""
         self._registry = registry
+        self._artifacts_dir = artifacts_dir
         self._base_model = base_model
         self._context_length = context_length
         self._max_rank = max_rank
@@ -167,8 +172,8 @@ class Intake:
     async def _dataset(self, name: str) -> DatasetRow:
         return await self._registry.get_dataset(conversion.id_of(name))
 
-    async def _start_of(self, name: str) -> JobRow:
-        """The job that made the version to start from. Raises NotFound, WrongState."""
+    async def _start_of(self, name: str) -> Start:
+        """The version to start from. Raises NotFound, WrongState, ArtifactCorrupt, ArtifactUnreadable."""
         version = await self._registry.get_version(*conversion.version_of(name))
         if version.state is VersionState.FAILED:
             raise WrongState(
@@ -178,16 +183,14 @@ class Intake:
                 allowed=sorted(set(VersionState) - {VersionState.FAILED}),
                 reason="VERSION_STATE",
             )
-        if version.job_id is None:
-            raise WrongState(
-                f"{version.model} was imported; a job can start from a version that a job made",
-                state=version.state,
-                reason="VERSION_IMPORTED",
-            )
-        return await self._registry.get_job(version.job_id)
+        if version.job_id is not None:
+            return Start.of_job(version, await self._registry.get_job(version.job_id))
+        adapter = await self._registry.get_adapter(version.adapter_id)
+        manifest = await asyncio.to_thread(manifest_fields, self._artifacts_dir / version.digest)
+        return Start.of_import(version, adapter.base_model, manifest)
 
     def _technique(
-        self, request: pb.CreateTuningJobRequest, start: JobRow | None, findings: Findings
+        self, request: pb.CreateTuningJobRequest, start: Start | None, findings: Findings
     ) -> Technique | None:
         if request.technique != pb.TECHNIQUE_UNSPECIFIED:
             return settings_conversion.technique_of(request.technique)
@@ -201,13 +204,13 @@ class Intake:
         technique: Technique,
         objective: Objective | None,
         dataset: DatasetRow | None,
-        start: JobRow | None,
+        start: Start | None,
     ) -> Hyperparameters:
         given: dict[str, Any] = settings_conversion.given_settings_of(request.hyperparameters)
         if start is not None:
             if not request.hyperparameters.target_modules:
                 del given["target_modules"]
-            given = {**starting.taken_over(start), **given}
+            given = {**start.taken_over, **given}
         data = DEFAULT_DATA if dataset is None else data_of(dataset)
         choices = choose(
             technique,

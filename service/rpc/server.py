@@ -112,6 +112,7 @@ class Server:
         following = Following(changes=changes, drain=self._drain)
         intake = Intake(
             registry=registry,
+            artifacts_dir=artifacts_dir,
             base_model=base_model,
             context_length=datasets.context_length,
             max_rank=lambda: fleet.max_rank,

@@ -4,31 +4,65 @@ Weights only mean the same where shape, place and scale of the adapter are the s
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from hotlora.v1 import tuning_service_pb2 as pb
+from service.artifacts import ArtifactCorrupt
 from service.errors import FieldViolation
-from service.registry import JobRow
+from service.jsonshape import Json, array, count, number, text
+from service.registry import JobRow, VersionRow
 from trainer.config import ALL_LINEAR, SETTINGS_OF, Hyperparameters, Technique
 
 TAKEN_OVER = ("rank", "alpha", "target_modules", "use_rslora", "virtual_tokens")
 """Hyperparameters that decide what the weights of a version mean."""
 
 
-def taken_over(start: JobRow) -> dict[str, Any]:
-    """Settings of the job that made the version, as far as its technique reads them."""
-    return {
-        name: getattr(start.hyperparameters, name)
-        for name in TAKEN_OVER
-        if start.technique in SETTINGS_OF[name]
-    }
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A version as a beginning."""
+
+    model: str
+    """The version's name in the engine."""
+    base_model: str
+    technique: Technique
+    taken_over: Mapping[str, Any]
+    """Of TAKEN_OVER what its technique reads."""
+
+    @classmethod
+    def of_job(cls, version: VersionRow, job: JobRow) -> Self:
+        """The version that the job made."""
+        settings = {
+            name: getattr(job.hyperparameters, name)
+            for name in TAKEN_OVER
+            if job.technique in SETTINGS_OF[name]
+        }
+        return cls(
+            model=version.model, base_model=job.base_model, technique=job.technique, taken_over=settings
+        )
+
+    @classmethod
+    def of_import(cls, version: VersionRow, base_model: str, manifest: Json) -> Self:
+        """A version that was imported, of which the manifest says all. Raises ArtifactCorrupt."""
+        try:
+            settings = {
+                "rank": count(manifest["rank"]),
+                "alpha": number(manifest["alpha"]),
+                "target_modules": tuple(text(name) for name in array(manifest["target_modules"])),
+                "use_rslora": manifest["use_rslora"] is True,
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactCorrupt(f"MANIFEST.json of {version.model} is malformed: {error}") from error
+        return cls(
+            model=version.model, base_model=base_model, technique=version.technique, taken_over=settings
+        )
 
 
 def differences(
-    start: JobRow, *, base_model: str, technique: Technique, settings: Hyperparameters
+    start: Start, *, base_model: str, technique: Technique, settings: Hyperparameters
 ) -> list[FieldViolation]:
-    """Why a job cannot start from what the job `start` made."""
-    version = f"{start.adapter_id}@{start.version_number}"
+    """Why a job cannot start from a version."""
+    version = start.model
     if base_model != start.base_model:
         return [
             FieldViolation(
@@ -51,7 +85,7 @@ def differences(
             description=f"must be {_shown(value)}, as in start_version {version} (leave it out, and it is), "
             f"got {_shown(mine[name])}",
         )
-        for name, value in _comparable(taken_over(start)).items()
+        for name, value in _comparable(start.taken_over).items()
         if mine[name] != value
     ]
 

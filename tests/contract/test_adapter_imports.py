@@ -12,9 +12,12 @@ import pytest
 from hotlora.aio import AsyncClient
 from hotlora.client import Client
 from hotlora.v1 import adapter_service_pb2 as pb
+from hotlora.v1 import evaluation_service_pb2 as evaluations_pb
+from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.artifacts import Manifest, verify_files
 from service.datasets import LocalFiles
 from tests.contract.stage import BASE, GOOD_LINE, Stage, refused, running, until
+from tests.contract.test_adapters import VERSION, proven
 
 CONFIG: Mapping[str, object] = {
     "peft_type": "LORA",
@@ -217,8 +220,25 @@ async def test_a_trainer_that_fails_is_a_fault_of_ours_and_leaves_nothing(stage:
     assert left(stage) == []
 
 
-async def test_no_job_starts_from_an_imported_version(stage: Stage) -> None:
+async def test_a_job_starts_from_an_imported_version_with_its_shape(stage: Stage) -> None:
     await stage.adapters.ImportAdapterVersion(parts(files()))
     await stage.upload(GOOD_LINE)
-    refusal = await refused(stage.job(start_version="adapters/support/versions/1"))
-    assert refusal.reason == "VERSION_IMPORTED"
+    job = await stage.job(start_version=VERSION)
+    settings = job.hyperparameters
+    assert (job.technique, settings.rank, settings.alpha) == (tuning_pb.TECHNIQUE_LORA, 4, 8.0)
+    assert (list(settings.target_modules), settings.use_rslora) == (["q_proj"], False)
+    other = await refused(stage.job(start_version=VERSION, hyperparameters={"rank": 8}))
+    assert "must be 4, as in start_version support@1" in other.violations["hyperparameters.rank"]
+
+
+async def test_an_imported_version_is_evaluated_on_a_dataset_that_is_named(stage: Stage) -> None:
+    await stage.adapters.ImportAdapterVersion(parts(files()))
+    await proven(stage, await stage.registry.get_version("support", 1))
+    await stage.upload(GOOD_LINE)
+    asked = evaluations_pb.CreateEvaluationRequest(adapter_version=VERSION, dataset="datasets/rows")
+    evaluation = await stage.evaluations.CreateEvaluation(asked)
+    assert (evaluation.dataset, evaluation.tuning_job) == ("datasets/rows", "")
+    assert not evaluation.from_validation_split
+    asked.dataset = ""
+    refusal = await refused(stage.evaluations.CreateEvaluation(asked))
+    assert (refusal.reason, "name a dataset" in refusal.message) == ("VERSION_IMPORTED", True)

@@ -41,6 +41,9 @@ def main() -> None:
         "format": 1,
         "technique": "lora",
         "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "use_rslora": False,
+        "target_modules": config["target_modules"],
         "base_model": {"name": arguments.name, "revision": arguments.revision},
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}

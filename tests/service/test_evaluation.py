@@ -14,7 +14,7 @@ import pytest
 from service.errors import AlreadyExists, NotFound, WrongState
 from service.evaluation import Evaluator, Kind, Limits, Report
 from service.evaluation.general_skill import ITEMS
-from service.registry import EvaluationRow, EvaluationState, NewEvaluation, VersionRow, VersionState
+from service.registry import EvaluationRow, EvaluationState, Imported, NewEvaluation, VersionRow, VersionState
 from service.registry.states import EVALUATION_ENDED
 from service.serving import Chat, ChatMessage, ChatTurn
 from tests.doubles.arithmetic import logprobs
@@ -273,6 +273,29 @@ async def test_an_evaluation_dataset_is_asked_without_what_training_saw(stage: S
         await registry.evaluations.create(replace(asked, dataset_id="rows"))
     second = await registry.evaluations.create(NewEvaluation(adapter_id="support", number=1))
     assert (row.id, second.id) == ("support-1", "support-1.2")
+
+
+async def test_an_imported_version_and_what_was_trained_on_it_are_asked_about_a_named_dataset(
+    stage: Stage,
+) -> None:
+    write_rows(stage.datasets_dir / "others.jsonl", ROWS[:6])
+    await stage.serving.registry.create_dataset(dataset("others"))
+    registry = stage.serving.registry
+    digest = serving_stage.write_artifact(stage.serving.artifacts_dir, b"weights from elsewhere")
+    row = await registry.import_version(
+        Imported(adapter_id="support", base_model=MODEL.name, rank=4, digest=digest, size_bytes=100)
+    )
+    assert (await stage.serving.outcome(row)).state == VersionState.ACTIVE
+    await stage.continued(1)
+    own = NewEvaluation(adapter_id="support", number=1, dataset_id="others")
+    trained_on = NewEvaluation(adapter_id="support", number=2, dataset_id="others")
+    async with stage.evaluating():
+        report = await stage.report((await registry.evaluations.create(own)).id)
+        assert (report.rows, report.held_out_rows, report.seen_rows) == (6, 6, 0)
+        later = await stage.report((await registry.evaluations.create(trained_on)).id)
+
+    seen = len({text for text, _ in ROWS[:6]} & set(TRAINED))
+    assert (later.held_out_rows, later.seen_rows) == (6, seen)
 
 
 async def test_what_a_version_that_training_started_from_had_seen_is_not_asked(stage: Stage) -> None:

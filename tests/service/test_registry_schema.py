@@ -187,6 +187,7 @@ async def test_versions_keep_what_refers_to_them_when_they_may_have_no_job(tmp_p
         imported = Imported(adapter_id="a", base_model="base", rank=4, digest="y", size_bytes=1)
         assert (await registry.import_version(imported)).job_id is None
         assert (await registry.import_version(replace(imported, digest="z"))).number == 3
+        assert (await registry.evaluations.get("e")).job_id == "j"
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA foreign_key_check").fetchall() == []
     database.close()
