@@ -260,13 +260,24 @@ class AsyncClient:
         finally:
             blocking.close()
 
-    async def export_adapter_version(self, name: str, target: Path) -> Path:
+    async def export_adapter_version(
+        self,
+        name: str,
+        target: Path,
+        *,
+        format: adapters.ExportAdapterVersionRequest.Format
+        | str = adapters.ExportAdapterVersionRequest.FORMAT_UNSPECIFIED,
+        gguf_type: adapters.ExportAdapterVersionRequest.GgufType
+        | str = adapters.ExportAdapterVersionRequest.GGUF_TYPE_UNSPECIFIED,
+    ) -> Path:
         """Writes a version to `target`, a directory that must not exist: whole, or not at all; gives it.
+
+        A merged model or a GGUF file, which `format` may ask for, is made first, in seconds to minutes.
 
         Raises FileExistsError, OSError, and DataLoss where what came is not what was announced.
         """
         with Arrival(target) as arrival:
-            request = adapters.ExportAdapterVersionRequest(name=name)
+            request = adapters.ExportAdapterVersionRequest(name=name, format=format, gguf_type=gguf_type)
             async with aclosing(self._stream(calls.EXPORT_ADAPTER_VERSION, request)) as pieces:
                 async for piece in pieces:
                     await asyncio.to_thread(arrival.take, piece)

@@ -26,6 +26,8 @@ from service.engine import fleet
 from service.errors import HotloraError
 from service.evaluation import Evaluator
 from service.evaluation import Limits as EvaluationLimits
+from service.exporting import COMMAND as MERGE_COMMAND
+from service.exporting import ModelMaker
 from service.gateway import Files, FineTuning, Gateway
 from service.importing import COMMAND as IMPORT_COMMAND
 from service.importing import Importer
@@ -62,9 +64,11 @@ async def serve(
     *,
     trainer_command: Sequence[str] = TRAINER_COMMAND,
     import_command: Sequence[str] = IMPORT_COMMAND,
+    merge_command: Sequence[str] = MERGE_COMMAND,
 ) -> None:
     """Run the service until `stop` is set; `trainer_command` starts a fork server, `import_command` makes an
-    artifact of an adapter that was trained elsewhere. Both get arguments added.
+    artifact of an adapter that was trained elsewhere, `merge_command` a whole model of base and adapter. All
+    get arguments added.
 
     Raises HomeInUseError where another service has the home, HotloraError when the base model cannot be had.
     """
@@ -72,7 +76,7 @@ async def serve(
     with home.Hold(settings.home) as hold:
         prepared = await _base_model(settings, stop)
         if prepared is not None:
-            await _serve(settings, *prepared, hold, stop, trainer_command, import_command)
+            await _serve(settings, *prepared, hold, stop, trainer_command, import_command, merge_command)
 
 
 async def _serve(
@@ -83,6 +87,7 @@ async def _serve(
     stop: asyncio.Event,
     trainer_command: Sequence[str],
     import_command: Sequence[str],
+    merge_command: Sequence[str],
 ) -> None:
     context_length = min(base_length, settings.engine_max_model_len)
     renderer = await asyncio.to_thread(Renderer.from_directory, base.path)
@@ -161,6 +166,15 @@ async def _serve(
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
             importer=importer,
+            model_maker=ModelMaker(
+                base=base,
+                artifacts_dir=settings.artifacts_dir,
+                directory=settings.exports_dir,
+                disk=disk,
+                llama_cpp_dir=settings.llama_cpp_dir,
+                threads=settings.trainer_threads,
+                command=merge_command,
+            ),
             adapter_files=LocalFiles(
                 settings.adapter_roots, setting="HOTLORA_ADAPTER_ROOTS", field="header.local_path"
             ),
@@ -271,16 +285,29 @@ def _allow_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _main(settings: Settings, trainer_command: Sequence[str], import_command: Sequence[str]) -> None:
+async def _main(
+    settings: Settings,
+    trainer_command: Sequence[str],
+    import_command: Sequence[str],
+    merge_command: Sequence[str],
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     lifeline.hold(partial(os.kill, os.getpid(), signal.SIGTERM))
-    await serve(settings, stop, trainer_command=trainer_command, import_command=import_command)
+    await serve(
+        settings,
+        stop,
+        trainer_command=trainer_command,
+        import_command=import_command,
+        merge_command=merge_command,
+    )
 
 
 def main(
-    trainer_command: Sequence[str] = TRAINER_COMMAND, import_command: Sequence[str] = IMPORT_COMMAND
+    trainer_command: Sequence[str] = TRAINER_COMMAND,
+    import_command: Sequence[str] = IMPORT_COMMAND,
+    merge_command: Sequence[str] = MERGE_COMMAND,
 ) -> int:
     """0 after a wished end, 1 when something is missing, 2 for a setting that is wrong."""
     logs.configure(sys.stderr)
@@ -300,7 +327,7 @@ def main(
     )
     exit_code = 0
     try:
-        asyncio.run(_main(settings, trainer_command, import_command))
+        asyncio.run(_main(settings, trainer_command, import_command, merge_command))
     except* (HotloraError, OSError) as group:
         for missing in group.exceptions:
             print(f"error: {missing}", file=sys.stderr)

@@ -14,9 +14,10 @@ class Disk:
         self._min_free_bytes = min_free_bytes
         """0 means that any rest is enough."""
 
-    def refuse_if_full(self) -> None:
-        """Raise Exhausted (DISK_NEARLY_FULL) when less than `min_free_bytes` are left."""
-        if shutil.disk_usage(self._directory).free < self._min_free_bytes:
+    def refuse_if_full(self, besides_bytes: int = 0) -> None:
+        """Raise Exhausted (DISK_NEARLY_FULL) when less than `min_free_bytes` are left, or would be after
+        `besides_bytes` more."""
+        if shutil.disk_usage(self._directory).free < self._min_free_bytes + besides_bytes:
             raise disk_full()
 
 

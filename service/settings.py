@@ -34,6 +34,12 @@ def without_credentials(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
+def _llama_cpp(directory: Path | None) -> Path | None:
+    if directory is not None and not (directory / CONVERTER).is_file():
+        raise ValueError(f"{directory} is no checkout of llama.cpp: it has no {CONVERTER}")
+    return directory
+
+
 def _different(urls: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(map(without_credentials, urls))) < len(urls):
         raise ValueError("names an engine twice; each replica has an address of its own")
@@ -41,6 +47,8 @@ def _different(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _LAST_PORT = 65535
+CONVERTER = "convert_hf_to_gguf.py"
+"""Of llama.cpp: reads a directory of transformers, and writes a file."""
 EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s,]+$")]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 LoopbackAddress = Annotated[str, AfterValidator(addresses.loopback)]
@@ -86,6 +94,8 @@ class Settings(BaseSettings):
     """Directories, separated as in PATH, below which callers may name files to import; none: no file."""
     adapter_roots: Annotated[tuple[Directory, ...], NoDecode, BeforeValidator(_directories)] = ()
     """Directories, separated as in PATH, below which callers may name adapters to import; none: no path."""
+    llama_cpp_dir: Annotated[Directory | None, AfterValidator(_llama_cpp)] = None
+    """Checkout of llama.cpp, whose converter is run for exports as GGUF; None: there are none."""
     hub_datasets: bool = True
     """Whether callers may have dataset repositories of the Hugging Face hub imported."""
 
@@ -168,6 +178,11 @@ class Settings(BaseSettings):
     def imports_dir(self) -> Path:
         """One directory a running import; same file system as `artifacts_dir`."""
         return self.home / "imports"
+
+    @property
+    def exports_dir(self) -> Path:
+        """One directory an export that is being made."""
+        return self.home / "exports"
 
     @property
     def artifacts_dir(self) -> Path:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +42,9 @@ class Base:
     accordingly."""
 
 
-def load_base(path: Path, dtype: torch.dtype) -> Base:
-    """Load the weights at `path` into CPU memory as `dtype`, frozen. Raises BaseModelLoadError."""
+def load_base(path: Path, dtype: torch.dtype | Literal["auto"]) -> Base:
+    """Load the weights at `path` into CPU memory as `dtype`, frozen; "auto" is what the files have. Raises
+    BaseModelLoadError."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(

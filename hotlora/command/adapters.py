@@ -8,6 +8,7 @@ from rich.text import Text
 from hotlora.client import Client
 from hotlora.command import job_display, names, output, training
 from hotlora.command.failing import ExitCode
+from hotlora.command.options import constant
 from hotlora.v1.adapter_service_pb2 import (
     AdapterVersion,
     ListAdaptersResponse,
@@ -155,10 +156,23 @@ def bring_in(
     return ExitCode.OK
 
 
-def export(address: str | None, name: str, directory: Path, *, as_json: bool) -> None:
+def export(
+    address: str | None,
+    name: str,
+    directory: Path,
+    *,
+    wanted: str | None,
+    gguf_type: str | None,
+    as_json: bool,
+) -> None:
     """Writes a version's files to a directory that does not exist yet."""
     with Client(address) as client:
-        client.export_adapter_version(names.version(name), directory)
+        client.export_adapter_version(
+            names.version(name),
+            directory,
+            format=constant("FORMAT", wanted or "unspecified"),
+            gguf_type=constant("GGUF_TYPE", gguf_type or "unspecified"),
+        )
     files = sorted(file.name for file in directory.iterdir())
     if as_json:
         output.print_json({"directory": str(directory), "files": files})

@@ -240,13 +240,25 @@ def adapters_import(
 def adapters_export(
     version: Annotated[str, typer.Argument(metavar="ADAPTER@N", show_default=False)],
     to: Annotated[Path, typer.Option("--to", help="A directory that does not exist.", show_default=False)],
+    wanted: Annotated[
+        options.ExportName | None,
+        typer.Option(
+            "--format",
+            help="merged and gguf are whole models. Default: as published, peft or a whole model.",
+            show_default=False,
+        ),
+    ] = None,
+    gguf_type: Annotated[
+        options.GgufTypeName | None,
+        typer.Option(help="With --format gguf. Default: f16.", show_default=False),
+    ] = None,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a version's files as PEFT (or transformers) reads them, with a model card."""
+    """Writes a version's files as PEFT, transformers or llama.cpp reads them, with a model card."""
     from hotlora.command import adapters
 
-    adapters.export(address, version, to, as_json=as_json)
+    adapters.export(address, version, to, wanted=wanted, gguf_type=gguf_type, as_json=as_json)
 
 
 @adapters_app.command("delete")

@@ -141,6 +141,22 @@ class MetricName(StrEnum):
     TASK_SCORE = "task-score"
 
 
+class ExportName(StrEnum):
+    """What a version is exported as."""
+
+    PEFT = "peft"
+    MERGED = "merged"
+    GGUF = "gguf"
+
+
+class GgufTypeName(StrEnum):
+    """What most weights of a GGUF file are."""
+
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+
+
 class JobStateName(StrEnum):
     """Where a job stands."""
 

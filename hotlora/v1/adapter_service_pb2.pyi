@@ -172,10 +172,34 @@ class WatchAdapterVersionRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ExportAdapterVersionRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "format", "gguf_type")
+    class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FORMAT_UNSPECIFIED: _ClassVar[ExportAdapterVersionRequest.Format]
+        FORMAT_PEFT: _ClassVar[ExportAdapterVersionRequest.Format]
+        FORMAT_MERGED: _ClassVar[ExportAdapterVersionRequest.Format]
+        FORMAT_GGUF: _ClassVar[ExportAdapterVersionRequest.Format]
+    FORMAT_UNSPECIFIED: ExportAdapterVersionRequest.Format
+    FORMAT_PEFT: ExportAdapterVersionRequest.Format
+    FORMAT_MERGED: ExportAdapterVersionRequest.Format
+    FORMAT_GGUF: ExportAdapterVersionRequest.Format
+    class GgufType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        GGUF_TYPE_UNSPECIFIED: _ClassVar[ExportAdapterVersionRequest.GgufType]
+        GGUF_TYPE_F16: _ClassVar[ExportAdapterVersionRequest.GgufType]
+        GGUF_TYPE_BF16: _ClassVar[ExportAdapterVersionRequest.GgufType]
+        GGUF_TYPE_Q8_0: _ClassVar[ExportAdapterVersionRequest.GgufType]
+    GGUF_TYPE_UNSPECIFIED: ExportAdapterVersionRequest.GgufType
+    GGUF_TYPE_F16: ExportAdapterVersionRequest.GgufType
+    GGUF_TYPE_BF16: ExportAdapterVersionRequest.GgufType
+    GGUF_TYPE_Q8_0: ExportAdapterVersionRequest.GgufType
     NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    GGUF_TYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    format: ExportAdapterVersionRequest.Format
+    gguf_type: ExportAdapterVersionRequest.GgufType
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[ExportAdapterVersionRequest.Format, str]] = ..., gguf_type: _Optional[_Union[ExportAdapterVersionRequest.GgufType, str]] = ...) -> None: ...
 
 class ExportAdapterVersionResponse(_message.Message):
     __slots__ = ("file", "chunk")

@@ -155,11 +155,15 @@ class AdapterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportAdapterVersion(self, request, context):
-        """Streams a version's files, to be kept or used elsewhere: what PEFT reads (a LoRA or prompt tuning directory), or what
-        transformers reads where the version is fully fine-tuned, and a model card, README.md. A version may be in any state.
+        """Streams a version's files, to be kept or used elsewhere: what PEFT reads (a LoRA or prompt tuning directory), what
+        transformers reads (a whole model), or what llama.cpp reads, and a model card, README.md. A version may be in any state.
         Files come one after the other: first an ExportedFile, then its bytes in order. The stream ends with OK after the last
-        file; whatever ended otherwise is not whole. Errors: NOT_FOUND, DATA_LOSS (CORRUPT: the files are not those that were
-        published), UNAVAILABLE (ARTIFACT_UNREADABLE: the service's disk does not answer).
+        file; whatever ended otherwise is not whole. A model that is made for the export takes from seconds to minutes before
+        the first file, one at a time; what was made for a call goes with it, also where it is cancelled. Errors: NOT_FOUND,
+        FAILED_PRECONDITION (FORMAT_UNSUITED: the version cannot leave so; WRONG_BASE: the service no longer has the base that
+        it was trained on; LLAMA_CPP_NOT_CONFIGURED; CONVERSION_FAILED: llama.cpp could not convert the model),
+        RESOURCE_EXHAUSTED (EXPORT_RUNNING: another model is being made; the disk is nearly full), DATA_LOSS (CORRUPT: the files
+        are not those that were published), UNAVAILABLE (ARTIFACT_UNREADABLE: the service's disk does not answer).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

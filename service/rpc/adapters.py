@@ -138,7 +138,7 @@ class AdapterServicer(pb_grpc.AdapterServiceServicer):
         self, request: pb.ExportAdapterVersionRequest, context: Context
     ) -> AsyncIterator[pb.ExportAdapterVersionResponse]:
         version = await self._registry.get_version(*conversion.version_of(request.name))
-        async with aclosing(self._exporter.pieces(version)) as pieces:
+        async with aclosing(self._exporter.pieces(version, conversion.wanted_export(request))) as pieces:
             async for piece in pieces:
                 yield conversion.export_message(piece)
 

@@ -14,7 +14,8 @@ from hotlora.v1 import chat_service_pb2 as chat_pb
 from hotlora.v1 import resources_pb2 as resources_pb
 from hotlora.v1 import tuning_service_pb2 as tuning_pb
 from service.engine import Fleet
-from service.exporting import FileBegins
+from service.errors import FieldViolation, InvalidRequest
+from service.exporting import FileBegins, Format, GgufType, Wanted
 from service.registry.rows import (
     AdapterRow,
     EventBody,
@@ -29,6 +30,18 @@ from service.rpc import settings_conversion
 from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason, Replica, ServedModel
 from trainer import events
 
+_FORMATS = {
+    adapters_pb.ExportAdapterVersionRequest.FORMAT_UNSPECIFIED: Format.PUBLISHED,
+    adapters_pb.ExportAdapterVersionRequest.FORMAT_PEFT: Format.PEFT,
+    adapters_pb.ExportAdapterVersionRequest.FORMAT_MERGED: Format.MERGED,
+    adapters_pb.ExportAdapterVersionRequest.FORMAT_GGUF: Format.GGUF,
+}
+_GGUF_TYPES = {
+    adapters_pb.ExportAdapterVersionRequest.GGUF_TYPE_UNSPECIFIED: GgufType.F16,
+    adapters_pb.ExportAdapterVersionRequest.GGUF_TYPE_F16: GgufType.F16,
+    adapters_pb.ExportAdapterVersionRequest.GGUF_TYPE_BF16: GgufType.BF16,
+    adapters_pb.ExportAdapterVersionRequest.GGUF_TYPE_Q8_0: GgufType.Q8_0,
+}
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_TOP_P = 1.0
 
@@ -209,6 +222,15 @@ def version_message(row: VersionRow) -> adapters_pb.AdapterVersion:
         create_time=timestamp(row.create_time),
         active_time=timestamp(row.active_time),
     )
+
+
+def wanted_export(request: adapters_pb.ExportAdapterVersionRequest) -> Wanted:
+    """What a request wants a version to leave as. Raises InvalidRequest."""
+    wanted = Wanted(format=_FORMATS[request.format], gguf_type=_GGUF_TYPES[request.gguf_type])
+    if request.gguf_type and wanted.format is not Format.GGUF:
+        rule = "has no effect with this format; leave it out, or choose FORMAT_GGUF"
+        raise InvalidRequest([FieldViolation(field="gguf_type", description=rule)])
+    return wanted
 
 
 def export_message(piece: FileBegins | bytes) -> adapters_pb.ExportAdapterVersionResponse:

@@ -36,7 +36,7 @@ from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
 from service.engine import Fleet
-from service.exporting import Exporter
+from service.exporting import Exporter, ModelMaker
 from service.importing import Importer
 from service.planning import Planner
 from service.registry import Registry
@@ -86,6 +86,7 @@ class Server:
         disk: Disk,
         artifacts_dir: Path,
         importer: Importer,
+        model_maker: ModelMaker,
         base_model: str,
         planner: Planner,
         token_count: Callable[[str], int],
@@ -175,7 +176,7 @@ class Server:
             AdapterServicer(
                 registry=registry,
                 following=following,
-                exporter=Exporter(registry=registry, artifacts_dir=artifacts_dir),
+                exporter=Exporter(registry=registry, artifacts_dir=artifacts_dir, maker=model_maker),
                 importer=importer,
                 local_files=adapter_files
                 or LocalFiles((), setting="HOTLORA_ADAPTER_ROOTS", field="header.local_path"),

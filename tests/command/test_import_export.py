@@ -37,6 +37,15 @@ def test_an_imported_adapter_is_proven_answers_and_leaves_as_it_came(
         "adapter_model.safetensors",
     ]
     assert (target / "adapter_model.safetensors").read_bytes() == TENSORS
+    merged = hotlora(
+        "adapters", "export", f"{adapter}@1", "--to", str(tmp_path / "whole"), "--format", "merged"
+    )
+    assert merged.code == 0, merged.err
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == TENSORS
+    refused = hotlora(
+        "adapters", "export", f"{adapter}@1", "--to", str(tmp_path / "gguf"), "--format", "gguf"
+    )
+    assert (refused.code, "HOTLORA_LLAMA_CPP_DIR" in refused.err) == (5, True)
     again = hotlora("adapters", "export", f"{adapter}@1", "--to", str(target))
     assert (again.code, "exists" in again.err) == (2, True)
 

@@ -29,6 +29,7 @@ from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles, UploadLimits
 from service.disk import Disk
 from service.engine import AttachedEngine, Engine, EngineState, Fleet
+from service.exporting import ModelMaker
 from service.importing import Importer
 from service.metrics import Metrics
 from service.planning import OwnDevice, Planner, Probes
@@ -61,6 +62,7 @@ DEVICE = OwnDevice(
 )
 PROBE_COMMAND = (sys.executable, "-m", "tests.doubles.probe")
 IMPORT_COMMAND = (sys.executable, "-m", "tests.doubles.importing")
+MERGE_COMMAND = (sys.executable, "-m", "tests.doubles.merging")
 GOOD_LINE = b'{"prompt": "hello", "completion": "world"}\n'
 
 
@@ -160,6 +162,7 @@ async def running(
     hub: Hub | None = None,
     adapter_files: LocalFiles | None = None,
     import_command: Sequence[str] = IMPORT_COMMAND,
+    llama_cpp_dir: Path | None = None,
     address: str = "127.0.0.1:0",
     probe_command: Sequence[str] = PROBE_COMMAND,
     unservable: Callable[[], Mapping[Technique, str]] = dict,
@@ -230,6 +233,14 @@ async def running(
                 disk=disk,
                 max_rank=lambda: engine.max_rank,
                 command=import_command,
+            ),
+            model_maker=ModelMaker(
+                base=base,
+                artifacts_dir=settings.artifacts_dir,
+                directory=settings.exports_dir,
+                disk=disk,
+                llama_cpp_dir=llama_cpp_dir,
+                command=MERGE_COMMAND,
             ),
             adapter_files=adapter_files,
             base_model=BASE,

@@ -57,6 +57,14 @@ def test_directories_for_imports_are_listed_as_in_path(
     assert Settings().dataset_roots == ()
 
 
+def test_a_checkout_of_llama_cpp_must_have_its_converter(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"it has no convert_hf_to_gguf\.py"):
+        Settings(llama_cpp_dir=tmp_path)
+    (tmp_path / "convert_hf_to_gguf.py").touch()
+    assert Settings(llama_cpp_dir=tmp_path).llama_cpp_dir == tmp_path
+    assert Settings().llama_cpp_dir is None
+
+
 def test_engines_to_attach_to_are_listed_with_commas_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOTLORA_ENGINE_URLS", "http://127.0.0.1:8001, http://127.0.0.1:8002,")
     assert Settings().engine_urls == ("http://127.0.0.1:8001", "http://127.0.0.1:8002")

@@ -6,4 +6,7 @@ from service.__main__ import main
 
 if __name__ == "__main__":
     trainer = (sys.executable, "-m", "tests.doubles.trainer", "--plan", sys.argv[1])
-    sys.exit(main(trainer, (sys.executable, "-m", "tests.doubles.importing")))
+    importing, merging = (
+        (sys.executable, "-m", f"tests.doubles.{name}") for name in ("importing", "merging")
+    )
+    sys.exit(main(trainer, importing, merging))

@@ -8,23 +8,33 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from hotlora import errors
 from hotlora.aio import AsyncClient
 from tests.contract.stage import GOOD_LINE, Stage, running
 from tests.training.conftest import Jobs, Recorder
 from tests.training.test_run import logprobs, published
 from trainer.config import Technique
 from trainer.events import Published
+from trainer.merging import main
 
 
 async def exported(stage: Stage, technique: Technique, last: Published, target: Path) -> Path:
-    """Make what was published a version, and export it."""
+    """Make what was published a version, and export it; what it is not cannot be had."""
     await stage.upload(GOOD_LINE)
     await stage.job(technique=f"TECHNIQUE_{technique.name}")
     claimed = await stage.registry.claim_next_job("owner")
     assert claimed is not None
     await stage.registry.succeed_job(claimed.id, claimed.epoch, last)
     async with AsyncClient(f"127.0.0.1:{stage.server.port}") as client:
-        return await client.export_adapter_version("adapters/support/versions/1", target)
+        directory = await client.export_adapter_version("adapters/support/versions/1", target)
+        wrong = {Technique.FULL: "FORMAT_PEFT", Technique.PROMPT_TUNING: "FORMAT_MERGED"}.get(technique)
+        if wrong is not None:
+            with pytest.raises(errors.FailedPrecondition) as refused:
+                await client.export_adapter_version(
+                    "adapters/support/versions/1", target / "no", format=wrong
+                )
+            assert refused.value.reason == "FORMAT_UNSUITED"
+        return directory
 
 
 @pytest.mark.parametrize("technique", [Technique.LORA, Technique.PROMPT_TUNING, Technique.FULL])
@@ -49,6 +59,31 @@ async def test_an_exported_version_says_in_its_library_what_the_trainer_measured
         tokens = sequence["token_ids"]
         # PEFT gives logits for virtual tokens, too.
         assert said(model, tokens) == pytest.approx(sequence["adapter_logprobs"], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("technique", [Technique.LORA, Technique.QLORA])
+def test_a_merged_model_says_what_base_and_adapter_say(
+    make_job: Jobs, tmp_path: Path, family: str, technique: Technique
+) -> None:
+    job = make_job(family, technique=technique, use_rslora=True)
+    adapter, target = published(job, Recorder()), tmp_path / "merged"
+    target.mkdir()
+    base_path = job.base_model.path
+    main([str(base_path), str(adapter), str(target), "--threads", "1", "--nice", "0"])
+
+    base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
+    tokens = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        before = base(input_ids=tokens).logits
+        beside = PeftModel.from_pretrained(base, adapter)(input_ids=tokens).logits
+        model = AutoModelForCausalLM.from_pretrained(target, dtype="auto")
+        merged = model(input_ids=tokens).logits
+    assert model.dtype is torch.float32, "as the base's files"
+    assert (merged - beside).abs().max() < 1e-4
+    assert (merged - before).abs().max() > 1e-2
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (target / name).read_bytes() == (base_path / name).read_bytes()
 
 
 def said(model: torch.nn.Module, token_ids: list[int]) -> list[float]:

@@ -6,8 +6,6 @@ of them, in which gradients are summed too: a step of 1e-5 is lost on a 16-bit w
 is that of 32-bit weights, gradients and two moments; 16-bit arithmetic adds 2 bytes a weight.
 """
 
-import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,14 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.base_model import MODEL_FILES
-from trainer.files import json_bytes
 from trainer.model import Base, load_base
+from trainer.model_files import write_model
 from trainer.techniques.adapted import PUBLISHED_DTYPE, Adapted
-
-_WEIGHT_FILES = ("*.safetensors", "model.safetensors.index.json")
-_SHARD_SIZE = "5GB"
-"""Of a weight file; larger ones are slow to move about, and some file systems refuse them."""
 
 
 class Whole(Adapted):
@@ -97,15 +90,7 @@ class Whole(Adapted):
 
     def write(self, directory: Path, base_name: str) -> None:
         self._model.to(PUBLISHED_DTYPE)  # type: ignore[arg-type]  # as above
-        self._model.save_pretrained(directory, max_shard_size=_SHARD_SIZE)
-        for file in directory.iterdir():
-            if not any(file.match(pattern) for pattern in _WEIGHT_FILES):
-                file.unlink()
-        # All but the weights is the base's own, to the byte where possible: rendering must not change.
-        for pattern in set(MODEL_FILES) - set(_WEIGHT_FILES):
-            for file in self._base_path.glob(pattern):
-                shutil.copyfile(file, directory / file.name)
-        _name_dtype(directory / "config.json")
+        write_model(self._model, self._base_path, directory)
 
 
 def _into(master: nn.Parameter) -> Callable[[Tensor], None]:
@@ -120,9 +105,3 @@ def _into(master: nn.Parameter) -> Callable[[Tensor], None]:
         weight.grad = None
 
     return move
-
-
-def _name_dtype(config_path: Path) -> None:
-    config = json.loads(config_path.read_bytes())
-    name = "dtype" if "dtype" in config else "torch_dtype"
-    config_path.write_bytes(json_bytes(config | {name: str(PUBLISHED_DTYPE).removeprefix("torch.")}))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from service.artifacts import Form
 from service.evaluation import Report
+from service.exporting.formats import Format, GgufType, Wanted
 from service.registry import Verification, VersionRow
 
 _LIBRARIES = {Form.ADAPTER: "peft", Form.PROMPT: "peft", Form.MODEL: "transformers"}
@@ -23,6 +24,8 @@ class Lineage:
 
     version: VersionRow
     form: Form
+    wanted: Wanted
+    """What the files beside the card are."""
     base_name: str
     base_revision: str
     manifest: Mapping[str, object]
@@ -38,6 +41,7 @@ def model_card(lineage: Lineage) -> str:
         _front_matter(lineage),
         f"# {version.model}",
         f"Version {version.number} of the adapter `{version.adapter_id}`, kept by Hotlora.",
+        _making(lineage),
         _table("Origin", _origin(lineage)),
         _table("Hyperparameters", _facts(lineage.manifest.get("hyperparameters"))),
         _table("End of the training", _facts(lineage.manifest.get("metrics"))),
@@ -48,16 +52,35 @@ def model_card(lineage: Lineage) -> str:
 
 
 def _front_matter(lineage: Lineage) -> str:
-    relation = f"base_model:{_RELATIONS[lineage.form]}:{lineage.base_name}"
-    tags = ["hotlora", _TAGS[lineage.form], relation]
+    library, relation = _LIBRARIES[lineage.form], _RELATIONS[lineage.form]
+    tags = ["hotlora", _TAGS[lineage.form]]
+    if lineage.wanted.is_whole_model:
+        library, relation = _LIBRARIES[Form.MODEL], _RELATIONS[Form.MODEL]
+    if lineage.wanted.format is Format.GGUF:
+        library = "gguf"
+        relation = "quantized" if lineage.wanted.gguf_type is GgufType.Q8_0 else relation
+    tags.append(f"base_model:{relation}:{lineage.base_name}")
     lines = [
         f"base_model: {_quoted(lineage.base_name)}",  # JSON's texts are YAML's, too
-        f"library_name: {_LIBRARIES[lineage.form]}",
+        f"library_name: {library}",
         "pipeline_tag: text-generation",
         "tags:",
         *(f"- {_quoted(tag)}" for tag in tags),
     ]
     return "\n".join(["---", *lines, "---"])
+
+
+def _making(lineage: Lineage) -> str:
+    """How the files came from what was trained and proven, where they are others."""
+    sentences = []
+    if lineage.wanted.is_whole_model and lineage.form is Form.ADAPTER:
+        sentences.append(
+            "The adapter's matrices are added to the weights of the base model, in the precision of the "
+            "base's files: rounding takes a little of a weak adapter."
+        )
+    if lineage.wanted.format is Format.GGUF:
+        sentences.append(f"Converted by llama.cpp, with weights as {lineage.wanted.gguf_type}.")
+    return " ".join(sentences)
 
 
 def _origin(lineage: Lineage) -> Iterable[tuple[str, object]]:

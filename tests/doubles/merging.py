@@ -1,0 +1,29 @@
+"""Stands in for `python -m trainer.merging`, without torch: the base's files, with the adapter's weights.
+
+A file `merging` in the base's directory says "HANG" or "FAIL"; `merging.begun` appears beside it.
+`tests/training/test_exports.py` shows what the real one makes.
+"""
+
+import shutil
+import sys
+import time
+
+from trainer.merging import parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    wish = arguments.base / "merging"
+    (arguments.base / "merging.begun").touch()
+    match wish.read_text() if wish.exists() else "":
+        case "HANG":
+            time.sleep(60)
+        case "FAIL":
+            sys.exit("there is no memory for it")
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(arguments.base / name, arguments.target / name)
+    shutil.copyfile(arguments.adapter / "adapter_model.safetensors", arguments.target / "model.safetensors")
+
+
+if __name__ == "__main__":
+    main()
