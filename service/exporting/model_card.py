@@ -76,7 +76,8 @@ def _making(lineage: Lineage) -> str:
     if lineage.wanted.is_whole_model and lineage.form is Form.ADAPTER:
         sentences.append(
             "The adapter's matrices are added to the weights of the base model, in the precision of the "
-            "base's files: rounding takes a little of a weak adapter."
+            "base's files. Where that is bfloat16, sums are rounded up or down by chance, which keeps the "
+            "adapter on average: to the nearest number, most of a weak one would be lost."
         )
     if lineage.wanted.format is Format.GGUF:
         sentences.append(f"Converted by llama.cpp, with weights as {lineage.wanted.gguf_type}.")

@@ -1,6 +1,7 @@
 """What an export gives is what training made: real weights, through the service, read by the libraries."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tests.training.test_run import logprobs, published
 from trainer.config import Technique
 from trainer.events import Published
 from trainer.merging import main
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 async def exported(stage: Stage, technique: Technique, last: Published, target: Path) -> Path:
@@ -84,6 +87,34 @@ def test_a_merged_model_says_what_base_and_adapter_say(
     assert (merged - before).abs().max() > 1e-2
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (target / name).read_bytes() == (base_path / name).read_bytes()
+
+
+def test_a_weak_adapter_is_not_lost_in_the_rounding_of_a_16_bit_model(make_job: Jobs, tmp_path: Path) -> None:
+    job = make_job(learning_rate=1e-5, max_steps=2)
+    adapter, target = published(job, Recorder()), tmp_path / "merged"
+    target.mkdir()
+    model = AutoModelForCausalLM.from_pretrained(job.base_model.path, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "base")
+    main([str(tmp_path / "base"), str(adapter), str(target), "--threads", "1", "--nice", "0"])
+
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    exact = PeftModel.from_pretrained(base, adapter).merge_and_unload().state_dict()
+    merged = AutoModelForCausalLM.from_pretrained(target, dtype="auto")
+    assert merged.dtype is torch.bfloat16
+    assert kept(merged.state_dict(), before, exact) == pytest.approx(1, abs=0.1)
+    nearest = {name: weight.bfloat16() for name, weight in exact.items()}
+    assert kept(nearest, before, exact) < 0.8, "it is not weak"
+    untouched = [name for name in exact if torch.equal(exact[name], before[name])]
+    assert untouched
+    assert all(torch.equal(merged.state_dict()[name].float(), before[name]) for name in untouched)
+
+
+def kept(found: Tensors, before: Tensors, exact: Tensors) -> float:
+    """Which share of what an adapter adds to weights is in those that were found."""
+    deltas = {name: exact[name] - before[name] for name in exact}
+    there = sum(float(((found[name].float() - before[name]) * delta).sum()) for name, delta in deltas.items())
+    return there / sum(float((delta * delta).sum()) for delta in deltas.values())
 
 
 def said(model: torch.nn.Module, token_ids: list[int]) -> list[float]:
