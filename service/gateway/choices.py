@@ -1,7 +1,7 @@
 """Several answers to one request, given at once by one version."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -16,22 +16,25 @@ async def choices(chat: Chat, turn: ChatTurn, number: int) -> AsyncGenerator[tup
 
     All come from the version that gives the first: the others are asked of it by its exact name, since an
     alias may move meanwhile. A seed is counted up from answer to answer, or they would all be the same.
-    Raises as `Chat.stream`; where one answer fails, all do.
+    Raises as `Chat.stream`, Exhausted before anything is answered; where one answer fails, all do.
     """
-    async with aclosing(chat.stream(turn)) as answer:
-        first = await anext(answer)
-        yield 0, first
-        if number == 1:
-            async for delta in answer:
-                yield 0, delta
-            return
-        async with aclosing(_together(chat, replace(turn, model=first.model), answer, number)) as pieces:
-            async for piece in pieces:
-                yield piece
+    with chat.hold(number) as hold:
+        async with aclosing(chat.stream(turn, hold)) as answer:
+            first = await anext(answer)
+            yield 0, first
+            if number == 1:
+                async for delta in answer:
+                    yield 0, delta
+                return
+            beside = replace(turn, model=first.model)
+            others = [chat.stream(_seeded(beside, index), hold) for index in range(1, number)]
+            async with aclosing(_together([answer, *others])) as pieces:
+                async for piece in pieces:
+                    yield piece
 
 
 async def _together(
-    chat: Chat, turn: ChatTurn, begun: AsyncGenerator[ChatDelta, None], number: int
+    answers: Sequence[AsyncGenerator[ChatDelta, None]],
 ) -> AsyncGenerator[tuple[int, ChatDelta], None]:
     pieces: asyncio.Queue[tuple[int, ChatDelta] | BaseException | None] = asyncio.Queue(_WAITING_PIECES)
 
@@ -44,11 +47,10 @@ async def _together(
         except Exception as error:
             await pieces.put(error)
 
-    others = [chat.stream(_seeded(turn, index)) for index in range(1, number)]
-    tasks = [asyncio.create_task(read(index, answer)) for index, answer in enumerate([begun, *others])]
+    tasks = [asyncio.create_task(read(index, answer)) for index, answer in enumerate(answers)]
     try:
         ended = 0
-        while ended < number:
+        while ended < len(tasks):
             piece = await pieces.get()
             if isinstance(piece, BaseException):
                 raise piece

@@ -15,12 +15,13 @@ from time import monotonic
 
 from service.engine.face import EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
-from service.errors import Exhausted, FieldViolation, InvalidRequest, Unavailable
+from service.errors import FieldViolation, InvalidRequest, Unavailable
 from service.metrics import Metrics, Tally
 from service.registry import AliasRow, Registry, VersionRow, VersionState
 from service.serving.own_engines import OwnEngines
 from service.serving.placing import place_of
 from service.serving.replicas import Replica, Replicas
+from service.serving.room import Hold, Room
 from service.serving.routes import Route
 from service.serving.served import Served
 from service.serving.turn import (
@@ -59,8 +60,7 @@ class Chat:
         max_answers: int = 256,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """More than `max_answers` at the same time are refused; engines queue what their batches do not
-        take."""
+        """More than `max_answers` at the same time are refused."""
         self._registry = registry
         self._served = served
         self._replicas = replicas
@@ -68,7 +68,7 @@ class Chat:
         self._renderer = renderer
         self._base = base
         self._metrics = metrics
-        self._max_answers = max_answers
+        self._room = Room(max_answers)
         self._clock = clock
         self._stop_token_ids = tuple(sorted(renderer.eos_token_ids))
 
@@ -116,19 +116,25 @@ class Chat:
             return Serving.READY
         return Serving.NONE if row.state == VersionState.FAILED else Serving.STARTING
 
-    async def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
+    def hold(self, answers: int) -> Hold:
+        """Room for so many answers to one request; see `stream`."""
+        return self._room.hold(answers)
+
+    async def stream(self, turn: ChatTurn, hold: Hold | None = None) -> AsyncGenerator[ChatDelta, None]:
         """Answer in pieces; the last one, and only that, has a finish_reason. Close it to free the engine.
+        `hold` has room for this answer and those beside it; None: for this one alone.
 
         Raises InvalidRequest (order of messages, too long), NotFound (no such model), WrongState (not
         ACTIVE), Unavailable (engine starting, answer cut short, version being proven again, a whole model
         that does not start in time), Exhausted (too many at once).
         """
         arrived = self._clock()
-        with self._metrics.answer() as tally:
+        with self._metrics.answer() as tally, self._room.hold(1) as alone:
             token_ids = await self._render(turn)
             tally.model = model = await self._find(turn.model, place_of(turn))
             sampling = self._sampling(turn, len(token_ids), self._replicas.max_model_length(model))
             field = _asked_in(turn) if turn.json_schema is None else "response_format"
+            (hold or alone).take()
             async with aclosing(self._answer(model, token_ids, sampling, arrived, field)) as answer:
                 async for delta in answer:
                     _note(tally, delta)
@@ -143,7 +149,13 @@ class Chat:
         Raises as `stream`.
         """
         name = await self._find(model)
+        with self._room.hold(1) as hold:
+            hold.take()
+            return await self._measured(name, token_ids, places)
 
+    async def _measured(
+        self, name: str, token_ids: Sequence[int], places: Sequence[int]
+    ) -> tuple[float, ...]:
         async def ask(route: Route) -> AsyncGenerator[tuple[float, ...], None]:
             yield await route.logprobs(token_ids, places)
 
@@ -220,7 +232,7 @@ class Chat:
         )
 
     async def _find(self, name: str, place: float = 0.0) -> str:
-        """The exact name of a model that answers now, checked last of all."""
+        """The exact name of a model that answers now."""
         model = self._base.name
         if name not in {"", self._base.name}:
             version = await self._registry.resolve_model(name, place)
@@ -228,10 +240,6 @@ class Chat:
                 await self._own_engines.awake(version)
             model = version.model
         self._replicas.check(model)
-        if self._served.all_answers >= self._max_answers:
-            raise Exhausted(
-                "TOO_MANY_ANSWERS", f"{self._max_answers} answers are being given already", retry_seconds=1.0
-            )
         return model
 
 

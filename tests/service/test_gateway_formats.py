@@ -11,6 +11,7 @@ import pytest
 
 from service.gateway.choices import choices
 from service.serving import Chat, ChatDelta, ChatMessage, ChatTurn, FinishReason
+from service.serving.room import Hold, Room
 from tests.doubles.engine import WORDS
 from tests.service.serving_stage import MODEL
 from tests.service.test_gateway import HELLO, TEXT, opened
@@ -69,7 +70,10 @@ class Moving:
     def __init__(self) -> None:
         self.points_at = "support@1"
 
-    async def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
+    def hold(self, answers: int) -> Hold:
+        return Room(answers).hold(answers)
+
+    async def stream(self, turn: ChatTurn, _: Hold | None = None) -> AsyncGenerator[ChatDelta, None]:
         model = self.points_at if turn.model == "support@prod" else turn.model
         self.points_at = "support@2"
         for reason in (None, FinishReason.STOP):
@@ -106,6 +110,27 @@ async def test_several_answers_fail_together_and_go_with_their_client(tmp_path: 
             while door.on.double.streams or door.on.served.answers(MODEL.name):
                 door.on.double.stream_ended.clear()
                 await door.on.double.stream_ended.wait()
+
+
+async def test_several_answers_have_room_together_or_none_begins(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:  # with room for 4
+        create = door.ai.chat.completions.create
+        door.on.double.hold = asyncio.Event()
+        first = await create(model="", messages=HELLO, n=2, stream=True)
+        await door.on.soon(lambda: door.on.double.streams == 2)
+        began = door.on.double.calls["/v1/completions"]
+        for stream in (False, True):
+            with pytest.raises(openai.RateLimitError, match=r"2 answers of up to 4 .* 3 more"):
+                await create(model="", messages=HELLO, n=3, stream=stream)
+        with pytest.raises(openai.RateLimitError):
+            await create(model="", messages=HELLO, n=5)
+        assert door.on.double.calls["/v1/completions"] == began
+        second = await create(model="", messages=HELLO, n=2, stream=True)
+        for running in (first, second):
+            await running.close()
+        door.on.double.hold.set()
+        await door.on.soon(lambda: not door.on.double.streams)
+        assert len((await create(model="", messages=HELLO, n=4)).choices) == 4
 
 
 async def test_every_token_tells_its_probability_and_the_most_probable_ones(tmp_path: Path) -> None:
