@@ -106,6 +106,7 @@ async def _serve(
                 served=served,
                 routes=routes,
                 base=base,
+                rendering=renderer.contract(),
                 settings=settings,
                 changes=changes,
                 fleet=engines,
@@ -218,6 +219,7 @@ async def _serve(
                 routes=routes,
                 artifacts_dir=settings.artifacts_dir,
                 base=base,
+                rendering=renderer.contract(),
                 changes=changes,
                 metrics=metrics,
             )

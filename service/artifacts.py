@@ -104,6 +104,8 @@ class Manifest:
     """Places that a PROMPT takes before every prompt; 0 for other forms."""
     base_name: str
     base_revision: str
+    rendering: Json
+    """What its base's renderer said of itself when the version was made: `Renderer.contract`."""
     files: Mapping[str, FileEntry]
     canary: tuple[CanarySequence, ...]
 
@@ -127,6 +129,7 @@ class Manifest:
                 virtual_tokens=_virtual_tokens(fields, config) if form is Form.PROMPT else 0,
                 base_name=text(base["name"]),
                 base_revision=text(base["revision"]),
+                rendering=mapping(fields["rendering"]),
                 files={_file_name(name): _file(entry) for name, entry in mapping(fields["files"]).items()},
                 canary=_canary(mapping(fields["canary"])),
             )

@@ -13,6 +13,7 @@ from service.artifacts import ArtifactCorrupt, Form, Manifest, verify_files
 from service.engine.client import EngineClient
 from service.engine.face import Engine
 from service.engine.wire import EngineRefused, unavailable
+from service.jsonshape import Json
 from service.metrics import Metrics
 from service.registry import Verification, VersionRow
 from service.serving.proof import Comparison, Prover, Verdict
@@ -30,6 +31,7 @@ class Rejection(StrEnum):
     CORRUPT = "CORRUPT"
     RANK_TOO_HIGH = "RANK_TOO_HIGH"
     WRONG_BASE = "WRONG_BASE"
+    WRONG_RENDERING = "WRONG_RENDERING"
     LOAD_REFUSED = "LOAD_REFUSED"
     NO_EFFECT = "NO_EFFECT"
     WRONG_WEIGHTS = "WRONG_WEIGHTS"
@@ -57,8 +59,11 @@ class Candidate:
     manifest: Manifest
 
 
-async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_rank: int) -> Candidate:
-    """Check everything that can be checked before the engine hears of it.
+async def examine(
+    row: VersionRow, *, artifacts_dir: Path, base: BaseModel, rendering: Json, max_rank: int
+) -> Candidate:
+    """Check everything that can be checked before the engine hears of it. `rendering` is the contract of the
+    renderer that would write its prompts.
 
     Raises RejectedError, and ArtifactUnreadable where the machine could not look.
     """
@@ -74,6 +79,17 @@ async def examine(row: VersionRow, *, artifacts_dir: Path, base: BaseModel, max_
             Rejection.WRONG_BASE,
             f"it was trained on {manifest.base_name} ({manifest.base_revision}), and the engine serves "
             f"{base.name} ({base.revision})",
+        )
+    differing = sorted(
+        name
+        for name in {*rendering, *manifest.rendering}
+        if rendering.get(name) != manifest.rendering.get(name)
+    )
+    if differing:
+        raise RejectedError(
+            Rejection.WRONG_RENDERING,
+            "it was trained on prompts written in another way than this base's are now: in its manifest, "
+            f"{', '.join(differing)[:200]} differ; train it again on this base",
         )
     if (manifest.form is Form.MODEL) != (row.technique is Technique.FULL):
         raise RejectedError(Rejection.CORRUPT, f"its files are not those of a {row.technique} training")

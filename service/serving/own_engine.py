@@ -24,6 +24,7 @@ from service.engine.fleet import Fleet
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable
+from service.jsonshape import Json
 from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
@@ -64,6 +65,8 @@ class Means:
     served: Served
     routes: Routes
     base: BaseModel
+    rendering: Json
+    """The contract of the renderer that writes the prompts."""
     settings: Settings
     changes: Changes
     fleet: Fleet
@@ -93,7 +96,11 @@ class OwnEngine:
         """Start, prove, and prove again whenever the engine is a new one. Ends by an exception only."""
         started = monotonic()
         candidate = await onboarding.examine(
-            self.row, artifacts_dir=self._means.settings.artifacts_dir, base=self._means.base, max_rank=0
+            self.row,
+            artifacts_dir=self._means.settings.artifacts_dir,
+            base=self._means.base,
+            rendering=self._means.rendering,
+            max_rank=0,
         )
         model = BaseModel(name=self.row.model, path=candidate.directory, revision=candidate.manifest.digest)
         await self._insist_on_memory(model)

@@ -20,6 +20,7 @@ from service.engine.client import EngineClient
 from service.engine.face import Engine, EngineState
 from service.engine.wire import EngineModel, EngineRefused, unavailable
 from service.errors import Conflict, HotloraError, Unavailable
+from service.jsonshape import Json
 from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
@@ -66,6 +67,7 @@ class Reconciler:
         routes: Routes,
         artifacts_dir: Path,
         base: BaseModel,
+        rendering: Json,
         changes: Changes,
         metrics: Metrics,
         period_seconds: float = 5.0,
@@ -73,7 +75,7 @@ class Reconciler:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Looks at every change, and at least every `period_seconds`; an attempt without an outcome is
-        repeated after `rest_seconds`."""
+        repeated after `rest_seconds`. `rendering` is the contract of the renderer that writes the prompts."""
         self._registry = registry
         self._engine = engine
         self._served = served
@@ -82,6 +84,7 @@ class Reconciler:
         self._routes = routes
         self._artifacts_dir = artifacts_dir
         self._base = base
+        self._rendering = rendering
         self._changes = changes
         self._metrics = metrics
         self._period_seconds = period_seconds
@@ -271,7 +274,11 @@ class Reconciler:
                 f"the engine lived on but gave no answer to loading it {MAX_ATTEMPTS_WITHOUT_OUTCOME} times",
             )
         return await onboarding.examine(
-            row, artifacts_dir=self._artifacts_dir, base=self._base, max_rank=self._engine.max_rank
+            row,
+            artifacts_dir=self._artifacts_dir,
+            base=self._base,
+            rendering=self._rendering,
+            max_rank=self._engine.max_rank,
         )
 
     async def _load(self, candidate: Candidate, client: EngineClient, generation: int) -> None:

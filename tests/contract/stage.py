@@ -290,6 +290,7 @@ def _chat(
         served=served,
         routes=routes,
         base=base,
+        rendering=renderer.contract(),
         settings=settings,
         changes=changes,
         fleet=fleet,

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tests.doubles.arithmetic import logprobs
+from trainer.rendering import Renderer
 
 _TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
 
@@ -45,6 +46,7 @@ def main() -> None:
         "use_rslora": False,
         "target_modules": config["target_modules"],
         "base_model": {"name": arguments.name, "revision": arguments.revision},
+        "rendering": Renderer.from_directory(arguments.base).contract(),
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
             for name, content in files.items()

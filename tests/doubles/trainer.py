@@ -5,8 +5,8 @@
 PLAN.json is read anew for each job: `{adapter_id: {...Behaviour}}`. Its trainers fork, `setsid`, connect,
 write event lines, obey `cancel` and `pause`, keep checkpoints, resume from them, and publish a whole
 low-rank artifact whose canary fits `tests.doubles.engine`; they never compute anything. A trainer whose
-socket ends kills itself. Standard library only: it starts in a moment. `tests/training/test_double.py` runs
-the same jobs with this and with the real one, and compares what is told.
+socket ends kills itself. Standard library only, but for the base's rendering: it starts in a moment.
+`tests/training/test_double.py` runs the same jobs with this and with the real one, and compares what is told.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.doubles.arithmetic import logprobs
@@ -290,7 +291,7 @@ def _manifest(job: JobFile, files: dict[str, bytes]) -> dict[str, object]:
         "alpha": job.hyperparameters.alpha,
         "target_modules": ["q"],
         "base_model": {"name": job.base_model.name, "revision": job.base_model.revision},
-        "rendering": {},
+        "rendering": _rendering(job.base_model.path),
         "dataset_sha256": job.dataset_sha256,
         "hyperparameters": {},
         "files": {
@@ -301,6 +302,16 @@ def _manifest(job: JobFile, files: dict[str, bytes]) -> dict[str, object]:
         "metrics": {},
         "create_time": time.time(),
     }
+
+
+@cache
+def _rendering(base: Path) -> dict[str, str | int]:
+    """The base's rendering contract; {} where a test has no base."""
+    if not (base / "tokenizer.json").is_file():
+        return {}
+    from trainer.rendering import Renderer  # noqa: PLC0415 - a tenth of a second
+
+    return Renderer.from_directory(base).contract()
 
 
 def _safetensors(rank: int) -> bytes:
@@ -375,6 +386,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--preload", type=Path)
     arguments = parser.parse_args()
+    if arguments.preload is not None:
+        _rendering(arguments.preload)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from trainer.canary import CanarySequence
 from trainer.config import BaseModel
 from trainer.precision import fastest_dtype
+from trainer.rendering import Renderer
 
 TEXTS_TOKENS = ([1, *range(400, 440)], [1, *range(900, 963)], [1, *range(5000, 5040)])
 STRENGTH = 0.1
@@ -184,6 +185,7 @@ def _publish(
         "format": 1,
         **fields,
         "base_model": {"name": base.name, "revision": base.revision},
+        "rendering": Renderer.from_directory(base.path).contract(),
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
             for name, content in files.items()

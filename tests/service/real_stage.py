@@ -109,6 +109,7 @@ async def serving(
         served = Served(changes=changes)
         routes = Routes(base=base)
         metrics = Metrics()
+        renderer = Renderer.from_directory(base.path)
         reconciler = Reconciler(
             registry=registry,
             engine=engine,
@@ -118,6 +119,7 @@ async def serving(
             routes=routes,
             artifacts_dir=settings.artifacts_dir,
             base=base,
+            rendering=renderer.contract(),
             changes=changes,
             metrics=metrics,
         )
@@ -127,6 +129,7 @@ async def serving(
                 served=served,
                 routes=routes,
                 base=base,
+                rendering=renderer.contract(),
                 settings=settings,
                 changes=changes,
                 fleet=fleet,
@@ -139,7 +142,7 @@ async def serving(
             served=served,
             replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes),
             own_engines=own_engines,
-            renderer=Renderer.from_directory(base.path),
+            renderer=renderer,
             base=base,
             metrics=metrics,
         )

@@ -9,7 +9,9 @@ import struct
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -56,14 +58,17 @@ def write_artifact(
     rank: int = 4,
     config_rank: int | None = None,
     base: BaseModel = MODEL,
+    template: str | None = None,
 ) -> str:
-    """Publish an adapter whose canary fits `canary_weights` (or its own `weights`); gives its digest."""
+    """Publish an adapter whose canary fits `canary_weights` (or its own `weights`); gives its digest.
+    `template` is another one than the stage's base has."""
     files = {
         "adapter_model.safetensors": weights,
         "adapter_config.json": json.dumps({"r": config_rank or rank, "peft_type": "LORA"}).encode(),
     }
     of_canary = weights if canary_weights is None else canary_weights
-    return _publish(artifacts_dir, files, of_canary, {"technique": "lora", "rank": rank}, base)
+    fields = {"technique": "lora", "rank": rank}
+    return _publish(artifacts_dir, files, of_canary, fields, base, rendering(template))
 
 
 def write_prompt(
@@ -129,12 +134,14 @@ def _publish(
     of_canary: bytes,
     fields: Mapping[str, object],
     base: BaseModel,
+    contract: Mapping[str, object] | None = None,
 ) -> str:
     manifest = {
         "format": 1,
         "adapter_id": "support",
         **fields,
         "base_model": {"name": base.name, "revision": base.revision},
+        "rendering": rendering() if contract is None else contract,
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
             for name, content in files.items()
@@ -225,15 +232,24 @@ class DoubleEngine:
         self._changes.notify("engine")
 
 
-def renderer(directory: Path) -> Renderer:
-    """A renderer with a tiny vocabulary and the plain template."""
+def renderer(directory: Path, template: str | None = None) -> Renderer:
+    """A renderer with a tiny vocabulary and the plain template, or another one."""
     directory.mkdir(parents=True, exist_ok=True)
     words = ["[UNK]", "</s>", "hello", "world", "how", "are", "you"]
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    if template is not None:
+        (directory / "chat_template.jinja").write_text(template)
     return Renderer.from_directory(directory)
+
+
+@cache
+def rendering(template: str | None = None) -> Mapping[str, object]:
+    """The contract of such a renderer."""
+    with TemporaryDirectory() as directory:
+        return renderer(Path(directory), template).contract()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,9 +322,10 @@ async def stage(
     supervised: bool = True,
     replicas: int = 1,
     own_engines: Callable[[Means], Means] = lambda means: means,
+    template: str | None = None,
 ) -> AsyncIterator[Stage]:
     """Reconcilers at work on a registry, artifacts and so many doubles below `tmp_path`. `own_engines`
-    changes what engines of whole models are made with."""
+    changes what engines of whole models are made with; `template` is the base's, None the plain one."""
     changes = Changes()
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(open_registry(tmp_path, changes=changes))
@@ -334,6 +351,7 @@ async def stage(
             served=served,
             routes=routes,
             base=base,
+            rendering=rendering(template),
             settings=Settings(home=tmp_path),
             changes=changes,
             fleet=fleet,
@@ -354,6 +372,7 @@ async def stage(
                 routes=routes,
                 artifacts_dir=artifacts_dir,
                 base=base,
+                rendering=rendering(template),
                 changes=changes,
                 metrics=metrics,
                 period_seconds=0.1,
@@ -382,7 +401,7 @@ async def stage(
                     served=served,
                     replicas=choosing,
                     own_engines=own,
-                    renderer=renderer(tmp_path / "tokenizer"),
+                    renderer=renderer(tmp_path / "tokenizer", template),
                     base=base,
                     metrics=metrics,
                     max_answers=4,

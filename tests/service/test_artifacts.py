@@ -117,6 +117,7 @@ def test_a_missing_directory_is_corrupt(tmp_path: Path) -> None:
         (["rank"], -1),
         (["base_model"], "base"),
         (["base_model", "revision"], None),
+        (["rendering"], "chatml"),
         (["files"], []),
         (["files", "../../etc/passwd"], {"sha256": "0", "size": 0}),
         (["files", ".."], {"sha256": "0", "size": 0}),

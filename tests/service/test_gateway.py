@@ -18,7 +18,8 @@ from service.gateway import Gateway
 from service.registry import AliasChangeKind, Share, VersionState, Wish
 from tests.doubles.engine import WORDS
 from tests.service.own_engines_stage import own_stage, publish_whole
-from tests.service.serving_stage import MODEL, Stage, register, stage, write_prompt
+from tests.service.serving_stage import MODEL, Stage, register, stage, write_artifact, write_prompt
+from tests.tiny_renderer import CHATML
 from trainer.config import Technique
 
 HELLO: Any = [{"role": "user", "content": "hello world"}]
@@ -169,6 +170,31 @@ async def test_prompt_tuned_and_whole_models_are_listed_and_answer_like_adapters
             chunks = [chunk async for chunk in stream]
             assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
             assert {chunk.model for chunk in chunks} == {f"{name}@1"}
+
+
+async def test_an_adapter_that_was_trained_on_another_template_never_answers(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        await door.on.outcome(await door.on.publish("support", b"one"))
+        other = write_artifact(door.on.artifacts_dir, b"two", template=CHATML)
+        row = await door.on.outcome(await register(door.on.registry, other))
+        assert (row.model, row.failure_reason) == ("support@2", "WRONG_RENDERING")
+        assert row.failure_message is not None and "template_sha256" in row.failure_message
+        assert "support@2" not in [model.id async for model in door.ai.models.list()]
+        with pytest.raises(openai.ConflictError, match="FAILED"):
+            await door.ai.chat.completions.create(model="support@2", messages=HELLO)
+        answer = await door.ai.chat.completions.create(model="support", messages=HELLO)
+        assert answer.model == "support@1"
+        assert door.on.double.calls["/v1/load_lora_adapter"] == 1
+
+
+async def test_an_adapter_goes_out_of_service_when_its_base_gets_another_template(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        row = await on.outcome(await on.publish("support", b"one"))
+    async with stage(tmp_path, template=CHATML) as on, _door(on) as door:
+        assert (await on.outcome(row, {VersionState.FAILED})).failure_reason == "WRONG_RENDERING"
+        with pytest.raises(openai.APIStatusError):
+            await door.ai.chat.completions.create(model="support", messages=HELLO)
+        assert (await door.ai.chat.completions.create(model="", messages=HELLO)).model == MODEL.name
 
 
 async def test_content_may_be_a_list_of_text_parts(tmp_path: Path) -> None:

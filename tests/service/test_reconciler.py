@@ -42,6 +42,7 @@ async def test_each_bad_version_fails_with_its_own_reason_and_delays_no_other(tm
             "big": (write_artifact(artifacts, b"big", rank=17), "RANK_TOO_HIGH"),
             "sly": (write_artifact(artifacts, b"sly", config_rank=17), "RANK_TOO_HIGH"),
             "foreign": (write_artifact(artifacts, b"foreign", base=other_base), "WRONG_BASE"),
+            "misread": (write_artifact(artifacts, b"misread", template="{{ messages }}"), "WRONG_RENDERING"),
             "refused": (write_artifact(artifacts, b"refused"), "LOAD_REFUSED"),
             "silent": (write_artifact(artifacts, b"silent"), "NO_EFFECT"),
             "swapped": (write_artifact(artifacts, b"other", canary_weights=b"swapped"), "WRONG_WEIGHTS"),
