@@ -4,6 +4,7 @@ it is.
 Knows nothing of what is read; callers turn TypeError into an error of their own.
 """
 
+import math
 from collections.abc import Mapping
 
 Json = Mapping[str, object]
@@ -50,3 +51,29 @@ def number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{type(value).__name__} where a number was expected")
     return float(value)
+
+
+def is_unicode(found: str) -> bool:
+    """Whether a text can be written anywhere; JSON also has halves of surrogate pairs."""
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_plain(value: object, depth: int) -> bool:
+    """Whether a value is nested up to `depth` deep, its numbers are finite and its texts Unicode."""
+    match value:
+        case str():
+            return is_unicode(value)
+        case float():
+            return math.isfinite(value)
+        case list():
+            return depth > 0 and all(is_plain(each, depth - 1) for each in value)
+        case dict():
+            return depth > 0 and all(
+                is_unicode(key) and is_plain(each, depth - 1) for key, each in value.items()
+            )
+        case _:
+            return True

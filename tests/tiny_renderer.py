@@ -13,7 +13,7 @@ CHATML = (
 )
 
 
-def tiny_renderer(directory: Path) -> Renderer:
+def tiny_renderer(directory: Path, template: str = CHATML) -> Renderer:
     """A renderer whose tokens are bytes, so that tests can count them."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
@@ -23,5 +23,5 @@ def tiny_renderer(directory: Path) -> Renderer:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
-    (directory / "chat_template.jinja").write_text(CHATML)
+    (directory / "chat_template.jinja").write_text(template)
     return Renderer.from_directory(directory)

@@ -56,6 +56,9 @@ class Sampling:
     nothing."""
     json_schema: Json | None = None
     """What the answer has to fit; {} is any JSON object. None: any text."""
+    shows_special_tokens: bool = False
+    """Whether special tokens within the answer are a part of its text, but for the one that ends it: some
+    models write calls of tools with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +189,8 @@ def completion_request(model: str, prompt: Prompt, sampling: Sampling) -> Json:
         request["frequency_penalty"] = sampling.frequency_penalty
     if sampling.presence_penalty:
         request["presence_penalty"] = sampling.presence_penalty
+    if sampling.shows_special_tokens:
+        request["skip_special_tokens"] = False
     if sampling.logprobs is not None:
         request["logprobs"] = sampling.logprobs
     return request

@@ -5,11 +5,13 @@ Pure: deltas in, JSON out, one `dumps` a chunk.
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
 from service.engine.wire import TokenLogprob
 from service.serving.turn import ChatDelta
+from trainer.rendering import ReadCall
 
 DONE = b"data: [DONE]\n\n"
 
@@ -35,7 +37,7 @@ class Envelope(ABC):
         """One event of a streamed answer."""
         before = self._written.get(index)
         self._written[index] = (before or 0) + len(delta.text)
-        piece = self._piece(delta, before)
+        piece = self._piece(index, delta, before)
         reason = "null" if delta.finish_reason is None else f'"{delta.finish_reason}"'
         usage = ',"usage":null' if include_usage else ""
         return (
@@ -49,18 +51,19 @@ class Envelope(ABC):
     def whole(self, answers: Sequence[Sequence[ChatDelta]]) -> str:
         """Answers in one piece, each from all its deltas."""
         choices = [
-            {"index": index, **self._choice(deltas), "finish_reason": deltas[-1].finish_reason}
+            {"index": index, **self._choice(index, deltas), "finish_reason": deltas[-1].finish_reason}
             for index, deltas in enumerate(answers)
         ]
         usage = _usage([deltas[-1] for deltas in answers])
         return json.dumps({**self._common, "object": self.kind, "choices": choices, "usage": usage})
 
     @abstractmethod
-    def _piece(self, delta: ChatDelta, before: int | None) -> str:
-        """Fields of a piece; `before` it came so many characters, None where it is the first."""
+    def _piece(self, index: int, delta: ChatDelta, before: int | None) -> str:
+        """Fields of a piece of the answer `index`; `before` it came so many characters, None where it is the
+        first."""
 
     @abstractmethod
-    def _choice(self, deltas: Sequence[ChatDelta]) -> dict[str, object]:
+    def _choice(self, index: int, deltas: Sequence[ChatDelta]) -> dict[str, object]:
         """Fields of a whole answer."""
 
 
@@ -69,19 +72,41 @@ class ChatEnvelope(Envelope):
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _piece(self, delta: ChatDelta, before: int | None) -> str:
+    def __init__(self, *, answer_id: str, created: int, model: str) -> None:
+        super().__init__(answer_id=answer_id, created=created, model=model)
+        self._answer_id = answer_id
+        self._called: Counter[int] = Counter()
+
+    def _piece(self, index: int, delta: ChatDelta, before: int | None) -> str:
         role = '"role":"assistant",' if before is None else ""
         logprobs = json.dumps(_logprobs(delta.logprobs)) if delta.logprobs else "null"
-        return f'"delta":{{{role}"content":{json.dumps(delta.text)}}},"logprobs":{logprobs}'
+        calls = f',"tool_calls":{json.dumps(self._numbered(index, delta.calls))}' if delta.calls else ""
+        return f'"delta":{{{role}"content":{json.dumps(delta.text)}{calls}}},"logprobs":{logprobs}'
 
-    def _choice(self, deltas: Sequence[ChatDelta]) -> dict[str, object]:
+    def _choice(self, index: int, deltas: Sequence[ChatDelta]) -> dict[str, object]:
         told = [each for delta in deltas for each in delta.logprobs]
-        message = {
-            "role": "assistant",
-            "content": "".join(delta.text for delta in deltas),
-            "refusal": None,
-        }
+        content = "".join(delta.text for delta in deltas)
+        message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+        called = [call for delta in deltas for call in delta.calls]
+        if called:
+            calls = [self._call(index, number, call) for number, call in enumerate(called)]
+            message |= {"content": content or None, "tool_calls": calls}
         return {"message": message, "logprobs": _logprobs(told) if told else None}
+
+    def _numbered(self, index: int, calls: Sequence[ReadCall]) -> list[dict[str, object]]:
+        """The next calls of the answer `index`. Each is in one piece: it is known when it is whole."""
+        first = self._called[index]
+        self._called[index] += len(calls)
+        return [
+            {"index": number, **self._call(index, number, call)} for number, call in enumerate(calls, first)
+        ]
+
+    def _call(self, index: int, number: int, call: ReadCall) -> dict[str, object]:
+        return {
+            "id": f"call_{self._answer_id}_{index}_{number}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
 
 
 class TextEnvelope(Envelope):
@@ -89,11 +114,11 @@ class TextEnvelope(Envelope):
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def _piece(self, delta: ChatDelta, before: int | None) -> str:
+    def _piece(self, index: int, delta: ChatDelta, before: int | None) -> str:
         logprobs = json.dumps(_text_logprobs(delta.logprobs, before or 0)) if delta.logprobs else "null"
         return f'"text":{json.dumps(delta.text)},"logprobs":{logprobs}'
 
-    def _choice(self, deltas: Sequence[ChatDelta]) -> dict[str, object]:
+    def _choice(self, index: int, deltas: Sequence[ChatDelta]) -> dict[str, object]:
         told = [each for delta in deltas for each in delta.logprobs]
         return {
             "text": "".join(delta.text for delta in deltas),

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 
 from service.errors import FieldViolation
-from service.jsonshape import Json, mapping
+from service.jsonshape import Json, is_plain, mapping
 
 MAX_SCHEMA_BYTES = 16_384
 MAX_DEPTH = 16
@@ -24,7 +24,7 @@ _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 _VALUES = frozenset({"type", "enum", "const", "required", "format"})
 _PLAIN = _NAMES | _NUMBERS | _VALUES
-"""Their values need no look."""
+"""Their values may be any JSON."""
 ANY_JSON: Json = {"type": ["object", "array", "string", "number", "boolean", "null"]}
 _LOCAL = ("#/$defs/", "#/definitions/")
 
@@ -50,11 +50,16 @@ def read_format(value: object) -> tuple[Json | None, list[FieldViolation]]:
         *_unknown(fields, {"type", "json_schema"}, "response_format"),
         *_unknown(wrapped, {"name", "description", "schema", "strict"}, path),
     ]
-    faults = list(_faults(schema, f"{path}.schema", MAX_DEPTH)) or list(_loops(schema, f"{path}.schema"))
-    if not faults and len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
-        faults.append(_wrong(f"{path}.schema", f"may have up to {MAX_SCHEMA_BYTES} bytes"))
     # An empty schema admits any JSON, where {} of ours stands for objects alone.
-    return schema or ANY_JSON, [*violations, *faults]
+    return schema or ANY_JSON, [*violations, *schema_faults(schema, f"{path}.schema")]
+
+
+def schema_faults(schema: object, path: str) -> list[FieldViolation]:
+    """What is wrong with a JSON schema that stands at `path`."""
+    faults = list(_faults(schema, path, MAX_DEPTH)) or list(_loops(mapping(schema), path))
+    if not faults and len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
+        faults.append(_wrong(path, f"may have up to {MAX_SCHEMA_BYTES} bytes"))
+    return faults
 
 
 def _faults(schema: object, path: str, depth: int) -> Iterator[FieldViolation]:
@@ -86,6 +91,8 @@ def _faults_of_keyword(name: str, value: object, path: str, depth: int) -> Itera
             yield _wrong(path, f"must begin with {' or '.join(_LOCAL)}")
     elif name not in _PLAIN:
         yield _wrong(path, "is not supported")
+    elif not is_plain(value, depth):
+        yield _wrong(path, f"is nested more than {MAX_DEPTH} deep, or no JSON")
 
 
 def _loops(schema: Json, path: str) -> Iterator[FieldViolation]:

@@ -5,37 +5,42 @@ Knows no HTTP and no engine.
 
 from service.gateway.fields import AnswersRequest, Fields
 from service.gateway.formats import read_format
-from service.jsonshape import Json, array, mapping, text
-from service.serving.turn import ChatMessage, ChatTurn
+from service.gateway.messages import MAX_CONTENT_CHARACTERS, read_messages
+from service.gateway.tools import FIELDS as TOOL_FIELDS
+from service.gateway.tools import read_tools
+from service.jsonshape import Json, is_unicode
+from service.serving.turn import ChatTurn
 
 MAX_TOKENS = 32_768
-MAX_MESSAGES = 256
-MAX_CONTENT_CHARACTERS = 200_000
 MAX_TOP_LOGPROBS = 20
 """vLLM's own bound, too."""
 MAX_TEXT_LOGPROBS = 5
 DEFAULT_TEXT_TOKENS = 16
 """Both as the OpenAI API documents them."""
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-_OF_CHATS = frozenset(
-    {"messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"}
-)
+_OF_CHATS = TOOL_FIELDS | {
+    *("messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format")
+}
 _OF_TEXTS = frozenset({"prompt", "max_tokens", "logprobs", "echo", "best_of"})
-_MESSAGE_FIELDS = frozenset({"role", "content", "name"})
 
 
-def read_chat_request(body: bytes) -> AnswersRequest:
-    """Read a body of /v1/chat/completions. Raises InvalidRequest naming every field that is wrong."""
+def read_chat_request(body: bytes, *, tools_refused: str | None) -> AnswersRequest:
+    """Read a body of /v1/chat/completions; `tools_refused` is why it may have nothing to do with tools, None
+    where it may. Raises InvalidRequest naming every field that is wrong."""
     fields = Fields(body, known=_OF_CHATS)
+    tools, json_schema = read_tools(fields, tools_refused), _format(fields)
+    if tools and json_schema is not None:
+        rule = "is not supported together with tools: an answer that fits it calls none"
+        fields.wrong("response_format", f"{rule}; leave one of them out, or let tool_choice be none")
     newer = fields.integer("max_completion_tokens", 1, MAX_TOKENS)
     older = fields.integer("max_tokens", 1, MAX_TOKENS)
     return fields.request(
         ChatTurn(
-            messages=_messages(fields),
+            messages=read_messages(fields, tools_refused),
             max_tokens=older if newer is None else newer,
             logprobs=_chat_logprobs(fields),
-            json_schema=_format(fields),
+            json_schema=json_schema,
+            tools=tools,
         )
     )
 
@@ -62,7 +67,7 @@ def _prompt(fields: Fields) -> str:
     prompt = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(prompt, str) or not 1 <= len(prompt) <= MAX_CONTENT_CHARACTERS:
         fields.wrong("prompt", f"must be one text of 1 to {MAX_CONTENT_CHARACTERS} characters")
-    elif not _is_unicode(prompt):
+    elif not is_unicode(prompt):
         fields.wrong("prompt", "has half a surrogate pair, which is no text")
     else:
         return prompt
@@ -82,49 +87,3 @@ def _format(fields: Fields) -> Json | None:
     schema, violations = read_format(fields.given["response_format"])
     fields.violations.extend(violations)
     return schema
-
-
-def _messages(fields: Fields) -> tuple[ChatMessage, ...]:
-    value = fields.given.get("messages")
-    if not isinstance(value, list) or not 1 <= len(value) <= MAX_MESSAGES:
-        fields.wrong("messages", f"must be a list of 1 to {MAX_MESSAGES} messages")
-        return ()
-    return tuple(_message(fields, f"messages[{index}]", each) for index, each in enumerate(value))
-
-
-def _message(reader: Fields, path: str, value: object) -> ChatMessage:
-    try:
-        fields = mapping(value)
-        for name in fields.keys() - _MESSAGE_FIELDS:
-            if fields[name] is not None:
-                reader.wrong(f"{path}.{name[:64]}", "is not supported")
-        role, content = text(fields.get("role")), _content(fields.get("content"))
-    except TypeError as error:
-        reader.wrong(path, f"is not a message of text: {error}")
-        return ChatMessage(role="user", content="")
-    if role not in _ROLES:
-        reader.wrong(f"{path}.role", f"must be one of {', '.join(_ROLES)}")
-    if not 1 <= len(content) <= MAX_CONTENT_CHARACTERS:
-        reader.wrong(f"{path}.content", f"must have 1 to {MAX_CONTENT_CHARACTERS} characters")
-    elif not _is_unicode(content):
-        reader.wrong(f"{path}.content", "has half a surrogate pair, which is no text")
-    return ChatMessage(role=_ROLES.get(role, "user"), content=content)
-
-
-def _content(value: object) -> str:
-    """A text, or a list of parts that are texts. Raises TypeError."""
-    if isinstance(value, str):
-        return value
-    parts = [mapping(part) for part in array(value)]
-    for part in parts:
-        if part.get("type") != "text":
-            raise TypeError(f"a part of type {str(part.get('type'))[:32]!r}, where only text is supported")
-    return "".join(text(part.get("text")) for part in parts)
-
-
-def _is_unicode(content: str) -> bool:
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

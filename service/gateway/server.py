@@ -119,7 +119,12 @@ class Gateway:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_post(
-            "/v1/chat/completions", partial(self._completions, read_chat_request, ChatEnvelope)
+            "/v1/chat/completions",
+            partial(
+                self._completions,
+                partial(read_chat_request, tools_refused=self._chat.tools_refused),
+                ChatEnvelope,
+            ),
         )
         app.router.add_post("/v1/completions", partial(self._completions, read_text_request, TextEnvelope))
         for door in self._more:

@@ -24,9 +24,11 @@ from service.serving.replicas import Replica, Replicas
 from service.serving.room import Hold, Room
 from service.serving.routes import Route
 from service.serving.served import Served
+from service.serving.tool_calls import tool_characters, with_calls
 from service.serving.turn import (
     DEFAULT_MAX_TOKENS,
     ChatDelta,
+    ChatMessage,
     ChatTurn,
     FinishReason,
     ServedModel,
@@ -35,7 +37,7 @@ from service.serving.turn import (
 )
 from trainer.config import BaseModel, Technique
 from trainer.records import Turn
-from trainer.rendering import Renderer, RenderingError
+from trainer.rendering import Renderer, RenderingError, ToolTurn
 
 _LISTED = frozenset({VersionState.PENDING, VersionState.VERIFYING, VersionState.ACTIVE, VersionState.FAILED})
 _MAX_CHARACTERS_PER_TOKEN = 128
@@ -116,6 +118,11 @@ class Chat:
             return Serving.READY
         return Serving.NONE if row.state == VersionState.FAILED else Serving.STARTING
 
+    @property
+    def tools_refused(self) -> str | None:
+        """Why no turn may have tools; None where they may."""
+        return self._renderer.tools_refused
+
     def hold(self, answers: int) -> Hold:
         """Room for so many answers to one request; see `stream`."""
         return self._room.hold(answers)
@@ -135,8 +142,11 @@ class Chat:
             sampling = self._sampling(turn, len(token_ids), self._replicas.max_model_length(model))
             field = _asked_in(turn) if turn.json_schema is None else "response_format"
             (hold or alone).take()
-            async with aclosing(self._answer(model, token_ids, sampling, arrived, field)) as answer:
-                async for delta in answer:
+            answer = self._answer(model, token_ids, sampling, arrived, field)
+            if turn.tools:
+                answer = with_calls(answer, self._renderer.call_reader(turn.tools))
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
                     _note(tally, delta)
                     yield delta
 
@@ -193,9 +203,9 @@ class Chat:
     async def _render(self, turn: ChatTurn) -> list[int]:
         if turn.text is None:
             check_order(turn.messages)
-            turns = [Turn(role=message.role, content=message.content) for message in turn.messages]
-            characters = sum(len(message.content) for message in turn.messages)
-            render = partial(self._renderer.prompt, turns)
+            turns = [_turn(message) for message in turn.messages]
+            characters = sum(len(message.content) for message in turn.messages) + tool_characters(turn)
+            render = partial(self._renderer.prompt, turns, turn.tools)
         else:
             characters = len(turn.text)
             render = partial(self._renderer.text_prompt, turn.text)
@@ -229,6 +239,7 @@ class Chat:
             presence_penalty=turn.presence_penalty,
             logprobs=turn.logprobs,
             json_schema=turn.json_schema,
+            shows_special_tokens=bool(turn.tools),
         )
 
     async def _find(self, name: str, place: float = 0.0) -> str:
@@ -241,6 +252,12 @@ class Chat:
             model = version.model
         self._replicas.check(model)
         return model
+
+
+def _turn(message: ChatMessage) -> Turn | ToolTurn:
+    if not message.calls and message.role != "tool":
+        return Turn(role=message.role, content=message.content)
+    return ToolTurn(role=message.role, content=message.content, calls=message.calls, call_id=message.call_id)
 
 
 def _note(tally: Tally, delta: ChatDelta) -> None:

@@ -12,6 +12,7 @@ from service.engine.wire import TokenLogprob
 from service.errors import FieldViolation, InvalidRequest
 from service.jsonshape import Json
 from service.registry import VersionRow
+from trainer.rendering import ReadCall, Tool, WrittenCall
 
 DEFAULT_MAX_TOKENS = 256
 
@@ -21,6 +22,8 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    """It calls tools, which only a turn with tools does."""
 
 
 class Serving(StrEnum):
@@ -39,8 +42,13 @@ class ChatMessage:
     """One turn of the conversation so far."""
 
     role: str
-    """system, user or assistant."""
+    """system, user, assistant or tool."""
     content: str
+    """Not empty, but for an assistant that calls tools and a tool that has nothing to say."""
+    calls: tuple[WrittenCall, ...] = ()
+    """Of tools, by the assistant."""
+    call_id: str = ""
+    """Of the call that a tool answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,8 @@ class ChatTurn:
     """How many of the most probable tokens are told at each place, 0 to 20; None tells nothing."""
     json_schema: Json | None = None
     """What the answer has to fit, checked and bounded before; {} is any JSON object. None: any text."""
+    tools: tuple[Tool, ...] = ()
+    """What the answer may call, checked and bounded before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +100,9 @@ class ChatDelta:
     elapsed_seconds: float
     """Both since the request's arrival."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the piece's tokens, where they were asked for."""
+    """Of the piece's tokens, where they were asked for; those of calls included."""
+    calls: tuple[ReadCall, ...] = ()
+    """That became whole with this piece."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +124,37 @@ class ServedModel:
 
 
 def check_order(messages: Sequence[ChatMessage]) -> None:
-    """At most one system message, first; then user and assistant in turn. Raises
-    InvalidRequest."""
+    """At most one system message, first; then user and assistant in turn, and behind an assistant that calls
+    tools what each of them gave. Raises InvalidRequest."""
     violations: list[FieldViolation] = []
     expected: tuple[str, ...] = ("system", "user")
+    unanswered: set[str] = set()
     for index, message in enumerate(messages):
+        path = f"messages[{index}]"
         if message.role not in expected:
             description = f"is {message.role[:20]!r} where {' or '.join(expected)} must come"
-            violations.append(FieldViolation(field=f"messages[{index}].role", description=description))
+            violations.append(FieldViolation(field=f"{path}.role", description=description))
             break
-        expected = ("assistant",) if message.role == "user" else ("user",)
+        if message.role == "tool" and message.call_id not in unanswered:
+            description = f"must be the id of a call before that was not answered yet: {_ids(unanswered)}"
+            violations.append(FieldViolation(field=f"{path}.tool_call_id", description=description))
+            break
+        unanswered = (unanswered | {call.id for call in message.calls}) - {message.call_id}
+        expected = _next(message.role, bool(unanswered))
     else:
-        if not messages or messages[-1].role != "user":
-            violations.append(
-                FieldViolation(field="messages", description="must end with a message of the user")
-            )
+        if not messages or messages[-1].role not in ("user", "tool") or unanswered:
+            description = "must end with a message of the user, or with those of all tools that were called"
+            violations.append(FieldViolation(field="messages", description=description))
     if violations:
         raise InvalidRequest(violations)
+
+
+def _next(role: str, is_tool_waited_for: bool) -> tuple[str, ...]:
+    """Roles that may come behind one of `role`."""
+    if is_tool_waited_for:
+        return ("tool",)
+    return {"user": ("assistant",), "tool": ("assistant", "user")}.get(role, ("user",))
+
+
+def _ids(unanswered: set[str]) -> str:
+    return ", ".join(sorted(unanswered)[:8])

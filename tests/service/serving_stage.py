@@ -39,6 +39,7 @@ from tests.doubles.arithmetic import logprobs
 from tests.doubles.engine import EngineDouble
 from tests.service.registry_stage import BASE, new_job, open_registry
 from tests.service.registry_stage import until as until_reached
+from tests.tiny_renderer import tiny_renderer
 from trainer.config import BaseModel, Technique
 from trainer.events import Published
 from trainer.rendering import Renderer
@@ -233,15 +234,15 @@ class DoubleEngine:
 
 
 def renderer(directory: Path, template: str | None = None) -> Renderer:
-    """A renderer with a tiny vocabulary and the plain template, or another one."""
+    """A renderer with a tiny vocabulary and the plain template, or one of bytes with `template`."""
+    if template is not None:
+        return tiny_renderer(directory, template)
     directory.mkdir(parents=True, exist_ok=True)
     words = ["[UNK]", "</s>", "hello", "world", "how", "are", "you"]
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
-    if template is not None:
-        (directory / "chat_template.jinja").write_text(template)
     return Renderer.from_directory(directory)
 
 

@@ -42,9 +42,9 @@ class Door:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path) -> AsyncIterator[Door]:
+async def opened(tmp_path: Path, *, template: str | None = None) -> AsyncIterator[Door]:
     """A stage with a gateway before it."""
-    async with stage(tmp_path) as on, _door(on) as door:
+    async with stage(tmp_path, template=template) as on, _door(on) as door:
         yield door
 
 

@@ -12,10 +12,7 @@ _MESSAGE_KEYS = {"role", "content", "weight"}
 _TOOL_KEYS = {"tool_calls", "tool_call_id", "function_call"}
 ROW_TOOL_KEYS = ("tools", "functions")
 """Where a row says which tools there are."""
-TOOL_ADVICE = (
-    "Turns of tools are not trained on, since no chat here calls tools: leave them out, "
-    "or write what they say as the user's words."
-)
+TOOL_ADVICE = "Turns of tools are not trained on: leave them out, or write what they say as the user's words."
 
 
 def turns_of_prompt(row: Mapping[str, object]) -> tuple[Turn, ...]:

@@ -8,6 +8,18 @@ As everywhere, a special token that is spelled out in a message's text becomes t
 """
 
 from trainer.rendering.renderer import PreferencePair, Renderer, Segment, TrainingRow
-from trainer.rendering.template import RenderingError
+from trainer.rendering.template import RenderingError, Tool, ToolTurn, WrittenCall
+from trainer.rendering.tools import CallReader, ReadCall
 
-__all__ = ["PreferencePair", "Renderer", "RenderingError", "Segment", "TrainingRow"]
+__all__ = [
+    "CallReader",
+    "PreferencePair",
+    "ReadCall",
+    "Renderer",
+    "RenderingError",
+    "Segment",
+    "Tool",
+    "ToolTurn",
+    "TrainingRow",
+    "WrittenCall",
+]

@@ -6,7 +6,7 @@ it, followed by that answer. Loss falls on the assistant's words and on the toke
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from tokenizers import Encoding
 
 from trainer.records import Turn
 from trainer.rendering.files import TokenizerFiles, read_directory
-from trainer.rendering.template import PLAIN_TEMPLATE, ChatTemplate, RenderingError
+from trainer.rendering.template import PLAIN_TEMPLATE, ChatTemplate, RenderingError, Spoken, Tool
 from trainer.rendering.texts import RowText, probe_turn_end, row_text
+from trainer.rendering.tools import AnyReader, CallReader, reader_for
 
 RENDERING_FORMAT = 1
 """Raised whenever this package gives other ids for the same files and messages."""
@@ -72,6 +73,12 @@ class Renderer:
         self._boundaries = frozenset(
             index for index, token in added.items() if token.special and not token.normalized
         )
+        self._call_reader: AnyReader | None = None
+        self._tools_refused: str | None = None
+        try:
+            self._call_reader = reader_for(template, self._turn_end.text if self._turn_end else "")
+        except RenderingError as error:
+            self._tools_refused = str(error)
         end_id = self._tokenizer.token_to_id(self._turn_end.token) if self._turn_end else None
         self._eos_token_ids = files.eos_token_ids | ({end_id} if end_id is not None else set())
 
@@ -93,6 +100,17 @@ class Renderer:
         """Tokens that end an answer: those the base's files name, and the one its template writes."""
         return self._eos_token_ids
 
+    @property
+    def tools_refused(self) -> str | None:
+        """Why no tools can be offered; None where they can."""
+        return self._tools_refused
+
+    def call_reader(self, tools: Sequence[Tool]) -> CallReader:
+        """Reads the calls of `tools` out of one answer. Raises RenderingError where none can be offered."""
+        if self._call_reader is None:
+            raise RenderingError(str(self._tools_refused))
+        return self._call_reader({_tool_name(tool) for tool in tools})
+
     def contract(self) -> dict[str, str | int]:
         """What must be equal for two renderers to give the same ids; goes into an adapter's manifest."""
         return {
@@ -102,9 +120,10 @@ class Renderer:
             "special_tokens_sha256": _sha256(json.dumps(self._files.special_tokens, sort_keys=True)),
         }
 
-    def prompt(self, messages: Sequence[Turn]) -> list[int]:
-        """Token ids after which the model writes the assistant's next turn. Raises RenderingError."""
-        return self._encode(self._template.render(messages, generation_prompt=True)).ids
+    def prompt(self, messages: Sequence[Spoken], tools: Sequence[Tool] = ()) -> list[int]:
+        """Token ids after which the model writes the assistant's next turn, in which it may call `tools`.
+        Raises RenderingError."""
+        return self._encode(self._template.render(messages, tools=tools, generation_prompt=True)).ids
 
     def text_prompt(self, text: str) -> list[int]:
         """Token ids after which the model goes on with `text`: begun as the tokenizer begins texts."""
@@ -238,6 +257,12 @@ def _segments(row: RowText) -> tuple[Segment, ...]:
         position = answer.end
     segments.append(Segment(text=text[position:], trained=False))
     return tuple(segment for segment in segments if segment.text)
+
+
+def _tool_name(tool: Tool) -> str:
+    function = tool["function"]
+    assert isinstance(function, Mapping)
+    return str(function["name"])
 
 
 def _sha256(text: str) -> str:

@@ -7,6 +7,7 @@ it from filling memory or hanging a server.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -45,6 +46,31 @@ class Spoken(Protocol):
     def content(self) -> str: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenCall:
+    """A call that the assistant made."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolTurn:
+    """A message that calls tools, or tells what one of them gave."""
+
+    role: str
+    """assistant or tool."""
+    content: str
+    calls: tuple[WrittenCall, ...] = ()
+    call_id: str = ""
+    """Of the call that a tool answers."""
+
+
+Tool = Mapping[str, object]
+"""As the OpenAI API has it: {"type": "function", "function": {"name", "description", "parameters"}}."""
+
+
 class ChatTemplate:
     """A compiled template. Raises RenderingError when its source does not compile."""
 
@@ -64,15 +90,18 @@ class ChatTemplate:
                 f"the chat template does not compile: line {error.lineno}: {error}"
             ) from error
 
-    def render(self, messages: Sequence[Spoken], *, generation_prompt: bool) -> str:
-        """The text of a conversation. Raises RenderingError with the template's own words when it refuses."""
+    def render(
+        self, messages: Sequence[Spoken], *, generation_prompt: bool, tools: Sequence[Tool] = ()
+    ) -> str:
+        """The text of a conversation in which `tools` may be called. Raises RenderingError with the
+        template's own words when it refuses."""
         pieces: list[str] = []
         characters = 0
         deadline = time.monotonic() + _MAX_SECONDS
         try:
             for piece in self._compiled.generate(
-                messages=[{"role": message.role, "content": message.content} for message in messages],
-                tools=None,
+                messages=[_shown(message) for message in messages],
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=generation_prompt,
                 **self._special_tokens,
@@ -100,6 +129,23 @@ class _GenerationTag(Extension):
 
     def _pass(self, caller: Callable[[], str]) -> str:
         return caller()
+
+
+def _shown(message: Spoken) -> dict[str, object]:
+    shown: dict[str, object] = {"role": message.role, "content": message.content}
+    if isinstance(message, ToolTurn):
+        if message.call_id:
+            shown["tool_call_id"] = message.call_id
+        if message.calls:
+            shown["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": dict(call.arguments)},
+                }
+                for call in message.calls
+            ]
+    return shown
 
 
 def _raise_exception(message: str) -> None:
