@@ -26,7 +26,8 @@ CALLS = (
     "I look. ",
     "<tool_",
     'call>\n{"name": "weather", ',
-    '"arguments": {"city": "Rome"}}\n</tool',
+    '"arguments": {"city": "Rome"}}',
+    "\n</tool",
     "_call>\n<tool_call>",
     '{"name": "time", "arguments": {}}</tool_call>',
 )
@@ -130,20 +131,22 @@ async def test_where_nothing_is_offered_a_call_is_text(tmp_path: Path, more: dic
     assert asked[0]["prompt"] == asked[1]["prompt"]
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "content", "names"),
+    [(4, "I look." + "".join(CALLS[1:4]), []), (6, "I look.<tool_call>", ["weather"])],
+)
 async def test_an_answer_that_its_limit_cuts_ends_with_length_and_calls_what_was_whole(
-    tmp_path: Path,
+    tmp_path: Path, max_tokens: int, content: str, names: list[str]
 ) -> None:
     async with opened(tmp_path, template=QWEN) as door:
         says(door, CALLS)
         answer = await door.ai.chat.completions.create(
-            model="", messages=HELLO, tools=[WEATHER, TIME], max_tokens=5
+            model="", messages=HELLO, tools=[WEATHER, TIME], max_tokens=max_tokens
         )
     (choice,) = answer.choices
-    assert choice.finish_reason == "length"
-    assert choice.message.content == "I look.<tool_call>"
-    assert [call.function.name for call in choice.message.tool_calls or [] if call.type == "function"] == [
-        "weather"
-    ]
+    assert (choice.finish_reason, choice.message.content) == ("length", content)
+    called = [call.function for call in choice.message.tool_calls or [] if call.type == "function"]
+    assert [function.name for function in called] == names
 
 
 async def test_a_base_without_tools_says_exactly_that(tmp_path: Path) -> None:
