@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 MAX_BODY_BYTES = 8 << 20
 """A context of 2,048 tokens is some 10 KB; this is a bound against nonsense, not a budget."""
 MAX_UNREAD_SECONDS = 60.0
-"""A client that reads nothing for so long has lost its answer; the engine's place is freed."""
+"""A client that pauses for longer is mostly gone without a word, and the engine's place is another's."""
 MODEL_HEADER = "Hotlora-Model"
 """Says which model answers."""
 _REQUEST_ID = web.RequestKey("request_id", str)
@@ -71,11 +71,12 @@ class Gateway:
         metrics: Metrics,
         more: Sequence[Door] = (),
         address: str,
+        max_unread_seconds: float = MAX_UNREAD_SECONDS,
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = lambda: secrets.token_hex(12),
     ) -> None:
-        """`more` are other parts of the API. `address` is HOST:PORT, port 0 for a free one; `clock` gives
-        seconds since the epoch."""
+        """`more` are other parts of the API. `address` is HOST:PORT, port 0 for a free one. A client that
+        reads nothing for `max_unread_seconds` has lost its answer. `clock` gives seconds since the epoch."""
         self._chat = chat
         self._fleet = fleet
         self._registry = registry
@@ -83,6 +84,7 @@ class Gateway:
         self._more = more
         self._host, _, port = address.rpartition(":")
         self._wanted_port = int(port)
+        self._max_unread_seconds = max_unread_seconds
         self._clock = clock
         self._ids = ids
         self._started = int(clock())
@@ -256,8 +258,18 @@ class Gateway:
         with contextlib.suppress(ConnectionError):
             async with aclosing(self._events(asked, envelope, first, pieces)) as events:
                 async for event in events:
-                    await _write(request, response, event)
+                    await self._write(request, response, event)
         return response
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, event: bytes) -> None:
+        """Raises ConnectionError when the client is gone, or reads nothing for too long."""
+        try:
+            async with asyncio.timeout(self._max_unread_seconds):
+                await response.write(event)
+        except TimeoutError as error:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError("the client does not read its answer") from error
 
     async def _events(
         self,
@@ -295,17 +307,6 @@ async def _named(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _tell_id(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[logs.REQUEST_ID] = request[_REQUEST_ID]
-
-
-async def _write(request: web.Request, response: web.StreamResponse, event: bytes) -> None:
-    """Raises ConnectionError when the client is gone, or reads nothing for too long."""
-    try:
-        async with asyncio.timeout(MAX_UNREAD_SECONDS):
-            await response.write(event)
-    except TimeoutError as error:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionAbortedError("the client does not read its answer") from error
 
 
 def _card(name: str, model: ServedModel, created: int) -> dict[str, object]:

@@ -42,20 +42,23 @@ class Door:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, *, template: str | None = None) -> AsyncIterator[Door]:
+async def opened(
+    tmp_path: Path, *, template: str | None = None, max_unread_seconds: float = 60.0
+) -> AsyncIterator[Door]:
     """A stage with a gateway before it."""
-    async with stage(tmp_path, template=template) as on, _door(on) as door:
+    async with stage(tmp_path, template=template) as on, _door(on, max_unread_seconds) as door:
         yield door
 
 
 @asynccontextmanager
-async def _door(on: Stage) -> AsyncIterator[Door]:
+async def _door(on: Stage, max_unread_seconds: float = 60.0) -> AsyncIterator[Door]:
     gateway = Gateway(
         chat=on.chat,
         fleet=on.fleet,
         registry=on.registry,
         metrics=on.metrics,
         address="127.0.0.1:0",
+        max_unread_seconds=max_unread_seconds,
     )
     task = asyncio.create_task(gateway.run())
     url = f"http://127.0.0.1:{await gateway.port()}"
