@@ -110,6 +110,9 @@ def test_a_version_that_cannot_be_proven_fails_its_job_with_the_reason(
     job = ended(ai, job.id)
     assert (job.status, job.fine_tuned_model) == ("failed", None)
     assert job.error is not None and job.error.code == "load_refused"
+    for wish in (ai.fine_tuning.jobs.cancel, ai.fine_tuning.jobs.pause, ai.fine_tuning.jobs.resume):
+        with pytest.raises(openai.ConflictError, match="SUCCEEDED"):
+            wish(job.id)
 
 
 def test_files_are_listed_read_and_deleted(ai: OpenAI) -> None:
@@ -169,7 +172,11 @@ def test_what_is_not_there_is_not_found(ai: OpenAI, adapter: str) -> None:
         ai.fine_tuning.jobs.create(model=BASE, training_file="nobody", suffix=adapter)
     with pytest.raises(openai.NotFoundError):
         ai.fine_tuning.jobs.create(model="nobody", training_file=uploaded(ai), suffix=adapter)
-    for call in (ai.fine_tuning.jobs.retrieve, ai.fine_tuning.jobs.cancel, ai.fine_tuning.jobs.list_events):
+    jobs = ai.fine_tuning.jobs
+    for call in (
+        *(jobs.retrieve, jobs.list_events, jobs.checkpoints.list),
+        *(jobs.cancel, jobs.pause, jobs.resume),
+    ):
         with pytest.raises(openai.NotFoundError):
             call("nobody")
     with pytest.raises(openai.BadRequestError, match="limit"):

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +249,24 @@ async def test_a_client_that_goes_away_takes_its_answer_with_it(tmp_path: Path) 
         async with asyncio.timeout(1):
             await door.on.double.stream_ended.wait()
         assert door.on.served.answers(MODEL.name) == 0
+
+
+async def test_how_an_answer_is_to_be_drawn_arrives_at_the_engine(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        asked: list[Mapping[str, object]] = []
+
+        def respond(fields: Mapping[str, object]) -> tuple[str, ...]:
+            asked.append(fields)
+            return WORDS[:5]
+
+        door.on.double.respond = respond
+        settings: Any = {"temperature": 0.5, "top_p": 0.25, "seed": 7, "stop": ["\n\n", "User:"]}
+        create = door.ai.chat.completions.create
+        await create(model="", messages=HELLO, max_completion_tokens=3, **settings)
+        await create(model="", messages=HELLO, max_tokens=3, **settings)
+        await door.ai.completions.create(model="", prompt="hello", max_tokens=3, **settings)
+    wanted = settings | {"max_tokens": 3, "stream": True}
+    assert [{name: fields[name] for name in wanted} for fields in asked] == [wanted] * 3
 
 
 @pytest.mark.parametrize(
