@@ -45,6 +45,7 @@ from service.serving import (
     OwnEngines,
     Prover,
     Reconciler,
+    Reconcilers,
     Replicas,
     Routes,
     Served,
@@ -209,8 +210,13 @@ async def _serve(
         )
         outcomes = Outcomes(engines)
         disposal = Disposal(registry=registry, fleet=engines, artifacts_dir=settings.artifacts_dir)
-        reconcilers = [
-            Reconciler(
+        reconcilers = Reconcilers(
+            fleet=engines,
+            served=served,
+            outcomes=outcomes,
+            routes=routes,
+            changes=changes,
+            reconciler=lambda engine: Reconciler(
                 registry=registry,
                 engine=engine,
                 served=served,
@@ -222,9 +228,8 @@ async def _serve(
                 rendering=renderer.contract(),
                 changes=changes,
                 metrics=metrics,
-            )
-            for engine in engines.engines
-        ]
+            ),
+        )
         evaluator = Evaluator(
             registry=registry,
             changes=changes,
@@ -249,7 +254,7 @@ async def _serve(
                     gateway.run(),
                     evaluator.run(),
                     runner.run(),
-                    *(reconciler.run() for reconciler in reconcilers),
+                    reconcilers.run(),
                     own_engines.run(),
                     engines.run(),
                 ],

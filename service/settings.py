@@ -46,10 +46,25 @@ def _different(urls: tuple[str, ...]) -> tuple[str, ...]:
     return urls
 
 
+NAME_PREFIX = "dns+"
+"""Before the URL of a host name that stands for many engines."""
+
+
+def _checked(url: str) -> str:
+    if not urlsplit(url).hostname or urlsplit(url).port == 0:  # a port that is none raises by itself
+        raise ValueError("has no host, or a port that cannot be asked")
+    if url.startswith(f"{NAME_PREFIX}https:"):
+        raise ValueError(
+            "cannot ask every address of a name by https: certificates are of names. Take dns+http within a "
+            "network of your own, or one https URL for each engine"
+        )
+    return url
+
+
 _LAST_PORT = 65535
 CONVERTER = "convert_hf_to_gguf.py"
 """Of llama.cpp: reads a directory of transformers, and writes a file."""
-EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s,]+$")]
+EngineUrl = Annotated[str, Field(pattern=r"^(dns\+)?https?://[^\s,]+$"), AfterValidator(_checked)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 LoopbackAddress = Annotated[str, AfterValidator(addresses.loopback)]
 
@@ -103,8 +118,9 @@ class Settings(BaseSettings):
         tuple[EngineUrl, ...], NoDecode, BeforeValidator(_urls), AfterValidator(_different)
     ] = Field(default=(), repr=False)
     """Running engines to attach to, commas between, each a replica with the same base model; none means that
-    the service starts and supervises its own. vLLM's CPU build needs the plugin in deploy/vllm_plugin there
-    too: without it, proving an adapter ends the engine. May carry a password: never printed."""
+    the service starts and supervises its own. `dns+http://HOST:PORT` is every address that HOST has, each a
+    replica, looked up again every 10 s. vLLM's CPU build needs the plugin in deploy/vllm_plugin there too:
+    without it, proving an adapter ends the engine. May carry a password: never printed."""
     engine_api_key: SecretStr | None = None
     """Bearer key of the attached engines; None means that they want none."""
     engine_replicas: int = Field(default=1, ge=1, le=16)

@@ -65,7 +65,8 @@ def up(
     engine_url: Annotated[
         list[str] | None,
         typer.Option(
-            help="Attach to this vLLM; may be given again, for replicas. [HOTLORA_ENGINE_URLS, own one]",
+            help="Attach to this vLLM; may be given again, for replicas; dns+http://HOST:PORT: each address "
+            "of HOST. [HOTLORA_ENGINE_URLS, own one]",
             show_default=False,
         ),
     ] = None,

@@ -5,24 +5,51 @@ Which replica has which adapter, and which one answers, is not known here.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from service.changes import Changes
 from service.engine.attached import AttachedEngine
+from service.engine.command import RANKS
+from service.engine.discovery import Discovery, Resolver, resolve
 from service.engine.face import Abilities, Engine, EngineState
 from service.engine.supervisor import CommandBuilder, Supervisor
 from service.engine.wire import unavailable
-from service.settings import Settings
+from service.settings import NAME_PREFIX, Settings
 from trainer.config import BaseModel
 
 
-class Fleet:
-    """One engine or more; ready when one is."""
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What engines are taken to serve while none is known."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        if not engines:
+    max_rank: int = RANKS[-1]
+    max_model_length: int = 2048
+
+
+class Fleet:
+    """Some engines, ready when one is. Those behind a name come and go while it runs."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        *,
+        discoveries: Sequence[Discovery] = (),
+        expected: Expected | None = None,
+    ) -> None:
+        if not engines and not discoveries:
             raise ValueError("there must be an engine")
-        self.engines = tuple(engines)
-        """In the order of the settings; their names differ."""
+        self._fixed = tuple(engines)
+        self._discoveries = tuple(discoveries)
+        self._expected = expected or Expected()
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """In the order of the settings, then those found behind names; their names differ."""
+        found = (engine for discovery in self._discoveries for engine in discovery.engines)
+        by_name: dict[str, Engine] = {}
+        for engine in (*self._fixed, *found):
+            by_name.setdefault(engine.name, engine)
+        return tuple(by_name.values())
 
     @property
     def ready(self) -> tuple[Engine, ...]:
@@ -40,8 +67,8 @@ class Fleet:
     def state(self) -> EngineState:
         """READY when one is, else STARTING when one is, else DOWN."""
         states = {engine.state for engine in self.engines}
-        best = (EngineState.READY, EngineState.STARTING, EngineState.DOWN)
-        return next(state for state in best if state in states)
+        best = (EngineState.READY, EngineState.STARTING)
+        return next((state for state in best if state in states), EngineState.DOWN)
 
     @property
     def restarts(self) -> int:
@@ -51,21 +78,23 @@ class Fleet:
     @property
     def message(self) -> str:
         """One sentence for a person."""
-        if len(self.engines) == 1:
-            return self.engines[0].message
-        others = [engine for engine in self.engines if engine.state is not EngineState.READY]
-        said = "".join(f"; {engine.name}: {engine.message}" for engine in others)
-        return f"{len(self.ready)} of {len(self.engines)} engines are ready{said}"
+        engines = self.engines
+        problems = [discovery.problem for discovery in self._discoveries if discovery.problem]
+        if len(engines) == 1 and not problems:
+            return engines[0].message
+        others = [engine for engine in engines if engine.state is not EngineState.READY]
+        said = [f"{engine.name}: {engine.message}" for engine in others]
+        return "; ".join([f"{len(self.ready)} of {len(engines)} engines are ready", *said, *problems])
 
     @property
     def max_rank(self) -> int:
         """Highest adapter rank that all of them serve."""
-        return min(engine.max_rank for engine in self.engines)
+        return min((engine.max_rank for engine in self.engines), default=self._expected.max_rank)
 
     @property
     def abilities(self) -> Abilities:
         """What at least one of them takes."""
-        found = [engine.abilities for engine in self.engines]
+        found = [engine.abilities for engine in self.engines] or [Abilities()]
         return Abilities(
             adapters=any(each.adapters for each in found), embeddings=any(each.embeddings for each in found)
         )
@@ -73,33 +102,47 @@ class Fleet:
     @property
     def max_model_length(self) -> int:
         """Tokens that prompt and answer together may have, on each of them."""
-        return min(engine.max_model_length for engine in self.engines)
+        lengths = (engine.max_model_length for engine in self.engines)
+        return min(lengths, default=self._expected.max_model_length)
 
     @property
     def supervised(self) -> bool:
         """Whether all are children of this service."""
-        return all(engine.supervised for engine in self.engines)
+        return not self._discoveries and all(engine.supervised for engine in self._fixed)
 
     async def run(self) -> None:
-        """Keep all of them going until cancelled."""
+        """Keep all of them going, and look for more behind names, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for engine in self.engines:
+            for engine in self._fixed:
                 tasks.create_task(engine.run())
+            for discovery in self._discoveries:
+                tasks.create_task(discovery.run())
 
 
 def fleet(
-    settings: Settings, *, base: BaseModel, changes: Changes, command: CommandBuilder | None = None
+    settings: Settings,
+    *,
+    base: BaseModel,
+    changes: Changes,
+    command: CommandBuilder | None = None,
+    resolver: Resolver = resolve,
 ) -> Fleet:
     """The engines of the settings: somebody else's where URLs are set, else our own, started by `command` as
     `Supervisor` takes it."""
-    if settings.engine_urls:
+    if not settings.engine_urls:
         return Fleet(
-            [
-                AttachedEngine(url=url, settings=settings, base=base, changes=changes)
-                for url in settings.engine_urls
-            ]
+            [_own(settings, index, base, changes, command) for index in range(settings.engine_replicas)]
         )
-    return Fleet([_own(settings, index, base, changes, command) for index in range(settings.engine_replicas)])
+
+    def attach(url: str) -> Engine:
+        return AttachedEngine(url=url, settings=settings, base=base, changes=changes)
+
+    named = [url.removeprefix(NAME_PREFIX) for url in settings.engine_urls if url.startswith(NAME_PREFIX)]
+    return Fleet(
+        [attach(url) for url in settings.engine_urls if not url.startswith(NAME_PREFIX)],
+        discoveries=[Discovery(url=url, attach=attach, changes=changes, resolver=resolver) for url in named],
+        expected=Expected(max_rank=settings.engine_max_rank, max_model_length=settings.engine_max_model_len),
+    )
 
 
 def _own(

@@ -7,6 +7,7 @@ from service.serving.own_engine import Means
 from service.serving.own_engines import OwnEngines
 from service.serving.proof import Prover
 from service.serving.reconciler import Reconciler
+from service.serving.reconcilers import Reconcilers
 from service.serving.replicas import Replica, Replicas
 from service.serving.routes import Routes
 from service.serving.served import Served
@@ -24,6 +25,7 @@ __all__ = [
     "OwnEngines",
     "Prover",
     "Reconciler",
+    "Reconcilers",
     "Replica",
     "Replicas",
     "Routes",

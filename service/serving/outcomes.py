@@ -96,6 +96,11 @@ class Outcomes:
         if row.epoch >= self._lives.get(row.model, 0):
             self._found.setdefault(row.model, {})[engine.name] = outcome
 
+    def forget(self, engine: Engine) -> None:
+        """What came of versions on `engine`, which is gone for good, does not count any more."""
+        for found in self._found.values():
+            found.pop(engine.name, None)
+
     def refusal(self, model: str, engine: Engine) -> Refusal | None:
         """Why the present generation of `engine` does not serve `model`, if it was rejected there."""
         found = self._found.get(model, {}).get(engine.name)

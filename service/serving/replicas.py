@@ -92,7 +92,8 @@ class Replicas:
     def max_model_length(self, model: str) -> int:
         """Tokens that prompt and answer together may have, whichever engine of `model` answers."""
         engines = self._able(model) or self._fleet.engines
-        return min(self._routes.of(model, engine).max_model_length for engine in engines)
+        lengths = (self._routes.of(model, engine).max_model_length for engine in engines)
+        return min(lengths, default=self._fleet.max_model_length)
 
     def check(self, model: str) -> None:
         """Raises Unavailable where no engine would take a request for `model` now."""

@@ -132,6 +132,11 @@ class Routes:
         """Forget the soft prompt of `model` in `engine`; whether there was one."""
         return self._held.pop((engine, model), None) is not None
 
+    def forget(self, engine: Engine) -> None:
+        """Forget the soft prompts of an engine that is gone for good."""
+        for model in self.held(engine):
+            self.discard(model, engine)
+
     def held(self, engine: Engine) -> dict[str, str]:
         """Models with a soft prompt in `engine`, and the directories that these were read from."""
         return {model: str(path) for (where, model), (path, _) in self._held.items() if where is engine}

@@ -50,6 +50,11 @@ class Served:
         if not found:
             self._proven.pop(model, None)
 
+    def forget(self, engine: Engine) -> None:
+        """Nothing was ever proven on `engine`, which is gone for good."""
+        for model in list(self._proven):
+            self.remove_from(engine, model)
+
     def engines(self, model: str) -> tuple[Engine, ...]:
         """Where a request for `model` would be taken now."""
         return tuple(

@@ -116,11 +116,12 @@ class EngineDouble:
         answer_tokens: int = 5,
         token_seconds: float = 0.0,
         exits: bool = False,
+        host: str = "127.0.0.1",
     ) -> None:
         """`embeddings` are the rows of its embedding matrix. `own_weights` make it another model than the
         base (None). `exits`: whether dying ends the process, not
         only every connection. `noise`: how far its log-probabilities are from `logprobs`, as another
-        implementation's would be."""
+        implementation's would be. `host` is a loopback address; several may have one port."""
         self.base_name = base_name
         self.faults = Faults()
         self.adapters: dict[str, Loaded] = {}
@@ -154,6 +155,7 @@ class EngineDouble:
         self._answer_tokens = answer_tokens
         self._token_seconds = token_seconds
         self._exits = exits
+        self._host = host
         self._batch: list[str] = []
         """Models of the requests that are computed together, where that counts."""
         self._slots: list[bytes] = []
@@ -164,7 +166,7 @@ class EngineDouble:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     async def __aenter__(self) -> "EngineDouble":
         await self.start(0)
@@ -176,7 +178,7 @@ class EngineDouble:
         await self.stop()
 
     async def start(self, port: int) -> None:
-        """Listen on a port of 127.0.0.1; 0 means a free one."""
+        """Listen on a port of the host; 0 means a free one."""
         app = web.Application(middlewares=[self._gate])
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
@@ -185,7 +187,7 @@ class EngineDouble:
         app.router.add_post("/v1/completions", self._completions)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        self._listening = socket.create_server(("127.0.0.1", port))
+        self._listening = socket.create_server((self._host, port))
         self.port = self._listening.getsockname()[1]
         await web.SockSite(self._runner, self._listening).start()
 

@@ -30,6 +30,7 @@ from service.serving import (
     OwnEngines,
     Prover,
     Reconciler,
+    Reconcilers,
     Replicas,
     Routes,
     Served,
@@ -324,9 +325,11 @@ async def stage(
     replicas: int = 1,
     own_engines: Callable[[Means], Means] = lambda means: means,
     template: str | None = None,
+    make_fleet: Callable[[Sequence[DoubleEngine], Changes], Fleet] = lambda engines, _: Fleet(engines),
 ) -> AsyncIterator[Stage]:
     """Reconcilers at work on a registry, artifacts and so many doubles below `tmp_path`. `own_engines`
-    changes what engines of whole models are made with; `template` is the base's, None the plain one."""
+    changes what engines of whole models are made with, `make_fleet` what the replicas are taken for;
+    `template` is the base's, None the plain one."""
     changes = Changes()
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(open_registry(tmp_path, changes=changes))
@@ -341,7 +344,7 @@ async def stage(
             DoubleEngine(double, changes, name=f"double-{number}", supervised=supervised)
             for number, double in enumerate(doubles, 1)
         ]
-        fleet = Fleet(engines)
+        fleet = make_fleet(engines, changes)
         served = Served(changes=changes)
         metrics = Metrics()
         routes = Routes(base=base)
@@ -363,8 +366,13 @@ async def stage(
         choosing = Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes)
         outcomes = Outcomes(fleet)
         disposal = Disposal(registry=registry, fleet=fleet, artifacts_dir=artifacts_dir)
-        reconcilers = [
-            Reconciler(
+        reconcilers = Reconcilers(
+            fleet=fleet,
+            served=served,
+            outcomes=outcomes,
+            routes=routes,
+            changes=changes,
+            reconciler=lambda engine: Reconciler(
                 registry=registry,
                 engine=engine,
                 served=served,
@@ -378,10 +386,9 @@ async def stage(
                 metrics=metrics,
                 period_seconds=0.1,
                 rest_seconds=0.02,
-            )
-            for engine in engines
-        ]
-        parts = (*(reconciler.run() for reconciler in reconcilers), own.run(), fleet.run())
+            ),
+        )
+        parts = (reconcilers.run(), own.run(), fleet.run())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             yield Stage(

@@ -68,8 +68,13 @@ def test_a_checkout_of_llama_cpp_must_have_its_converter(tmp_path: Path) -> None
 def test_engines_to_attach_to_are_listed_with_commas_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOTLORA_ENGINE_URLS", "http://127.0.0.1:8001, http://127.0.0.1:8002,")
     assert Settings().engine_urls == ("http://127.0.0.1:8001", "http://127.0.0.1:8002")
+    monkeypatch.setenv("HOTLORA_ENGINE_URLS", "dns+http://engines:8000")
+    assert Settings().engine_urls == ("dns+http://engines:8000",)
     for wrong, said in (
         ("127.0.0.1:8001", "engine_urls"),
+        ("dns+https://engines:8000", "certificates are of names"),
+        ("http://engines:99999", "ort"),
+        ("http://:8000", "no host"),
         ("http://a:1,http://me@a:1/", "twice"),
     ):
         monkeypatch.setenv("HOTLORA_ENGINE_URLS", wrong)
