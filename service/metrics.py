@@ -45,6 +45,9 @@ class EngineStanding:
     name: str
     is_ready: bool
     restarts: int
+    adapters: Mapping[str, int]
+    """By kind: `slots` for one batch, `cached` at most in memory, `proven` there. Without what is not known.
+    """
 
 
 class Metrics:
@@ -107,6 +110,14 @@ class Metrics:
             registry=registry,
         )
 
+        self._adapters = Gauge(
+            "hotlora_engine_adapters",
+            "Adapters of an engine: slots in one batch, cached in memory at most, and proven, which may be "
+            "more.",
+            ["engine", "kind"],
+            registry=registry,
+        )
+
     @contextmanager
     def answer(self) -> Iterator[Tally]:
         """Counts an answer, from its request's arrival to its end, however that comes."""
@@ -142,7 +153,11 @@ class Metrics:
         engines."""
         for state, count in jobs.items():
             self._jobs.labels(state.lower()).set(count)
+        for gauge in (self._ready, self._restarts, self._adapters):
+            gauge.clear()  # engines behind a name come and go
         for engine in engines:
+            for kind, count in engine.adapters.items():
+                self._adapters.labels(engine.name, kind).set(count)
             self._ready.labels(engine.name).set(engine.is_ready)
             self._restarts.labels(engine.name).set(engine.restarts)
         return generate_latest(self._registry)

@@ -127,12 +127,15 @@ class Settings(BaseSettings):
     """Engines of our own for the base model; they share this machine."""
     engine_port: int = Field(default=8000, ge=0, le=_LAST_PORT)
     """Loopback port of the own engine, and the next ones of its replicas; 0 means free ones."""
-    engine_max_loras: int = Field(default=4, ge=1)
-    """Adapters in one batch."""
+    engine_max_loras: int = Field(default=4, ge=1, le=256)
+    """Different adapters in one batch; more take turns. Each place costs the engine memory for an adapter of
+    engine_max_rank, and time in every batch, used or not."""
     engine_max_rank: int = Field(default=64, ge=1, le=512)
     """Highest rank of an adapter; vLLM accepts 1, 8, 16, 32, 64, 128, 256, 320 and 512."""
-    engine_max_cpu_loras: int = Field(default=64, ge=1)
-    """Adapters kept in memory."""
+    engine_max_cpu_loras: int = Field(default=0, ge=0)
+    """Adapters kept in memory; of more, those that were asked last stay, and others are read again when they
+    are asked. 0 means as many of engine_max_rank as fit into an eighth of main memory, 1,024 at most. Of
+    attached engines it cannot be seen: set it to their --max-cpu-loras, or 0 where that is not known."""
     engine_max_model_len: int = Field(default=2048, ge=16)
     """Tokens of prompt and answer together."""
     engine_max_num_seqs: int = Field(default=64, ge=1)

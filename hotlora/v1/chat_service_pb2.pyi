@@ -129,17 +129,21 @@ class Engine(_message.Message):
     def __init__(self, state: _Optional[_Union[Engine.State, str]] = ..., restarts: _Optional[int] = ..., message: _Optional[str] = ..., max_rank: _Optional[int] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "state", "message", "restarts", "generation", "models")
+    __slots__ = ("name", "state", "message", "restarts", "generation", "models", "adapter_slots", "adapter_cache")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_CACHE_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Engine.State
     message: str
     restarts: int
     generation: int
     models: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...
+    adapter_slots: int
+    adapter_cache: int
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., adapter_slots: _Optional[int] = ..., adapter_cache: _Optional[int] = ...) -> None: ...

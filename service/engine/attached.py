@@ -12,6 +12,7 @@ from time import monotonic
 import structlog
 
 from service.changes import Changes
+from service.engine.capacity import Capacity
 from service.engine.client import EngineClient
 from service.engine.command import model_width
 from service.engine.face import Abilities, EngineState
@@ -55,8 +56,13 @@ class AttachedEngine:
         key = settings.engine_api_key
         self._name = without_credentials(url)
         self._client = EngineClient(
-            url=url, api_key=None if key is None else key.get_secret_value(), clock=clock
+            url=url,
+            api_key=None if key is None else key.get_secret_value(),
+            base=base.name,
+            capacity=Capacity(slots=None, cached=settings.engine_max_cpu_loras or None),
+            clock=clock,
         )
+        self._slots: int | None = None
         self._settings = settings
         self._base = base
         self._changes = changes
@@ -92,6 +98,11 @@ class AttachedEngine:
     def max_rank(self) -> int:
         """As set here: vLLM does not tell. Where it is too high there, loading is refused."""
         return self._settings.engine_max_rank
+
+    @property
+    def capacity(self) -> Capacity:
+        """The slots as it tells, the cache as set here."""
+        return Capacity(slots=self._slots, cached=self._settings.engine_max_cpu_loras or None)
 
     @property
     def abilities(self) -> Abilities:
@@ -132,9 +143,11 @@ class AttachedEngine:
                 is_new = self._state is not EngineState.READY or bool(vanished)
                 if is_new:
                     self._abilities = await self._ask_abilities()
+                    self._slots = await self._client.adapter_slots()
         except (Unavailable, EngineRefused, TimeoutError) as error:
             return str(error) or "no answer in time"
         if is_new:
+            self._client.know_slots(self._slots)
             self._client.forget_loaded()
             self._generation += 1
             self._tell(EngineState.READY, f"the engine at {self._name} is ready")

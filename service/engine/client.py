@@ -11,7 +11,7 @@ came, so what happened there is unknown). After an unknown outcome look again wi
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
@@ -19,7 +19,10 @@ from typing import Final
 
 import aiohttp
 
+from service.engine.cached import CachedAdapters
+from service.engine.capacity import UNKNOWN, Capacity
 from service.engine.embeddings import Dtype, PromptEmbeddings
+from service.engine.slots import Slots
 from service.engine.sse import SseError, SseParser
 from service.engine.wire import (
     Answer,
@@ -35,6 +38,7 @@ from service.engine.wire import (
     read_next_logprob,
     read_object,
     read_prompt_logprobs,
+    read_slots,
     unavailable,
 )
 from service.errors import Unavailable
@@ -60,6 +64,8 @@ class Limits:
     """Whole of `load_adapter`; the engine decodes for nobody meanwhile."""
     measure_seconds: float = 120.0
     """Whole of `prompt_logprobs`."""
+    slot_seconds: float = 120.0
+    """Until an adapter has a place among those that are asked at the same time."""
     stream_idle_seconds: float = 120.0
     """Between two pieces of a stream; the first one waits for its place in the batch."""
     stream_seconds: float = 3600.0
@@ -76,10 +82,13 @@ class EngineClient:
         api_key: str | None = None,
         unix_socket: str | None = None,
         limits: Limits | None = None,
+        base: str = "",
+        capacity: Capacity = UNKNOWN,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """`url` without a path, for example http://127.0.0.1:8000; with `unix_socket` its host is only a
-        name."""
+        name. `base` is the model that takes no place of an adapter's, `capacity` how many of these there are.
+        """
         self.url = url.rstrip("/")
         self.headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         """What the engine wants to see; carries the key."""
@@ -87,7 +96,9 @@ class EngineClient:
         self._limits = limits or Limits()
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
-        self._loaded: set[str] = set()
+        self._base = base
+        self._slots = Slots(capacity.slots, clock=clock)
+        self._cached = CachedAdapters(capacity.cached)
         self.last_token_time = -math.inf
         """Monotonic seconds when this client last saw a token or a measured prompt."""
 
@@ -95,11 +106,19 @@ class EngineClient:
     def loaded(self) -> frozenset[str]:
         """Adapters loaded and not unloaded through this client; serves only to notice that an engine
         forgot."""
-        return frozenset(self._loaded)
+        return self._cached.loaded
 
     def forget_loaded(self) -> None:
         """The engine forgot every adapter; stop expecting them."""
-        self._loaded.clear()
+        self._cached.clear()
+
+    def know_slots(self, slots: int | None) -> None:
+        """What the engine tells of its slots for adapters."""
+        self._slots.count = slots
+
+    def has_in_memory(self, adapter: str) -> bool:
+        """Whether the engine needs to read nothing to answer as `adapter`, as far as can be guessed."""
+        return self._cached.has(adapter)
 
     async def close(self) -> None:
         """Close all connections; streams in flight end with Unavailable."""
@@ -128,11 +147,11 @@ class EngineClient:
         except Unavailable:
             pass
         else:
-            self._loaded.add(name)
+            self._cached.load(name, path)
             return
         seen = {model.name: model for model in await self.models()}
         if name in seen and seen[name].path == path:
-            self._loaded.add(name)
+            self._cached.load(name, path)
             return
         if name in seen:
             raise EngineRefused(HTTPStatus.CONFLICT, f"{name} is loaded from another directory")
@@ -151,11 +170,11 @@ class EngineClient:
         except Unavailable:
             pass
         else:
-            self._loaded.discard(name)
+            self._cached.unload(name)
             return
         if any(model.name == name for model in await self.models()):
             raise refused or unavailable(f"the engine gave no answer to unloading {name}, and still has it")
-        self._loaded.discard(name)
+        self._cached.unload(name)
 
     async def prompt_logprobs(self, *, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probability (nats) of each token but the first, given those before it: `len(token_ids) - 1`
@@ -165,7 +184,8 @@ class EngineClient:
         """
         ids = list(token_ids)
         request = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-        body = await self._post("/v1/completions", request, self._limits.measure_seconds)
+        async with self._asking(model):
+            body = await self._post("/v1/completions", request, self._limits.measure_seconds)
         logprobs = read_prompt_logprobs(body, ids)
         self.last_token_time = self._clock()
         return logprobs
@@ -173,9 +193,9 @@ class EngineClient:
     async def next_logprob(self, *, model: str, prompt: Prompt, token: int) -> float:
         """Log-probability (nats) of `token` right after `prompt`. Raises as `prompt_logprobs`."""
         request = await asyncio.to_thread(next_logprob_request, model, prompt, token)
-        found = read_next_logprob(
-            await self._post("/v1/completions", request, self._limits.measure_seconds), token
-        )
+        async with self._asking(model):
+            body = await self._post("/v1/completions", request, self._limits.measure_seconds)
+        found = read_next_logprob(body, token)
         self.last_token_time = self._clock()
         return found
 
@@ -184,6 +204,20 @@ class EngineClient:
         request = {"model": model, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
         await self._post("/v1/completions", request, self._limits.measure_seconds)
         self.last_token_time = self._clock()
+
+    async def adapter_slots(self) -> int | None:
+        """Different adapters that it takes into one batch; None where it does not tell. Raises
+        Unavailable."""
+        figures = bytearray()
+        try:
+            async with self._call("GET", "/metrics", None, self._limits.call_seconds) as response:
+                async for piece in response.content.iter_any():
+                    figures += piece
+                    if len(figures) > MAX_BODY_BYTES:  # it tells of every mix of adapters that it ever ran
+                        break
+        except EngineRefused:
+            return None
+        return read_slots(figures)
 
     async def takes_adapters(self) -> bool:
         """Whether it loads adapters while it runs: where that is not allowed, it has no such route. Raises as
@@ -218,9 +252,11 @@ class EngineClient:
         )
         parser, answer = SseParser(), Answer(sampling.logprobs)
         limit = self._limits.stream_seconds
-        async with self._call(
-            "POST", "/v1/completions", request, limit, self._limits.stream_idle_seconds
-        ) as response:
+        idle = self._limits.stream_idle_seconds
+        async with (
+            self._asking(model),
+            self._call("POST", "/v1/completions", request, limit, idle) as response,
+        ):
             async for piece in response.content.iter_any():
                 try:
                     chunk = answer.take(parser.feed(piece))
@@ -233,6 +269,29 @@ class EngineClient:
                     break
             if not answer.done or parser.rest:
                 raise unavailable("the engine's answer was cut short")
+
+    @asynccontextmanager
+    async def _asking(self, model: str) -> AsyncIterator[None]:
+        """Wait for the model's place in the engine, and have it while asking. Raises Unavailable where its
+        files are away, which would end the engine, or no place becomes free."""
+        if model == self._base:
+            yield
+            return
+        async with AsyncExitStack() as place:
+            try:
+                async with asyncio.timeout(self._limits.slot_seconds):
+                    await place.enter_async_context(self._slots.hold(model))
+            except TimeoutError:
+                raise unavailable(
+                    f"too many other adapters are being asked; {model} waits for them"
+                ) from None
+            if not self._cached.has(model) and await asyncio.to_thread(self._cached.lacks_files, model):
+                raise unavailable(f"the files of {model} cannot be read now")
+            self._cached.use(model)
+            try:
+                yield
+            finally:
+                self._cached.use(model)
 
     async def _post(self, path: str, request: Json, limit_seconds: float) -> Json:
         async with self._call("POST", path, request, limit_seconds) as response:

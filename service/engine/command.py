@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from service.engine.architectures import takes_adapters
+from service.engine.capacity import capacity_of
 from service.jsonshape import mapping
 from service.machine import Gpu, gpu, main_memory
 from service.settings import Settings
@@ -118,19 +119,20 @@ def vllm_command(
             *_common(settings, base, port, packages),
             # For prompt-tuned versions; what goes into that field is composed by the service alone.
             "--enable-prompt-embeds",
-            *(_for_adapters(settings) if takes_adapters(base.path) else ()),
+            *(_for_adapters(settings, base) if takes_adapters(base.path) else ()),
             *_gpu_share(packages, settings.engine_gpu_memory_fraction),
         ),
         environment={**_without_ours(), **_environment(api_key, packages)},
     )
 
 
-def _for_adapters(settings: Settings) -> tuple[str, ...]:
+def _for_adapters(settings: Settings, base: BaseModel) -> tuple[str, ...]:
+    capacity = capacity_of(settings, base)
     return (
         "--enable-lora",
-        *("--max-loras", str(settings.engine_max_loras)),
+        *("--max-loras", str(capacity.slots)),
         *("--max-lora-rank", str(allowed_rank(settings.engine_max_rank))),
-        *("--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras))),
+        *("--max-cpu-loras", str(capacity.cached)),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from service.engine.capacity import Capacity
 from service.engine.client import EngineClient
 
 
@@ -58,6 +59,10 @@ class Engine(Protocol):
     @property
     def max_rank(self) -> int:
         """Highest adapter rank it serves."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many adapters it holds."""
 
     @property
     def abilities(self) -> Abilities:

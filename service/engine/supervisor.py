@@ -19,6 +19,7 @@ import structlog
 
 from service.changes import Changes
 from service.engine.architectures import takes_adapters
+from service.engine.capacity import Capacity, capacity_of
 from service.engine.client import EngineClient
 from service.engine.command import (
     EngineCannotStartError,
@@ -126,6 +127,10 @@ class Supervisor:
         return allowed_rank(self._settings.engine_max_rank)
 
     @cached_property
+    def capacity(self) -> Capacity:
+        return capacity_of(self._settings, self._base)
+
+    @cached_property
     def abilities(self) -> Abilities:
         # Looked up when somebody asks, which nobody does of a whole model's engine.
         return Abilities(adapters=takes_adapters(self._base.path))
@@ -167,7 +172,9 @@ class Supervisor:
             return f"the engine cannot be started: {error}"
         self.pid = process.pid
         url = f"http://127.0.0.1:{port}"
-        client = self._client = EngineClient(url=url, api_key=api_key, clock=self._clock)
+        client = self._client = EngineClient(
+            url=url, api_key=api_key, base=self._base.name, capacity=self.capacity, clock=self._clock
+        )
         try:
             return await self._watch(process, client)
         finally:

@@ -5,6 +5,7 @@ Everything that knows a field name of vLLM stands here. No network: `service.eng
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ RETRY_SECONDS = 2.0
 """After this another try may find the engine well; a restart takes longer, and asking again is cheap."""
 
 
+_SLOTS = re.compile(rb'^vllm:lora_requests_info\{[^}\n]*\bmax_lora="([0-9]{1,4})"', re.MULTILINE)
 _NO_PROBABILITY = -9999.0
 """What vLLM writes for the logarithm of zero."""
 
@@ -140,6 +142,12 @@ def read_next_logprob(body: Json, token: int) -> float:
     except (KeyError, TypeError, ValueError) as error:
         raise EngineRefused(200, "the log-probability has an unknown shape") from error
     return found if found > _NO_PROBABILITY else -math.inf
+
+
+def read_slots(figures: bytes | bytearray) -> int | None:
+    """Different adapters in one batch, as vLLM's own figures tell; None where they do not."""
+    found = _SLOTS.search(figures)
+    return None if found is None else int(found[1])
 
 
 def read_error(content: bytes) -> str:

@@ -179,9 +179,12 @@ class Gateway:
             jobs={state.value: count for state, count in unfinished.items()},
             engines=[
                 EngineStanding(
-                    name=engine.name, is_ready=engine.state is EngineState.READY, restarts=engine.restarts
+                    name=replica.name,
+                    is_ready=replica.state is EngineState.READY,
+                    restarts=replica.restarts,
+                    adapters=replica.adapters,
                 )
-                for engine in self._fleet.engines
+                for replica in self._chat.replicas()
             ],
         )
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

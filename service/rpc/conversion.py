@@ -307,6 +307,8 @@ def replica_message(replica: Replica) -> chat_pb.Replica:
         restarts=replica.restarts,
         generation=replica.generation,
         models=replica.models,
+        adapter_slots=replica.capacity.slots,
+        adapter_cache=replica.capacity.cached,
     )
 
 

@@ -87,6 +87,8 @@ class Observed:
     """Versions that are being worked on; left alone."""
     resting: frozenset[str] = frozenset()
     """Versions that wait a while after an attempt without an outcome; left alone."""
+    evicted: frozenset[str] = frozenset()
+    """Adapters that the engine would have to read again; not looked at again until somebody asks them."""
     answering: frozenset[str] = frozenset()
     """Versions that are giving answers; not unloaded."""
     deaths: Mapping[str, int] = field(default_factory=dict)
@@ -129,7 +131,13 @@ def _is_proven(row: VersionRow, observed: Observed) -> bool:
 
 
 def _is_stale(row: VersionRow, observed: Observed) -> bool:
-    return _is_proven(row, observed) and observed.proven[row.model].loads < observed.loads
+    # Fetching one that nobody asks for would evict one that somebody does, and with more adapters than fit
+    # into memory that would never end.
+    return (
+        _is_proven(row, observed)
+        and row.model not in observed.evicted
+        and observed.proven[row.model].loads < observed.loads
+    )
 
 
 def _without_company(unproven: Sequence[VersionRow], observed: Observed) -> Sequence[VersionRow]:

@@ -91,7 +91,8 @@ class Reconciler:
         self._rest_seconds = rest_seconds
         self._clock = clock
         self._prover = Prover()
-        self._slots = asyncio.Semaphore(_PARALLEL_LOADS)
+        # More than the engine has slots for would evict each other between load and proof.
+        self._slots = asyncio.Semaphore(min(_PARALLEL_LOADS, engine.capacity.slots or _PARALLEL_LOADS))
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._resting: set[str] = set()
@@ -137,11 +138,13 @@ class Reconciler:
             self._outcomes.see(row)
             if row.state == VersionState.RETIRING:
                 self._served.remove_from(engine, row.model)
-        for action in plan(desired, self._observed(models, {row.model for row in desired})):
+        for action in plan(desired, self._observed(client, models, {row.model for row in desired})):
             self._apply(action, client, generation, tasks)
         await self._disposal.collect()
 
-    def _observed(self, models: tuple[EngineModel, ...], desired: Collection[str]) -> Observed:
+    def _observed(
+        self, client: EngineClient, models: tuple[EngineModel, ...], desired: Collection[str]
+    ) -> Observed:
         adapters = self._routes.held(self._engine)
         rejected = frozenset(model for model in desired if self._outcomes.refusal(model, self._engine))
         released = frozenset(model for model in desired if self._outcomes.released(model, self._engine))
@@ -154,6 +157,11 @@ class Reconciler:
             artifacts_dir=self._artifacts_dir,
             busy=frozenset(self._busy),
             resting=frozenset(self._resting),
+            evicted=frozenset(
+                model.name
+                for model in models
+                if model.base_model is not None and not client.has_in_memory(model.name)
+            ),
             answering=frozenset(
                 model for model in {*adapters, *desired} if self._served.answers_on(self._engine, model)
             ),

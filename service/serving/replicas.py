@@ -7,7 +7,7 @@ Does not know what is asked, nor what versions are; whoever asks gives an exact 
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TypeVar
 
 from service.changes import Changes
+from service.engine.capacity import Capacity
 from service.engine.face import Engine, EngineState
 from service.engine.fleet import Fleet
 from service.engine.wire import EngineRefused, unavailable
@@ -41,8 +42,16 @@ class Replica:
     message: str
     restarts: int
     generation: int
+    capacity: Capacity
+    """How many adapters it holds at a time."""
     models: tuple[str, ...]
-    """Versions that are proven there."""
+    """Versions that are proven there, held or not."""
+
+    @property
+    def adapters(self) -> Mapping[str, int]:
+        """How many, by kind: `slots`, `cached` at most, `proven`. Without what is not known."""
+        known = {"slots": self.capacity.slots, "cached": self.capacity.cached, "proven": len(self.models)}
+        return {kind: count for kind, count in known.items() if count is not None}
 
 
 class Replicas:
@@ -84,6 +93,7 @@ class Replicas:
                 message=engine.message,
                 restarts=engine.restarts,
                 generation=engine.generation,
+                capacity=engine.capacity,
                 models=tuple(sorted(self._served.proven(engine))),
             )
             for engine in self._fleet.engines
@@ -165,8 +175,20 @@ class Replicas:
     def _choose(self, model: str, tried: Collection[Engine]) -> Engine:
         return min(
             self._left(model, tried),
-            key=lambda engine: (self._is_doubtful(engine), self._served.answers_on(engine), self._draw()),
+            key=lambda engine: (
+                self._is_doubtful(engine),
+                self._served.answers_on(engine),
+                not self._has_in_memory(engine, model),
+                self._draw(),
+            ),
         )
+
+    def _has_in_memory(self, engine: Engine, model: str) -> bool:
+        """Whether it would answer without reading an adapter again, which another one may still have."""
+        try:
+            return engine.client.has_in_memory(model)
+        except Unavailable:
+            return False
 
     def _is_doubtful(self, engine: Engine) -> bool:
         """Whether it failed and gave no token since: one that does nothing has the least to do."""

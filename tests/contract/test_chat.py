@@ -101,5 +101,6 @@ async def test_models_are_listed_with_their_states_and_the_engine_behind_them(st
             state=pb.Engine.STATE_READY,
             message=f"the engine at {stage.engine.url} is ready",
             generation=1,
+            adapter_slots=4,
         )
     ]

@@ -163,6 +163,8 @@ class EngineDouble:
         self._runner: web.AppRunner | None = None
         self._listening: socket.socket | None = None
         self.port = 0
+        self.slots = 4
+        """Different adapters in one batch, as it tells."""
 
     @property
     def url(self) -> str:
@@ -181,6 +183,7 @@ class EngineDouble:
         """Listen on a port of the host; 0 means a free one."""
         app = web.Application(middlewares=[self._gate])
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._figures)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
@@ -228,6 +231,12 @@ class EngineDouble:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
+
+    async def _figures(self, _: web.Request) -> web.Response:
+        labels = f'max_lora="{self.slots}",running_lora_adapters="",waiting_lora_adapters=""'
+        return web.Response(
+            text=f"# TYPE vllm:lora_requests_info gauge\nvllm:lora_requests_info{{{labels}}} 1\n"
+        )
 
     async def _models(self, _: web.Request) -> web.Response:
         base = _card(self.base_name, self._base_path, None, {"max_model_len": self._max_model_length})

@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from service.changes import Changes
 from service.engine import Abilities, EngineClient, EngineState, Fleet
+from service.engine.capacity import UNKNOWN, Capacity
 from service.engine.client import Limits
 from service.metrics import Metrics
 from service.registry import NewJob, Registry, VersionRow, VersionState
@@ -195,7 +196,13 @@ class DoubleEngine:
     max_model_length = 2048
 
     def __init__(
-        self, double: EngineDouble, changes: Changes, *, name: str = "double-1", supervised: bool = True
+        self,
+        double: EngineDouble,
+        changes: Changes,
+        *,
+        name: str = "double-1",
+        supervised: bool = True,
+        capacity: Capacity = UNKNOWN,
     ) -> None:
         self.name = name
         self.double = double
@@ -203,7 +210,8 @@ class DoubleEngine:
         self.state = EngineState.READY
         self.generation = 1
         self.limits = Limits(load_seconds=0.5, measure_seconds=5.0)
-        self.client = EngineClient(url=double.url, limits=self.limits)
+        self.capacity = capacity
+        self.client = self._new_client()
         self._changes = changes
 
     async def run(self) -> None:
@@ -228,10 +236,13 @@ class DoubleEngine:
     async def come_back(self) -> None:
         """As a new generation."""
         await self.double.restart()
-        self.client = EngineClient(url=self.double.url, limits=self.limits)
+        self.client = self._new_client()
         self.generation += 1
         self.state = EngineState.READY
         self._changes.notify("engine")
+
+    def _new_client(self) -> EngineClient:
+        return EngineClient(url=self.double.url, limits=self.limits, base=MODEL.name, capacity=self.capacity)
 
 
 def renderer(directory: Path, template: str | None = None) -> Renderer:
@@ -325,11 +336,12 @@ async def stage(
     replicas: int = 1,
     own_engines: Callable[[Means], Means] = lambda means: means,
     template: str | None = None,
+    capacity: Capacity = UNKNOWN,
     make_fleet: Callable[[Sequence[DoubleEngine], Changes], Fleet] = lambda engines, _: Fleet(engines),
 ) -> AsyncIterator[Stage]:
     """Reconcilers at work on a registry, artifacts and so many doubles below `tmp_path`. `own_engines`
     changes what engines of whole models are made with, `make_fleet` what the replicas are taken for;
-    `template` is the base's, None the plain one."""
+    `template` is the base's, None the plain one. `capacity` is each one's."""
     changes = Changes()
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(open_registry(tmp_path, changes=changes))
@@ -341,7 +353,7 @@ async def stage(
         ]
         base = write_base(tmp_path / "base")
         engines = [
-            DoubleEngine(double, changes, name=f"double-{number}", supervised=supervised)
+            DoubleEngine(double, changes, name=f"double-{number}", supervised=supervised, capacity=capacity)
             for number, double in enumerate(doubles, 1)
         ]
         fleet = make_fleet(engines, changes)

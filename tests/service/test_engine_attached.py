@@ -12,6 +12,7 @@ import pytest
 from service.changes import Changes
 from service.engine import Abilities, AttachedEngine, EngineState, Fleet
 from service.engine.attached import Watch
+from service.engine.capacity import Capacity
 from service.serving.servable import unservable_on
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
@@ -64,6 +65,19 @@ async def test_what_an_engine_was_not_started_for_is_known_once_it_is_ready(tmp_
                 refused = unservable_on(Fleet([engine]), {})
                 assert len(refused) == (3 if without else 0)
                 assert all("attached" in reason for reason in refused.values())
+
+
+async def test_the_slots_of_an_engine_are_those_that_it_tells(tmp_path: Path) -> None:
+    async with EngineDouble() as double:
+        double.slots = 7
+        async with _attached(double, tmp_path) as (engine, reached):
+            await reached(lambda: engine.state is EngineState.READY)
+            assert engine.capacity == Capacity(slots=7, cached=None)
+
+        double.faults.bad_gateways = {"/metrics"}
+        async with _attached(double, tmp_path) as (engine, reached):
+            await reached(lambda: engine.state is EngineState.READY)
+            assert engine.capacity == Capacity(slots=None, cached=None)
 
 
 async def test_an_engine_that_went_and_came_back_is_a_new_generation(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.engine import EngineClient, EngineRefused, Sampling
+from service.engine.capacity import Capacity
 from service.engine.client import Limits
 from service.engine.sse import MAX_LINE_BYTES, SseError, SseParser
 from service.errors import Unavailable
@@ -238,3 +239,57 @@ def test_the_event_parser_does_not_care_where_pieces_end() -> None:
 def test_the_event_parser_refuses_what_vllm_does_not_write(stream: bytes) -> None:
     with pytest.raises(SseError):
         SseParser().feed(stream)
+
+
+@pytest.fixture
+async def crowded(double: EngineDouble, tmp_path: Path) -> AsyncIterator[EngineClient]:
+    """A client of an engine with one slot and two places in memory, which knows three adapters."""
+    client = EngineClient(
+        url=double.url,
+        api_key="secret",
+        base="base",
+        capacity=Capacity(slots=1, cached=2),
+        limits=Limits(slot_seconds=0.1),
+    )
+    for name in ("a", "b", "c"):
+        directory = tmp_path / name
+        directory.mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (directory / file).write_bytes(name.encode())
+        await client.load_adapter(name=name, path=str(directory))
+    yield client
+    await client.close()
+
+
+async def test_an_adapter_whose_files_are_away_is_not_asked_of_an_engine_that_would_have_to_read_them(
+    crowded: EngineClient, double: EngineDouble, tmp_path: Path
+) -> None:
+    assert [name for name in "abc" if crowded.has_in_memory(name)] == ["b", "c"]
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "adapter_model.safetensors").rename(tmp_path / f"{name}-aside")
+    asked = double.calls["/v1/completions"]
+
+    with pytest.raises(Unavailable, match="files of a cannot be read"):
+        await _answer(crowded, "a")
+    assert double.calls["/v1/completions"] == asked
+    await crowded.prompt_logprobs(model="b", token_ids=PROMPT)  # it is in memory
+
+    (tmp_path / "a-aside").rename(tmp_path / "a" / "adapter_model.safetensors")
+    assert (await _answer(crowded, "a"))[0]
+    assert [name for name in "abc" if crowded.has_in_memory(name)] == ["a", "b"]
+
+
+async def test_an_adapter_without_a_slot_waits_for_one_within_its_limit_and_the_base_for_none(
+    crowded: EngineClient, double: EngineDouble
+) -> None:
+    double.hold = asyncio.Event()
+    stream = crowded.stream(model="b", prompt=PROMPT, sampling=Sampling(max_tokens=8))
+    async with aclosing(stream) as chunks:
+        await anext(chunks)
+        with pytest.raises(Unavailable, match="c waits"):
+            await crowded.prompt_logprobs(model="c", token_ids=PROMPT)
+        await crowded.prompt_logprobs(model="b", token_ids=PROMPT)
+        await crowded.produce_token("base")
+        await crowded.prompt_logprobs(model="base", token_ids=PROMPT)
+
+    await crowded.prompt_logprobs(model="c", token_ids=PROMPT)

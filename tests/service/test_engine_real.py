@@ -130,6 +130,7 @@ async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: 
             },
         ),
         ("/health", None),
+        ("/metrics", None),
         ("/adapters", {"name": "x@1", "src": path}),
         ("/invocations", {"model": name, "prompt": [1], "max_tokens": 1}),
     ]

@@ -24,8 +24,10 @@ Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def read(metrics: Metrics) -> Figures:
     """Samples by name and labels."""
     engines = [
-        EngineStanding(name="one", is_ready=True, restarts=2),
-        EngineStanding(name="two", is_ready=False, restarts=0),
+        EngineStanding(
+            name="one", is_ready=True, restarts=2, adapters={"slots": 4, "cached": 64, "proven": 200}
+        ),
+        EngineStanding(name="two", is_ready=False, restarts=0, adapters={}),
     ]
     text = metrics.text(jobs={JobState.QUEUED: 3}, engines=engines).decode()
     return {
@@ -122,6 +124,15 @@ def test_the_present_is_told_as_it_is_at_the_time_of_asking() -> None:
     for name, ready, restarts in (("one", 1, 2), ("two", 0, 0)):
         assert figures["hotlora_engine_ready", frozenset({("engine", name)})] == ready
         assert figures["hotlora_engine_restarts", frozenset({("engine", name)})] == restarts
+    for kind, count in (("slots", 4), ("cached", 64), ("proven", 200)):
+        assert value(figures, "hotlora_engine_adapters", engine="one", kind=kind) == count
+
+
+def test_an_engine_that_is_gone_is_told_of_no_more() -> None:
+    metrics = Metrics()
+    read(metrics)
+
+    assert b'engine="one"' not in metrics.text(jobs={}, engines=[])
 
 
 def test_every_metric_of_the_dashboard_is_one_of_ours_with_its_labels() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.engine.capacity import Capacity
 from service.registry import VersionState
 from service.serving.reconciler import MAX_ATTEMPTS_WITHOUT_OUTCOME
 from tests.service.serving_stage import MODEL, register, stage, write_artifact
@@ -197,6 +198,31 @@ async def test_an_active_adapter_that_is_swapped_by_a_later_load_is_found_out(tm
         first = await on.outcome(first, {VersionState.FAILED})
         assert first.failure_reason == "WRONG_WEIGHTS"
         assert not on.served.holds(first.model)
+
+
+async def test_of_more_adapters_than_fit_into_memory_only_those_in_it_are_looked_at_again(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, capacity=Capacity(slots=2, cached=3)) as on:
+        rows = [await on.outcome(await on.publish(f"a{number}", b"w%d" % number)) for number in range(8)]
+
+        def fresh() -> set[str]:
+            found = on.served.proven(on.engine)
+            return {model for model, proven in found.items() if proven.loads == len(rows)}
+
+        await on.soon(lambda: len(fresh()) == 3)
+        assert fresh() == {row.model for row in rows if on.engine.client.has_in_memory(row.model)}
+        asked, looks = on.double.calls["/v1/completions"], on.double.calls["/v1/models"]
+        await on.soon(lambda: on.double.calls["/v1/models"] > looks + 5)
+        assert on.double.calls["/v1/completions"] == asked
+        assert all(on.served.holds(row.model) for row in rows)
+
+        evicted = [row.model for row in rows if row.model not in fresh()]
+        await on.engine.client.prompt_logprobs(model=evicted[0], token_ids=(1, 2, 3))
+
+        # It is in memory now, so it costs nobody's place to look whether it is itself.
+        await on.soon(lambda: evicted[0] in fresh())
+        assert not fresh() & set(evicted[1:])
 
 
 @pytest.mark.parametrize("supervised", [True, False])
