@@ -61,7 +61,7 @@ async def main() -> None:
         paths = await asyncio.to_thread(_random_adapters, base.path, home)
         measured = {}
         for arm in CPU_ARMS if Packages.installed().is_cpu_build else (Arm(name="vLLM"),):
-            async with running_engine(home, **arm.environment) as (url, key):
+            async with running_engine(home, environment=arm.environment) as (url, key):
                 measured[arm.name] = await _measure(url, key, base.name, paths, arm.concurrencies)
         for concurrency in CONCURRENCIES:
             figures[f"concurrency {concurrency}"] = _compared(

@@ -14,7 +14,7 @@ from benchmarks.rounds import interleaved, median_ratio
 from benchmarks.stack import attached_stack
 
 ROUNDS = 5
-CONCURRENCIES = (1, 8, 32)
+CONCURRENCIES = (1, 8, 32, 64)
 MAX_TOKENS = 32
 
 

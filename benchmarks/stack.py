@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,37 +46,55 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings_for(home: Path) -> Settings:
+Prepare = Callable[[Path], Awaitable[object]]
+"""Puts into a home what is to be there before the service runs."""
+
+
+def settings_for(home: Path, **others: int) -> Settings:
     """Settings of a service below `home`, with the base models that earlier runs prepared."""
     models = Path(os.environ.get("HOTLORA_MODELS_DIR", ROOT / ".hotlora" / "models"))
-    return Settings(home=home, models_dir=models)
+    return Settings.model_validate({"home": home, "models_dir": models, **others})
 
 
 @asynccontextmanager
-async def supervised_stack() -> AsyncIterator[RunningStack]:
+async def supervised_stack(prepare: Prepare | None = None) -> AsyncIterator[RunningStack]:
     """A service with an engine of its own, as `make run` has it."""
     with tempfile.TemporaryDirectory() as home:
+        if prepare is not None:
+            await prepare(Path(home))
         async with _service(Path(home), {"HOTLORA_ENGINE_PORT": "0"}) as running:
             yield running
 
 
 @asynccontextmanager
-async def attached_stack() -> AsyncIterator[RunningStack]:
-    """A service before an engine that the benchmark can reach too."""
-    with tempfile.TemporaryDirectory() as home:
-        async with running_engine(Path(home)) as (url, key):
-            environment = {"HOTLORA_ENGINE_URLS": url, "HOTLORA_ENGINE_API_KEY": key}
-            async with _service(Path(home), environment) as running:
+async def attached_stack(prepare: Prepare | None = None, **settings: int) -> AsyncIterator[RunningStack]:
+    """A service before an engine that the benchmark can reach too; both have the settings."""
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        if prepare is not None:
+            await prepare(home)
+        async with running_engine(home, settings=settings_for(home, **settings)) as (url, key):
+            given = {f"HOTLORA_{name.upper()}": str(value) for name, value in settings.items()}
+            async with service_before(home, url, HOTLORA_ENGINE_API_KEY=key, **given) as running:
                 yield replace(running, engine_url=url, engine_api_key=key)
 
 
 @asynccontextmanager
-async def running_engine(home: Path, **environment: str) -> AsyncIterator[tuple[str, str]]:
+async def service_before(home: Path, engine_url: str, **environment: str) -> AsyncIterator[RunningStack]:
+    """A service that is attached to an engine."""
+    async with _service(home, {"HOTLORA_ENGINE_URLS": engine_url, **environment}) as running:
+        yield running
+
+
+@asynccontextmanager
+async def running_engine(
+    home: Path, *, settings: Settings | None = None, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[str, str]]:
     """vLLM as the service starts it, `environment` put over its own; gives its URL and key.
 
     Without the guard, which leaves open only what the service uses: benchmarks ask it as anybody else would.
     """
-    settings = settings_for(home)
+    settings = settings or settings_for(home)
     settings.make_directories()
     base, _ = await resolve_base_model(settings.base_model, settings.models_dir)
     port, key = free_port(), os.urandom(16).hex()
@@ -85,7 +103,7 @@ async def running_engine(home: Path, **environment: str) -> AsyncIterator[tuple[
     command = replace(
         command,
         arguments=(*command.arguments[:at], *command.arguments[at + 2 :]),
-        environment={**command.environment, **environment},
+        environment={**command.environment, **(environment or {})},
     )
     process = await spawn_leashed(command, settings.logs_dir / "engine.log")
     url = f"http://127.0.0.1:{port}"
