@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     engine_max_cpu_loras: int = Field(default=0, ge=0)
     """Adapters kept in memory; of more, those that were asked last stay, and others are read again when they
     are asked. 0 means as many of engine_max_rank as fit into an eighth of main memory, 1,024 at most. Of
-    attached engines it cannot be seen: set it to their --max-cpu-loras, or 0 where that is not known."""
+    attached engines it cannot be seen: set it to their --max-cpu-loras; 0 takes as many as they have slots,
+    which is vLLM's own default."""
     engine_max_model_len: int = Field(default=2048, ge=16)
     """Tokens of prompt and answer together."""
     engine_max_num_seqs: int = Field(default=64, ge=1)

@@ -59,7 +59,6 @@ class AttachedEngine:
             url=url,
             api_key=None if key is None else key.get_secret_value(),
             base=base.name,
-            capacity=Capacity(slots=None, cached=settings.engine_max_cpu_loras or None),
             clock=clock,
         )
         self._slots: int | None = None
@@ -147,7 +146,9 @@ class AttachedEngine:
         except (Unavailable, EngineRefused, TimeoutError) as error:
             return str(error) or "no answer in time"
         if is_new:
-            self._client.know_slots(self._slots)
+            # vLLM keeps as many in memory as it has slots for, where nobody told it to keep more.
+            cached = self.capacity.cached or self._slots
+            self._client.know(Capacity(slots=self._slots, cached=cached))
             self._client.forget_loaded()
             self._generation += 1
             self._tell(EngineState.READY, f"the engine at {self._name} is ready")

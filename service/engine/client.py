@@ -112,9 +112,9 @@ class EngineClient:
         """The engine forgot every adapter; stop expecting them."""
         self._cached.clear()
 
-    def know_slots(self, slots: int | None) -> None:
-        """What the engine tells of its slots for adapters."""
-        self._slots.count = slots
+    def know(self, capacity: Capacity) -> None:
+        """What is known of the engine now."""
+        self._slots.count, self._cached.most = capacity.slots, capacity.cached
 
     def has_in_memory(self, adapter: str) -> bool:
         """Whether the engine needs to read nothing to answer as `adapter`, as far as can be guessed."""

@@ -73,6 +73,13 @@ async def test_the_slots_of_an_engine_are_those_that_it_tells(tmp_path: Path) ->
         async with _attached(double, tmp_path) as (engine, reached):
             await reached(lambda: engine.state is EngineState.READY)
             assert engine.capacity == Capacity(slots=7, cached=None)
+            for number in range(8):
+                name = f"a{number}"
+                (tmp_path / name).mkdir()
+                (tmp_path / name / "adapter_model.safetensors").touch()
+                await engine.client.load_adapter(name=name, path=str(tmp_path / name))
+            assert not engine.client.has_in_memory("a0")  # as vLLM does where it was told of slots alone
+            assert engine.client.has_in_memory("a1")
 
         double.faults.bad_gateways = {"/metrics"}
         async with _attached(double, tmp_path) as (engine, reached):
