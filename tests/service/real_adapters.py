@@ -98,7 +98,9 @@ class WholeModel:
             files = {file.name: file.read_bytes() for file in Path(directory).iterdir()}
         for name in ("tokenizer.json", "tokenizer_config.json"):
             files[name] = (self._base.path / name).read_bytes()
-        return _publish(artifacts_dir, self._base, files, {"technique": "full", "rank": 0}, self.canary)
+        return publish_artifact(
+            artifacts_dir, self._base, files, {"technique": "full", "rank": 0}, self.canary
+        )
 
 
 class Adapter:
@@ -128,7 +130,7 @@ class Adapter:
         tensors = {name.replace(*renamed): tensor for name, tensor in self.tensors.items()}
         files = {"adapter_config.json": self.config, "adapter_model.safetensors": save(tensors)}
         fields = {"technique": "lora", "rank": self._rank}
-        return _publish(artifacts_dir, self._base, files, fields, canary or self.canary)
+        return publish_artifact(artifacts_dir, self._base, files, fields, canary or self.canary)
 
 
 class Prompt:
@@ -151,7 +153,7 @@ class Prompt:
             "adapter_model.safetensors": save({"prompt_embeddings": self.rows}),
         }
         fields = {"technique": "prompt_tuning", "rank": 0, "virtual_tokens": tokens}
-        return _publish(artifacts_dir, self._base, files, fields, canary or self.canary)
+        return publish_artifact(artifacts_dir, self._base, files, fields, canary or self.canary)
 
 
 def _canary(base: Sequence[tuple[float, ...]], adapted: Sequence[tuple[float, ...]]) -> list[CanarySequence]:
@@ -174,13 +176,14 @@ def _logprobs(
     return tuple(logits.log_softmax(1).gather(1, ids[0, 1:, None])[:, 0].tolist())
 
 
-def _publish(
+def publish_artifact(
     artifacts_dir: Path,
     base: BaseModel,
     files: Mapping[str, bytes],
     fields: Mapping[str, object],
     canary: Sequence[CanarySequence],
 ) -> str:
+    """Write the directory of a version; gives its digest."""
     manifest = {
         "format": 1,
         **fields,
