@@ -49,6 +49,8 @@ _log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS_WITHOUT_OUTCOME = 3
 """After so many loads that a living engine neither did nor refused, the version counts as refused."""
+_MAX_PAUSE_SECONDS = 0.25
+"""Looking takes half of the time at most, and one that took long delays the next by no more than this."""
 _PARALLEL_LOADS = 4
 """The engine loads one at a time anyway; more only keep it from idling while files are checked."""
 
@@ -112,11 +114,14 @@ class Reconciler:
                 tasks.create_task(self._changes.wake(self._wake, topic, period_seconds=self._period_seconds))
             while True:
                 self._wake.clear()
+                began = monotonic()
                 try:
                     await self._look_and_act(tasks)
                 except (HotloraError, EngineRefused, OSError) as error:
                     # A proxy before an engine, a rotated key, a disk: the next look may find it well again.
                     _log.warning("could not reconcile", engine=self._engine.name, error=str(error))
+                # A look grows with the number of versions, and each of them calls for several.
+                await asyncio.sleep(min(monotonic() - began, _MAX_PAUSE_SECONDS))
                 await self._wake.wait()
 
     async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:

@@ -106,7 +106,7 @@ def test_two_hundred_adapters_of_a_base_answer_as_themselves_with_memory_for_twe
         for number, told in enumerate(said):
             served = torch.tensor(list(told.values()))
             apart = (recorded[:, list(told)] - served).abs().mean(1)  # [recorded]
-            # The nearest two of all that were drawn are 0.23 apart, and the engine is up to 0.08 off (measured).
+            # The nearest two that were drawn are 0.23 apart, and the engine is up to 0.08 off (measured).
             assert (int(apart.argmin()), float(apart.min()) < 0.15) == (number, True)
         train_prove_and_ask(client, write_rows(tmp_path / "rows.jsonl"), TECHNIQUE_LORA, SETTINGS)
         assert client.list_models().engine.restarts == 0
