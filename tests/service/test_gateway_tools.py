@@ -81,6 +81,19 @@ async def test_calls_come_apart_from_the_text_whole_and_streamed(tmp_path: Path)
     assert len(set(ids)) == 4
 
 
+async def test_a_family_whose_call_is_the_whole_answer_is_read_as_its_template_writes(tmp_path: Path) -> None:
+    async with opened(tmp_path, template=trl_templates()["llama3_2"]) as door:
+        says(door, ['{"name": "weather", ', '"parameters": {"city": "Rome"}}'])
+        create = door.ai.chat.completions.create
+        first = (await create(model="", messages=HELLO, tools=[WEATHER])).choices[0]
+        says(door, ["Sunny."])
+        result: Any = {**RESULT, "tool_call_id": (first.message.tool_calls or [])[0].id}
+        messages: Any = [*HELLO, first.message, result]
+        second = (await create(model="", messages=messages, tools=[WEATHER])).choices[0]
+    assert (first.message.content, first.finish_reason) == (None, "tool_calls")
+    assert (second.message.content, second.finish_reason) == ("Sunny.", "stop")
+
+
 async def test_what_the_model_reads_is_what_its_own_template_writes_of_tools(tmp_path: Path) -> None:
     async with opened(tmp_path, template=QWEN) as door:
         asked = says(door, ["Sunny."])
