@@ -6,7 +6,8 @@ Nothing is trained: what counts here is that the recorded figures are those of t
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn.init import kaiming_uniform_
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from trainer.canary import CanarySequence
@@ -36,19 +38,28 @@ class Workshop:
 
     def draw(self, *, seed: int, rank: int = 8, strength: float = STRENGTH) -> "Adapter":
         """An adapter on all linear layers."""
-        torch.manual_seed(seed)
+        return next(self.draw_many([seed], rank=rank, strength=strength))
+
+    def draw_many(
+        self, seeds: Iterable[int], *, rank: int = 8, strength: float = STRENGTH
+    ) -> Iterator["Adapter"]:
+        """Adapters on all linear layers, one for each seed."""
         model = AutoModelForCausalLM.from_pretrained(
             self._base.path, dtype=self._dtype, local_files_only=True
         )
         modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=modules))
-        with torch.no_grad():
-            for name, parameter in adapted.named_parameters():
-                if "lora_B" in name:
-                    parameter.normal_(std=strength)
-                if "lora_" in name:
-                    parameter.copy_(parameter.bfloat16())
-        return Adapter(base=self._base, model=adapted, rank=rank)
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                for name, parameter in adapted.named_parameters():
+                    if "lora_A" in name:
+                        kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)  # as PEFT does
+                    if "lora_B" in name:
+                        parameter.normal_(std=strength, generator=generator)
+                    if "lora_" in name:
+                        parameter.copy_(parameter.bfloat16())
+            yield Adapter(base=self._base, model=adapted, rank=rank)
 
     def draw_prompt(self, *, seed: int, tokens: int = 8) -> "Prompt":
         """Virtual tokens: the embeddings of drawn tokens, shaken."""
