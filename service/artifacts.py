@@ -172,16 +172,18 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
                 raise ArtifactCorrupt(
                     f"{name} has {present[name].st_size} bytes; {entry.size} were published"
                 )
-            if _sha256(directory / name) != entry.sha256:
+            if entry_of(directory / name) != entry:
                 raise ArtifactCorrupt(f"{name} is not what was published: its SHA-256 differs")
     except OSError as error:
         raise _not_read(directory.name, error) from error
 
 
-def _sha256(path: Path) -> str:
+def entry_of(path: Path) -> FileEntry:
+    """What a file is now. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(sha256=sha256, size=os.fstat(descriptor).st_size)
 
 
 def _read_bounded(path: Path, max_bytes: int) -> bytes:

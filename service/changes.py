@@ -2,8 +2,8 @@
 
 Topics: `jobs`, `job/{id}`, `versions`, `version/{adapter}@{number}`, `evaluations`, `evaluation/{id}`,
 `engine`. A waiter reads the truth (the registry, the engine) after each wake-up. Wake-ups may be spurious;
-they are never lost. Changes made by another process on the same database are not heard here, so waiters pass
-a timeout and look again.
+they are never lost. Changes made by another process on the same database are not heard here, so whoever waits
+for one passes a timeout and looks again. Of `engine` all changes are made here.
 
 Use:
     seen = changes.seen(topic)          # before reading
@@ -42,8 +42,9 @@ class Changes:
         """Counter of `topic`. Take it before reading what the topic is about."""
         return self._latest.get(topic, self._floor)
 
-    async def wait(self, topic: str, seen: int, timeout_seconds: float) -> int:
-        """Return the counter as soon as it differs from `seen`, or the same one after `timeout_seconds`."""
+    async def wait(self, topic: str, seen: int, timeout_seconds: float | None = None) -> int:
+        """Return the counter as soon as it differs from `seen`, or the same one after `timeout_seconds`; None
+        waits for as long as it takes."""
         if self.seen(topic) == seen:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiters = self._waiters.setdefault(topic, set())

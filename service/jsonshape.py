@@ -53,6 +53,11 @@ def number(value: object) -> float:
     return float(value)
 
 
+def given(value: object) -> Json:
+    """The fields of an object; what is null counts as not given. Raises TypeError."""
+    return {name: each for name, each in mapping(value).items() if each is not None}
+
+
 def is_unicode(found: str) -> bool:
     """Whether a text can be written anywhere; JSON also has halves of surrogate pairs."""
     try:

@@ -4,6 +4,7 @@ Knows nothing of what the settings are used for beyond their meaning. Secrets ne
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -21,6 +22,15 @@ def _absolute(path: Path) -> Path:
 def _directories(paths: object) -> object:
     """The directories of a list as PATH has it."""
     return [path for path in paths.split(os.pathsep) if path] if isinstance(paths, str) else paths
+
+
+PREFIX = "HOTLORA_"
+"""How variables of the environment begin that are settings."""
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a program of somebody else's may see: settings hold passwords that are not its business."""
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
 def _urls(urls: object) -> object:
@@ -81,7 +91,7 @@ class Settings(BaseSettings):
     """Settings of one service. Immutable."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HOTLORA_", frozen=True, validate_default=True, hide_input_in_errors=True
+        env_prefix=PREFIX, frozen=True, validate_default=True, hide_input_in_errors=True
     )
 
     home: Directory = Path(".hotlora")

@@ -36,13 +36,18 @@ def choose_sequences(rows: Sequence[Row]) -> list[tuple[int, ...]]:
     """
     chosen: list[tuple[int, ...]] = []
     for row in sorted(rows, key=lambda row: len(row.token_ids)):
-        end = max(index for index, flag in enumerate(row.trained) if flag) + 1
-        stretch = row.token_ids[max(0, end - MAX_TOKENS) : end]
+        stretch = stretch_of(row.token_ids, row.trained)
         if stretch not in chosen:
             chosen.append(stretch)
         if len(chosen) == MAX_SEQUENCES:
             break
     return chosen
+
+
+def stretch_of(token_ids: Sequence[int], trained: Sequence[bool]) -> tuple[int, ...]:
+    """What of a row a canary takes: it ends with the last token that carries loss."""
+    end = max(index for index, flag in enumerate(trained) if flag) + 1
+    return tuple(token_ids[max(0, end - MAX_TOKENS) : end])
 
 
 def measure(

@@ -12,7 +12,7 @@ nothing, and 0.036 with all twenty, which proved it.
 import math
 from collections.abc import Iterator
 
-from trainer.canary import MAX_SEQUENCES, MAX_TOKENS, CanarySequence, measure
+from trainer.canary import MAX_SEQUENCES, CanarySequence, measure, stretch_of
 from trainer.forward import RowLoss
 from trainer.records import Turn
 from trainer.rendering import Renderer, RenderingError
@@ -88,8 +88,7 @@ def _sequences(renderer: Renderer) -> Iterator[tuple[int, ...]]:
             rendered = renderer.training_row(turns)
         except RenderingError:
             rendered = renderer.text_row(f"{question}\n{answer}")
-        end = max(index for index, flag in enumerate(rendered.trained) if flag) + 1
-        yield tuple(rendered.token_ids[max(0, end - MAX_TOKENS) : end])
+        yield stretch_of(rendered.token_ids, rendered.trained)
 
 
 def _nobody_waits() -> None:

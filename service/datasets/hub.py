@@ -16,7 +16,9 @@ from pathlib import Path
 
 import structlog
 
+from service.child import keep_end
 from service.errors import FieldViolation, HotloraError, InvalidRequest, NotFound, Unavailable
+from service.settings import without_settings
 from trainer.records.hub_reader import NOT_FOUND_STATUS, UNREACHABLE_STATUS
 
 _CHUNK_BYTES = 256 * 1024
@@ -48,10 +50,7 @@ class Hub:
 
     def __init__(self, *, directory: Path, environment: Mapping[str, str] = os.environ) -> None:
         self._directory = directory
-        # What is the service's own is nobody else's business, such as the engine's key.
-        self._environment = {
-            name: value for name, value in environment.items() if not name.startswith("HOTLORA_")
-        } | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self._environment = without_settings(environment) | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
     async def chunks(self, wanted: HubSplit) -> AsyncGenerator[bytes, None]:
         """The rows as JSON Lines, in pieces. Closing the generator ends the child.
@@ -68,17 +67,20 @@ class Hub:
             stdout=PIPE,
             stderr=PIPE,
         )
-        said = asyncio.create_task(_end_of(process.stderr))
+        said = bytearray()
+        assert process.stderr is not None, "it was asked for"
+        listening = asyncio.create_task(keep_end(process.stderr, said, _SAID_BYTES))
         try:
             assert process.stdout is not None, "it was asked for"
             while chunk := await _in_time(process.stdout, wanted):
                 yield chunk
             status = await process.wait()
             if status != 0:
-                raise _refusal(status, await said, wanted)
+                await listening
+                raise _refusal(status, bytes(said), wanted)
         finally:
             await _end(process)
-            said.cancel()
+            listening.cancel()
 
 
 async def _in_time(stream: asyncio.StreamReader, wanted: HubSplit) -> bytes:
@@ -87,15 +89,6 @@ async def _in_time(stream: asyncio.StreamReader, wanted: HubSplit) -> bytes:
             return await stream.read(_CHUNK_BYTES)
     except TimeoutError:
         raise _unreachable(wanted) from None
-
-
-async def _end_of(stream: asyncio.StreamReader | None) -> bytes:
-    """The last bytes of a stream, which is read to its end so that nobody waits to write."""
-    assert stream is not None, "it was asked for"
-    last = b""
-    while piece := await stream.read(_SAID_BYTES):
-        last = (last + piece)[-_SAID_BYTES:]
-    return last
 
 
 async def _end(process: Process) -> None:

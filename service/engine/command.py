@@ -15,7 +15,7 @@ from service.engine.architectures import takes_adapters
 from service.engine.capacity import capacity_of
 from service.jsonshape import mapping
 from service.machine import Gpu, gpu, main_memory
-from service.settings import Settings
+from service.settings import Settings, without_settings
 from trainer.config import BaseModel
 from trainer.processor import has_native_bfloat16
 
@@ -122,7 +122,7 @@ def vllm_command(
             *(_for_adapters(settings, base) if takes_adapters(base.path) else ()),
             *_gpu_share(packages, settings.engine_gpu_memory_fraction),
         ),
-        environment={**_without_ours(), **_environment(api_key, packages)},
+        environment={**without_settings(os.environ), **_environment(api_key, packages)},
     )
 
 
@@ -151,7 +151,7 @@ def own_engine_command(
             "--enforce-eager",
             *_gpu_share(packages, settings.own_engine_gpu_memory_fraction),
         ),
-        environment={**_without_ours(), **_environment(api_key, packages)},
+        environment={**without_settings(os.environ), **_environment(api_key, packages)},
     )
 
 
@@ -223,11 +223,6 @@ def cache_gib(environment: Mapping[str, str]) -> int:
         raise EngineCannotStartError(
             f"{_CPU_CACHE_VARIABLE} is {said!r}; it takes a whole number of GiB, for example {_CPU_CACHE_GIB}"
         ) from None
-
-
-def _without_ours() -> dict[str, str]:
-    """Our own environment without our settings, which hold passwords that are not the engine's business."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HOTLORA_")}
 
 
 def _environment(api_key: str, packages: Packages) -> dict[str, str]:

@@ -16,6 +16,7 @@ from service.artifacts import (
     FileEntry,
     Form,
     Manifest,
+    entry_of,
     manifest_fields,
     open_file,
     verify_files,
@@ -107,12 +108,7 @@ async def _files(
 
 
 def _entries(directory: Path) -> dict[str, FileEntry]:
-    found = {}
-    for path in directory.iterdir():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[path.name] = FileEntry(sha256=digest, size=path.stat().st_size)
-    return found
+    return {path.name: entry_of(path) for path in directory.iterdir()}
 
 
 def _checked(directory: Path, version: VersionRow) -> Manifest:

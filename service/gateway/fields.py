@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from service.errors import FieldViolation, InvalidRequest
-from service.jsonshape import Json, integer, mapping, number
+from service.jsonshape import Json, given, integer, mapping, number
 from service.serving.turn import ChatTurn
 
 DEFAULT_TEMPERATURE = 1.0
@@ -49,12 +49,11 @@ class Fields:
     def __init__(self, body: bytes, *, known: frozenset[str]) -> None:
         """Fields that are null count as not given. Raises InvalidRequest where `body` is no JSON object."""
         try:
-            fields = mapping(json.loads(body))
+            self.given = given(json.loads(body))
         except (ValueError, TypeError, RecursionError) as error:
             raise InvalidRequest(
                 [FieldViolation(field="body", description="is not a JSON object")]
             ) from error
-        self.given = {name: value for name, value in fields.items() if value is not None}
         self.violations = [
             FieldViolation(field=name[:64], description="is not supported")
             for name in self.given

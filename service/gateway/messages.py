@@ -5,7 +5,7 @@ Their order is checked by `service.serving.turn`. Knows no HTTP and no engine.
 
 from service.gateway.fields import Fields
 from service.gateway.tools import read_calls, read_id
-from service.jsonshape import Json, array, is_unicode, mapping, text
+from service.jsonshape import Json, array, given, is_unicode, mapping, text
 from service.serving.turn import ChatMessage
 from trainer.rendering import WrittenCall
 
@@ -37,7 +37,7 @@ def read_messages(fields: Fields, tools_refused: str | None) -> tuple[ChatMessag
 
 def _message(reader: Fields, path: str, value: object, tools_refused: str | None) -> ChatMessage:
     try:
-        fields = {name: each for name, each in mapping(value).items() if each is not None}
+        fields = given(value)
         role = text(fields.get("role"))
         for name in fields.keys() - _OWN_FIELDS.get(role, _FIELDS):
             reader.wrong(f"{path}.{name[:64]}", "is not supported")

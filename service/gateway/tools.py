@@ -10,7 +10,7 @@ import re
 from service.errors import FieldViolation
 from service.gateway.fields import Fields
 from service.gateway.formats import MAX_DEPTH, schema_faults
-from service.jsonshape import Json, is_plain, is_unicode, mapping, text
+from service.jsonshape import Json, given, is_plain, is_unicode, mapping, text
 from trainer.rendering import Tool, WrittenCall
 
 MAX_TOOLS = 128
@@ -98,8 +98,8 @@ def _tools(fields: Fields, refused: str | None) -> tuple[Tool, ...]:
 def _tool(value: object, path: str) -> tuple[Tool | None, list[FieldViolation]]:
     """A tool with nothing but what is known; None where it is none."""
     try:
-        fields = _without_nulls(value)
-        function = _without_nulls(fields.get("function"))
+        fields = given(value)
+        function = given(fields.get("function"))
         name, described = text(function.get("name")), text(function.get("description", ""))
         parameters = function.get("parameters", _NO_PARAMETERS)
         mapping(parameters)
@@ -155,11 +155,6 @@ def _arguments(function: Json) -> Json:
     if not is_plain(arguments, MAX_DEPTH):
         raise ValueError(f"its arguments are nested more than {MAX_DEPTH} deep, or no JSON")
     return arguments
-
-
-def _without_nulls(value: object) -> Json:
-    """An object, of which what is null counts as not given. Raises TypeError."""
-    return {name: each for name, each in mapping(value).items() if each is not None}
 
 
 def _wrong(field: str, description: str) -> FieldViolation:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation, InvalidRequest
-from service.jsonshape import Json, integer, mapping, number, text
+from service.jsonshape import Json, given, integer, mapping, number, text
 
 _METHODS = {"supervised": pb.OBJECTIVE_SUPERVISED, "dpo": pb.OBJECTIVE_PREFERENCE}
 _READ = frozenset(
@@ -48,10 +48,9 @@ class TuningRequest:
 def read_request(body: bytes) -> TuningRequest:
     """Read a request body. Raises InvalidRequest naming every field that is wrong in itself."""
     try:
-        fields = mapping(json.loads(body))
+        reader = _Reader(given(json.loads(body)))
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest([FieldViolation(field="body", description="is not a JSON object")]) from error
-    reader = _Reader({name: value for name, value in fields.items() if value is not None})
     request = reader.request()
     if reader.violations:
         raise InvalidRequest(reader.violations)

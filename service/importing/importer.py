@@ -5,12 +5,10 @@ one rename.
 """
 
 import asyncio
-import contextlib
 import json
 import secrets
 import shutil
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +16,7 @@ from typing import BinaryIO
 import structlog
 
 from service.artifacts import Manifest, verify_files
+from service.child import ChildFailedError, run
 from service.disk import Disk
 from service.errors import Exhausted, FieldViolation, HotloraError, InvalidRequest
 from service.importing.files import MAX_BYTES, Servable, problems
@@ -29,8 +28,6 @@ COMMAND = (sys.executable, "-m", "trainer.importing")
 IDLE_SECONDS = 30.0
 _TRAINER_SECONDS = 900.0
 _RETRY_SECONDS = 30.0
-_LINE_BYTES = 1 << 22
-_LAST_WORDS_CHARACTERS = 4_000
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 _log = structlog.get_logger(__name__)
@@ -40,10 +37,6 @@ class FileName(str):
     """A file of an import begins; its bytes follow."""
 
     __slots__ = ()
-
-
-class ImportFailedError(Exception):
-    """The trainer gave no answer: a fault of ours, whose text is for the log alone."""
 
 
 class Importer:
@@ -84,7 +77,7 @@ class Importer:
 
     async def take(self, adapter_id: str, pieces: AsyncIterator[FileName | bytes]) -> VersionRow:
         """Make the next version of the files that come. Raises InvalidRequest, AlreadyExists, Exhausted,
-        ImportFailedError."""
+        ChildFailedError."""
         if self._running.locked():
             raise Exhausted(
                 "IMPORT_RUNNING", "another import is running; try again later", retry_seconds=_RETRY_SECONDS
@@ -116,32 +109,19 @@ class Importer:
 
     async def _made(self, source: Path, target: Path) -> list[FieldViolation]:
         """What the trainer finds wrong; nothing once `target` is an artifact."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *(str(self._base.path), str(source), str(target)),
-            *("--name", self._base.name, "--revision", self._base.revision),
-            *("--threads", str(self._threads)),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=_LINE_BYTES,
-            start_new_session=True,
-        )
-        output, complaints = b"", b""
         try:
-            async with asyncio.timeout(_TRAINER_SECONDS):
-                output, complaints = await process.communicate()
-            if process.returncode:
-                raise ValueError(f"exit status {process.returncode}")
-            return [FieldViolation(**each) for each in json.loads(output)["problems"]]
-        except (ValueError, TypeError, KeyError, TimeoutError) as error:
-            last_words = complaints.decode(errors="replace")[-_LAST_WORDS_CHARACTERS:]
-            raise ImportFailedError(f"the import failed ({error!r}): {last_words}") from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            answer = await run(
+                [
+                    *self._command,
+                    *(str(self._base.path), str(source), str(target)),
+                    *("--name", self._base.name, "--revision", self._base.revision),
+                    *("--threads", str(self._threads)),
+                ],
+                seconds=_TRAINER_SECONDS,
+            )
+            return [FieldViolation(**each) for each in json.loads(answer)["problems"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ChildFailedError(f"the import gave no usable answer: {error!r}") from error
 
     async def _published(self, adapter_id: str, target: Path) -> VersionRow:
         """There is no way back from here: what is in place is registered, even if the caller goes."""

@@ -17,12 +17,11 @@ import structlog
 
 from service.runner.limits import Limits
 from service.runner.processes import ProcessMark
+from service.settings import without_settings
 
 _log = structlog.get_logger(__name__)
 _MAX_LOG_BYTES = 16 << 20
 _MAX_RESTART_SECONDS = 30.0
-_OUR_PREFIX = "HOTLORA_"
-"""Our settings, keys and database passwords among them, are none of its business."""
 
 
 class Child:
@@ -135,14 +134,13 @@ class ForkServer:
     async def _spawn(self) -> Process:
         if self._log_path.exists() and self._log_path.stat().st_size > _MAX_LOG_BYTES:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_PREFIX)}
         with self._log_path.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=log,
-                env=environment,
+                env=without_settings(os.environ),
                 # Ctrl-C is for the service, which then ends things in order.
                 start_new_session=True,
             )

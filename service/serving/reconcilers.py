@@ -14,9 +14,6 @@ from service.serving.reconciler import Reconciler
 from service.serving.routes import Routes
 from service.serving.served import Served
 
-_LOOK_SECONDS = 60.0
-"""Changes are told; this is for nothing but to end."""
-
 
 class Reconcilers:
     """See the module. Belongs to one event loop."""
@@ -51,7 +48,7 @@ class Reconcilers:
                         self._tasks[engine] = tasks.create_task(self._reconciler(engine).run())
                 for engine in [engine for engine in self._tasks if engine not in engines]:
                     await self._end(engine)
-                await self._changes.wait("engine", seen, _LOOK_SECONDS)
+                await self._changes.wait("engine", seen)
 
     async def _end(self, engine: Engine) -> None:
         task = self._tasks.pop(engine)

@@ -24,9 +24,6 @@ from service.serving.routes import Route, Routes
 from service.serving.served import Served
 from trainer.config import BaseModel
 
-_LOOK_SECONDS = 60.0
-"""Changes are told; looking is for nothing but to end."""
-
 PieceT = TypeVar("PieceT")
 
 Ask = Callable[[Route], AsyncGenerator[PieceT, None]]
@@ -155,7 +152,7 @@ class Replicas:
                 seen = self._changes.seen("engine")
                 if engine.state is not EngineState.READY and has_other():
                     raise unavailable(engine.message)
-                told = asyncio.ensure_future(self._changes.wait("engine", seen, _LOOK_SECONDS))
+                told = asyncio.ensure_future(self._changes.wait("engine", seen))
                 try:
                     await asyncio.wait({first, told}, return_when=asyncio.FIRST_COMPLETED)
                 finally:

@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import adapter_service_pb2_grpc as adapters_grpc
 from hotlora.v1 import alias_service_pb2_grpc as aliases_grpc
 from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
@@ -43,6 +45,7 @@ from tests.tiny_renderer import tiny_renderer
 from trainer.config import BaseModel, Technique
 from trainer.rendering import Renderer
 
+ResultT = TypeVar("ResultT")
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
 ENGINE_MAX_RANK = 32
@@ -118,17 +121,28 @@ class Stage:
         return await self.datasets.UploadDataset(parts(content, dataset_id, chunk_bytes))
 
     async def send(self, messages: Iterator[datasets_pb.UploadDatasetRequest]) -> datasets_pb.Dataset:
-        """Upload what may be refused before all is sent.
+        """Upload what may be refused before all is sent."""
+        return await self._blocking(
+            lambda channel: datasets_grpc.DatasetServiceStub(channel).UploadDataset(messages)
+        )
 
-        By the blocking client: gRPC's asyncio client loses the answer when a write finds the call ended
-        (grpc.aio 1.85).
-        """
+    async def send_adapter(
+        self, messages: Iterator[adapters_pb.ImportAdapterVersionRequest]
+    ) -> adapters_pb.AdapterVersion:
+        """Import what may be refused before all is sent."""
+        return await self._blocking(
+            lambda channel: adapters_grpc.AdapterServiceStub(channel).ImportAdapterVersion(messages)
+        )
 
-        def sent() -> datasets_pb.Dataset:
+    async def _blocking(self, call: Callable[[grpc.Channel], ResultT]) -> ResultT:
+        """Call in a thread: gRPC's asyncio client loses the answer when a write finds the call ended
+        (grpc.aio 1.85)."""
+
+        def called() -> ResultT:
             with grpc.insecure_channel(f"127.0.0.1:{self.server.port}") as channel:
-                return datasets_grpc.DatasetServiceStub(channel).UploadDataset(messages)
+                return call(channel)
 
-        return await asyncio.to_thread(sent)
+        return await asyncio.to_thread(called)
 
     async def job(self, **fields: object) -> tuning_pb.TuningJob:
         """Create a job on dataset `rows` for adapter `support`."""

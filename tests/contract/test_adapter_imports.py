@@ -108,13 +108,13 @@ async def test_a_directory_is_read_where_the_operator_allows_it_and_nowhere_else
         async with AsyncClient(f"127.0.0.1:{stage.server.port}") as client:
             version = await client.import_adapter_version(str(tmp_path / "allowed" / "mine"), "support")
         assert version.model == "support@1"
-        call = stage.adapters.ImportAdapterVersion(parts({}, local_path=str(tmp_path / "other")))
+        call = stage.send_adapter(parts({}, local_path=str(tmp_path / "other")))
         assert list((await refused(call)).violations) == ["header.local_path"]
 
 
 async def test_without_an_allowance_no_path_is_read(stage: Stage, tmp_path: Path) -> None:
     source = written(tmp_path / "mine")
-    refusal = await refused(stage.adapters.ImportAdapterVersion(parts({}, local_path=str(source))))
+    refusal = await refused(stage.send_adapter(parts({}, local_path=str(source))))
     assert "HOTLORA_ADAPTER_ROOTS" in refusal.violations["header.local_path"]
     assert left(stage) == []
 
@@ -132,7 +132,7 @@ async def test_everything_that_is_wrong_is_told_at_once(stage: Stage) -> None:
         target_modules=["q_proj", "query"],
         init_lora_weights="pissa_niter_16",
     )
-    refusal = await refused(stage.adapters.ImportAdapterVersion(parts(wrong)))
+    refusal = await refused(stage.send_adapter(parts(wrong)))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert set(refusal.violations) == {
         "adapter_model.safetensors",
@@ -173,7 +173,7 @@ async def test_everything_that_is_wrong_is_told_at_once(stage: Stage) -> None:
 async def test_weights_that_are_no_adapter_of_the_base_are_refused(
     stage: Stage, tensors: bytes, told: str
 ) -> None:
-    refusal = await refused(stage.adapters.ImportAdapterVersion(parts(files(tensors))))
+    refusal = await refused(stage.send_adapter(parts(files(tensors))))
     assert told in refusal.message
     assert left(stage) == []
 
@@ -183,22 +183,22 @@ async def test_weights_that_are_no_adapter_of_the_base_are_refused(
 )
 async def test_a_configuration_that_is_none_is_refused(stage: Stage, config: bytes) -> None:
     upload = files() | {"adapter_config.json": config}
-    refusal = await refused(stage.adapters.ImportAdapterVersion(parts(upload)))
+    refusal = await refused(stage.send_adapter(parts(upload)))
     assert list(refusal.violations) == ["adapter_config.json"]
 
 
 async def test_pickles_and_files_that_nobody_needs_are_refused_by_name(stage: Stage) -> None:
     upload = {"adapter_model.bin": b"pickle", "../evil": b"x", "adapter_config.json": b"{}"}
-    refusal = await refused(stage.adapters.ImportAdapterVersion(parts(upload)))
+    refusal = await refused(stage.send_adapter(parts(upload)))
     assert list(refusal.violations) == ["adapter_model.bin", "../evil", "adapter_model.safetensors"]
     assert "pickled" in refusal.violations["adapter_model.bin"]
     assert left(stage) == []
 
 
 async def test_an_adapter_of_another_base_model_is_refused(stage: Stage) -> None:
-    call = stage.adapters.ImportAdapterVersion(parts(files(), base_model="other"))
+    call = stage.send_adapter(parts(files(), base_model="other"))
     assert list((await refused(call)).violations) == ["header.base_model"]
-    call = stage.adapters.ImportAdapterVersion(parts(files(), adapter_id=BASE))
+    call = stage.send_adapter(parts(files(), adapter_id=BASE))
     assert (await refused(call)).reason == "NAME_OF_BASE_MODEL"
 
 
@@ -207,7 +207,7 @@ async def test_a_cancelled_import_leaves_nothing(stage: Stage, tmp_path: Path) -
     begun = tmp_path / "base" / "importing"
     waiting = asyncio.ensure_future(until(begun.exists))
     await waiting
-    assert (await refused(stage.adapters.ImportAdapterVersion(parts(files())))).reason == "IMPORT_RUNNING"
+    assert (await refused(stage.send_adapter(parts(files())))).reason == "IMPORT_RUNNING"
     call.cancel()
     await until(lambda: left(stage) == [])
     refusal = await refused(stage.adapters.GetAdapter(pb.GetAdapterRequest(name="adapters/support")))
@@ -215,7 +215,7 @@ async def test_a_cancelled_import_leaves_nothing(stage: Stage, tmp_path: Path) -
 
 
 async def test_a_trainer_that_fails_is_a_fault_of_ours_and_leaves_nothing(stage: Stage) -> None:
-    refusal = await refused(stage.adapters.ImportAdapterVersion(parts(files(task_type="FAIL"))))
+    refusal = await refused(stage.send_adapter(parts(files(task_type="FAIL"))))
     assert refusal.code is grpc.StatusCode.INTERNAL
     assert left(stage) == []
 

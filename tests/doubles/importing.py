@@ -27,7 +27,7 @@ def main() -> None:
     match config.get("task_type"):
         case "HANG":
             (arguments.base / "importing").touch()
-            time.sleep(60)
+            time.sleep(600)  # longer than a test may take: whoever is not killed is noticed
         case "FAIL":
             sys.exit("there is no memory for it")
     canary = [

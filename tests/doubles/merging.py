@@ -17,7 +17,7 @@ def main() -> None:
     (arguments.base / "merging.begun").touch()
     match wish.read_text() if wish.exists() else "":
         case "HANG":
-            time.sleep(600)
+            time.sleep(600)  # longer than a test may take: whoever is not killed is noticed
         case "FAIL":
             sys.exit("there is no memory for it")
     for name in ("config.json", "tokenizer.json"):
