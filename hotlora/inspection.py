@@ -101,6 +101,7 @@ def looked_at_message(
         task=header.task,
         report=message,
         labels=sorted(report.labels),
+        base_model=header.base_model,
     )
 
 

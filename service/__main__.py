@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hotlora import home, lifeline
 from service import logs
-from service.base_model import resolve_base_model
+from service.base_model import ResolvedBase, resolve_base_models
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
@@ -38,22 +38,22 @@ from service.rpc import Server
 from service.runner import COMMAND as TRAINER_COMMAND
 from service.runner import Runner
 from service.serving import (
+    Base,
+    Bases,
     Chat,
     Disposal,
     Means,
-    Outcomes,
     OwnEngines,
     Prover,
-    Reconciler,
     Reconcilers,
     Replicas,
     Routes,
     Served,
+    Strays,
 )
 from service.serving.servable import unservable, unservable_on
-from service.settings import Settings, without_credentials
+from service.settings import Settings, base_of, url_of, without_credentials
 from trainer.base_model import linear_module_names
-from trainer.config import BaseModel
 from trainer.rendering import Renderer
 
 _log = structlog.get_logger(__name__)
@@ -75,101 +75,80 @@ async def serve(
     """
     settings.make_directories()
     with home.Hold(settings.home) as hold:
-        prepared = await _base_model(settings, stop)
-        if prepared is not None:
-            await _serve(settings, *prepared, hold, stop, trainer_command, import_command, merge_command)
+        models = await _base_models(settings, stop)
+        if models is not None:
+            await _serve(settings, models, hold, stop, trainer_command, import_command, merge_command)
 
 
 async def _serve(
     settings: Settings,
-    base: BaseModel,
-    base_length: int,
+    models: Sequence[ResolvedBase],
     hold: home.Hold,
     stop: asyncio.Event,
     trainer_command: Sequence[str],
     import_command: Sequence[str],
     merge_command: Sequence[str],
 ) -> None:
-    context_length = min(base_length, settings.engine_max_model_len)
-    renderer = await asyncio.to_thread(Renderer.from_directory, base.path)
     changes = Changes()
     disk = Disk(directory=settings.home, min_free_bytes=settings.min_free_disk_bytes)
     async with Registry.open(
         settings.database_url, changes=changes, max_queued_jobs=settings.max_queued_jobs
     ) as registry:
-        engines = fleet(settings, base=base, changes=changes)
         served = Served(changes=changes)
         metrics = Metrics()
-        routes = Routes(base=base)
+        bases = Bases(
+            [await _base(settings, model, position, served, changes) for position, model in enumerate(models)]
+        )
         own_engines = OwnEngines(
             Means(
                 registry=registry,
                 served=served,
-                routes=routes,
-                base=base,
-                rendering=renderer.contract(),
+                bases=bases,
                 settings=settings,
                 changes=changes,
-                fleet=engines,
                 prover=Prover(),
                 metrics=metrics,
             )
         )
-        chat = Chat(
-            registry=registry,
-            served=served,
-            replicas=Replicas(fleet=engines, served=served, routes=routes, base=base, changes=changes),
-            own_engines=own_engines,
-            renderer=renderer,
-            base=base,
-            metrics=metrics,
-        )
+        chat = Chat(registry=registry, served=served, bases=bases, own_engines=own_engines, metrics=metrics)
         datasets = DatasetStore(
             directory=settings.datasets_dir,
             registry=registry,
-            renderer=renderer,
-            context_length=context_length,
+            bases=bases,
             disk=disk,
         )
         await datasets.sweep()
-        probes = Probes(
-            directory=settings.calibrations_dir,
-            registry=registry,
-            changes=changes,
-            base=base,
-            threads=settings.trainer_threads,
-        )
-        refused = partial(unservable_on, engines, await asyncio.to_thread(unservable, base, settings))
         planner = Planner(
-            base=base,
-            context_length=context_length,
-            max_rank=lambda: engines.max_rank,
+            bases=bases,
             registry=registry,
-            probes=probes,
-            unservable=refused,
+            probes=Probes(
+                directory=settings.calibrations_dir,
+                registry=registry,
+                changes=changes,
+                threads=settings.trainer_threads,
+            ),
         )
-        importer = Importer(
-            registry=registry,
-            base=base,
-            directory=settings.imports_dir,
-            artifacts_dir=settings.artifacts_dir,
-            disk=disk,
-            max_rank=lambda: engines.max_rank,
-            threads=settings.trainer_threads,
-            command=import_command,
-        )
+        await planner.prepare()
         server = Server(
             address=settings.grpc_address,
             registry=registry,
             datasets=datasets,
             chat=chat,
-            fleet=engines,
+            bases=bases,
             changes=changes,
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
-            importer=importer,
+            importer=Importer(
+                registry=registry,
+                bases=bases,
+                directory=settings.imports_dir,
+                artifacts_dir=settings.artifacts_dir,
+                disk=disk,
+                threads=settings.trainer_threads,
+                command=import_command,
+            ),
             model_maker=ModelMaker(
-                base=base,
+                bases=bases,
                 artifacts_dir=settings.artifacts_dir,
                 directory=settings.exports_dir,
                 disk=disk,
@@ -180,65 +159,49 @@ async def _serve(
             adapter_files=LocalFiles(
                 settings.adapter_roots, setting="HOTLORA_ADAPTER_ROOTS", field="header.local_path"
             ),
-            base_model=base.name,
-            linear_modules=await asyncio.to_thread(linear_module_names, base.path),
-            unservable=refused,
             planner=planner,
-            token_count=renderer.token_count,
             local_files=LocalFiles(settings.dataset_roots),
             hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,
-            parameters=await planner.prepare(),
         )
         gateway = Gateway(
             address=settings.gateway_address,
             chat=chat,
-            fleet=engines,
+            bases=bases,
             registry=registry,
             metrics=metrics,
             more=(
                 Files(datasets=datasets, registry=registry),
-                FineTuning(registry=registry, creation=server.creation, base_model=base.name),
+                FineTuning(registry=registry, creation=server.creation, base_models=bases.names),
             ),
         )
         runner = Runner(
             registry=registry,
             changes=changes,
             settings=settings,
-            base_model=base,
+            base_models=[base.model for base in bases],
             metrics=metrics,
             command=trainer_command,
         )
-        outcomes = Outcomes(engines)
-        disposal = Disposal(registry=registry, fleet=engines, artifacts_dir=settings.artifacts_dir)
-        reconcilers = Reconcilers(
-            fleet=engines,
-            served=served,
-            outcomes=outcomes,
-            routes=routes,
-            changes=changes,
-            reconciler=lambda engine: Reconciler(
+        disposal = Disposal(registry=registry, bases=bases, artifacts_dir=settings.artifacts_dir)
+        reconcilers = [
+            Reconcilers.of(
+                base,
                 registry=registry,
-                engine=engine,
                 served=served,
-                outcomes=outcomes,
                 disposal=disposal,
-                routes=routes,
                 artifacts_dir=settings.artifacts_dir,
-                base=base,
-                rendering=renderer.contract(),
                 changes=changes,
                 metrics=metrics,
-            ),
-        )
+            )
+            for base in bases
+        ]
         evaluator = Evaluator(
             registry=registry,
             changes=changes,
             chat=chat,
             served=served,
-            renderer=renderer,
-            base=base,
+            bases=bases,
             datasets_dir=settings.datasets_dir,
-            context_length=context_length,
             limits=EvaluationLimits(
                 rows=settings.evaluation_rows, concurrency=settings.evaluation_concurrency
             ),
@@ -254,18 +217,37 @@ async def _serve(
                     gateway.run(),
                     evaluator.run(),
                     runner.run(),
-                    reconcilers.run(),
+                    Strays(registry=registry, bases=bases, changes=changes).run(),
+                    *(each.run() for each in reconcilers),
                     own_engines.run(),
-                    engines.run(),
+                    *(base.fleet.run() for base in bases),
                 ],
             )
         finally:
             datasets.close()
 
 
-async def _base_model(settings: Settings, stop: asyncio.Event) -> tuple[BaseModel, int] | None:
-    """The base model and its context; None once `stop` is set, however far the preparation is."""
-    preparing = asyncio.create_task(resolve_base_model(settings.base_model, settings.models_dir))
+async def _base(
+    settings: Settings, resolved: ResolvedBase, position: int, served: Served, changes: Changes
+) -> Base:
+    """A base with its engines, which are not started yet."""
+    model, length = resolved
+    engines = fleet(settings, base=model, changes=changes, position=position)
+    routes = Routes(base=model)
+    return Base(
+        model=model,
+        renderer=await asyncio.to_thread(Renderer.from_directory, model.path),
+        context_length=min(length, settings.engine_max_model_len),
+        routes=routes,
+        replicas=Replicas(fleet=engines, served=served, routes=routes, base=model, changes=changes),
+        linear_modules=await asyncio.to_thread(linear_module_names, model.path),
+        unservable=partial(unservable_on, engines, await asyncio.to_thread(unservable, model, settings)),
+    )
+
+
+async def _base_models(settings: Settings, stop: asyncio.Event) -> Sequence[ResolvedBase] | None:
+    """The base models; None once `stop` is set, however far the preparation is."""
+    preparing = asyncio.create_task(resolve_base_models(settings))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -326,7 +308,10 @@ def main(
             field = "_".join(str(part) for part in problem["loc"]).upper()
             print(f"HOTLORA_{field}: {problem['msg']}", file=sys.stderr)
         return 2
-    engines = [without_credentials(url) for url in settings.engine_urls]
+    engines = [
+        f"{base_of(url) or settings.base_model}={without_credentials(url_of(url))}"
+        for url in settings.engine_urls
+    ]
     _log.info(
         "settings",
         engine_urls=engines,

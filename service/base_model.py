@@ -1,4 +1,4 @@
-"""Finds or prepares the base model by running `python -m trainer.base_model` as a child.
+"""Finds or prepares base models by running `python -m trainer.base_model` as a child.
 
 The service never imports torch; the child does what may need it, shows its progress on our standard error,
 and prints one JSON line.
@@ -13,11 +13,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import HotloraError
+from service.settings import Settings, base_of
 from trainer.config import BaseModel
 
 _LINE_BYTES = 1 << 24
 """A progress bar writes over itself without a line's end, for as long as a download takes."""
 COMMAND = (sys.executable, "-m", "trainer.base_model")
+ResolvedBase = tuple[BaseModel, int]
+"""A base model, and the tokens of context that it was made for."""
+
+
+async def resolve_base_models(settings: Settings, *, command: Sequence[str] = COMMAND) -> list[ResolvedBase]:
+    """All base models of the settings, the default one first, one after the other.
+
+    Raises HotloraError (BASE_MODEL_ERROR) as `resolve_base_model`, where two have the same name, and where an
+    engine is of a base model that is none of them.
+    """
+    wanted = (settings.base_model, *settings.more_base_models)
+    found = [await resolve_base_model(name, settings.models_dir, command=command) for name in wanted]
+    names = [model.name for model, _ in found]
+    if len(set(names)) < len(names):
+        raise HotloraError(
+            "BASE_MODEL_ERROR",
+            f"two base models have the same name, among {', '.join(names)}; they are asked by their names",
+        )
+    if strangers := {base_of(url) for url in settings.engine_urls} - {"", *names}:
+        raise HotloraError(
+            "BASE_MODEL_ERROR",
+            f"HOTLORA_ENGINE_URLS has engines of {', '.join(sorted(strangers))}; there is {', '.join(names)}",
+        )
+    return found
 
 
 async def resolve_base_model(
@@ -26,8 +51,8 @@ async def resolve_base_model(
     *,
     command: Sequence[str] = COMMAND,
     timeout_seconds: float = 3600.0,
-) -> tuple[BaseModel, int]:
-    """The local base model called `name`, and the tokens of context it was made for.
+) -> ResolvedBase:
+    """The local base model called `name`.
 
     Takes seconds, half a minute for the first conversion, longer for a download. Raises HotloraError
     (BASE_MODEL_ERROR) with the child's last words, or when `timeout_seconds` pass.
@@ -73,7 +98,7 @@ async def _show_progress(process: Process) -> str:
     return last_line.removeprefix("error: ")
 
 
-def _parse(answer: bytes) -> tuple[BaseModel, int]:
+def _parse(answer: bytes) -> ResolvedBase:
     try:
         fields = json.loads(answer)
         base = BaseModel(

@@ -40,7 +40,7 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStanding:
-    """How an engine of the base stands."""
+    """How an engine of a base stands."""
 
     name: str
     is_ready: bool
@@ -149,7 +149,7 @@ class Metrics:
         self._job_seconds.labels(technique.lower(), state.lower()).observe(seconds)
 
     def text(self, *, jobs: Mapping[str, int], engines: Collection[EngineStanding]) -> bytes:
-        """Everything, with how things stand now: jobs that have not ended by state, and the base's
+        """Everything, with how things stand now: jobs that have not ended by state, and the bases'
         engines."""
         for state, count in jobs.items():
             self._jobs.labels(state.lower()).set(count)

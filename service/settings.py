@@ -33,9 +33,9 @@ def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
-def _urls(urls: object) -> object:
-    """The URLs of a list with commas between."""
-    return [url.strip() for url in urls.split(",") if url.strip()] if isinstance(urls, str) else urls
+def _parts(texts: object) -> object:
+    """The parts of a list with commas between."""
+    return [each.strip() for each in texts.split(",") if each.strip()] if isinstance(texts, str) else texts
 
 
 def without_credentials(url: str) -> str:
@@ -51,7 +51,7 @@ def _llama_cpp(directory: Path | None) -> Path | None:
 
 
 def _different(urls: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(map(without_credentials, urls))) < len(urls):
+    if len({without_credentials(url_of(url)) for url in urls}) < len(urls):
         raise ValueError("names an engine twice; each replica has an address of its own")
     return urls
 
@@ -60,7 +60,20 @@ NAME_PREFIX = "dns+"
 """Before the URL of a host name that stands for many engines."""
 
 
-def _checked(url: str) -> str:
+def base_of(engine_url: str) -> str:
+    """The base model that an engine is of; empty for the default one."""
+    base, separator, _ = engine_url.partition("=")
+    return base if separator and "://" not in base else ""
+
+
+def url_of(engine_url: str) -> str:
+    """Without the base model that it is of."""
+    base = base_of(engine_url)
+    return engine_url.removeprefix(f"{base}=") if base else engine_url
+
+
+def _checked(engine_url: str) -> str:
+    url = url_of(engine_url)
     if not urlsplit(url).hostname or urlsplit(url).port == 0:  # a port that is none raises by itself
         raise ValueError("has no host, or a port that cannot be asked")
     if url.startswith(f"{NAME_PREFIX}https:"):
@@ -68,13 +81,13 @@ def _checked(url: str) -> str:
             "cannot ask every address of a name by https: certificates are of names. Take dns+http within a "
             "network of your own, or one https URL for each engine"
         )
-    return url
+    return engine_url
 
 
 _LAST_PORT = 65535
 CONVERTER = "convert_hf_to_gguf.py"
 """Of llama.cpp: reads a directory of transformers, and writes a file."""
-EngineUrl = Annotated[str, Field(pattern=r"^(dns\+)?https?://[^\s,]+$"), AfterValidator(_checked)]
+EngineUrl = Annotated[str, Field(pattern=r"^([^=,\s]+=)?(dns\+)?https?://[^\s,]+$"), AfterValidator(_checked)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 LoopbackAddress = Annotated[str, AfterValidator(addresses.loopback)]
 
@@ -103,6 +116,11 @@ class Settings(BaseSettings):
 
     base_model: str = Field(default="smollm2-135m-instruct", min_length=1, max_length=256)
     """The embedded default, a Hugging Face id, or a local directory."""
+    more_base_models: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], NoDecode, BeforeValidator(_parts)
+    ] = Field(default=(), max_length=15)
+    """Further ones that are trained and served at the same time, commas between, each by engines of its own.
+    Where a caller names none, the one above is meant; jobs of that one alone find it in memory."""
     trainer_threads: int = Field(default=0, ge=0)
     """CPU threads of a training process; 0 means all."""
     max_queued_jobs: int = Field(default=100, ge=1)
@@ -125,18 +143,19 @@ class Settings(BaseSettings):
     """Whether callers may have dataset repositories of the Hugging Face hub imported."""
 
     engine_urls: Annotated[
-        tuple[EngineUrl, ...], NoDecode, BeforeValidator(_urls), AfterValidator(_different)
+        tuple[EngineUrl, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_different)
     ] = Field(default=(), repr=False)
-    """Running engines to attach to, commas between, each a replica with the same base model; none means that
-    the service starts and supervises its own. `dns+http://HOST:PORT` is every address that HOST has, each a
-    replica, looked up again every 10 s. vLLM's CPU build needs the plugin in deploy/vllm_plugin there too:
+    """Running engines to attach to, commas between, `NAME=URL` of the base model NAME, a URL alone of the
+    default one; several of a base are replicas. A base that has none gets engines that the service starts and
+    supervises. `dns+http://HOST:PORT` is every address that HOST has, each a replica, looked up again every
+    10 s. vLLM's CPU build needs the plugin in deploy/vllm_plugin there too:
     without it, proving an adapter ends the engine. May carry a password: never printed."""
     engine_api_key: SecretStr | None = None
     """Bearer key of the attached engines; None means that they want none."""
     engine_replicas: int = Field(default=1, ge=1, le=16)
-    """Engines of our own for the base model; they share this machine."""
+    """Engines of our own for each base model; they share this machine."""
     engine_port: int = Field(default=8000, ge=0, le=_LAST_PORT)
-    """Loopback port of the own engine, and the next ones of its replicas; 0 means free ones."""
+    """Loopback port of the first own engine, and the next ones of the others; 0 means free ones."""
     engine_max_loras: int = Field(default=4, ge=1, le=256)
     """Different adapters in one batch; more take turns. Each place costs the engine memory for an adapter of
     engine_max_rank, and time in every batch, used or not."""
@@ -154,9 +173,9 @@ class Settings(BaseSettings):
     engine_start_timeout_seconds: float = Field(default=300.0, gt=0)
     """How long an engine may take from start to its first token."""
     engine_gpu_memory_fraction: float = Field(default=0.45, gt=0, lt=1)
-    """Share of a GPU that the engine takes, and each replica of it that is started here; on CPUs without
-    effect. What these and the engines of fully fine-tuned models leave is a training's: 0.3 as set here.
-    Raise it to 0.9 where nothing is trained on the GPU and no such model is served."""
+    """Share of a GPU that the engine takes, and each replica and engine of another base model that is started
+    here; on CPUs without effect. What these and the engines of fully fine-tuned models leave is a training's:
+    0.3 as set here. Raise it to 0.9 where nothing is trained on the GPU and no such model is served."""
 
     own_engines: int = Field(default=1, ge=0, le=16)
     """Fully fine-tuned models served at the same time, each by an engine of its own; 0 means that none
@@ -177,17 +196,22 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_engines(self) -> "Settings":
-        if self.engine_urls and self.engine_replicas > 1:
+        if self.engine_urls and self.engine_replicas > 1 and not self.more_base_models:
             raise ValueError(
                 "HOTLORA_ENGINE_REPLICAS is of engines that are started here, and HOTLORA_ENGINE_URLS says "
                 "that none is: set one of them"
             )
-        if self.engine_port and self.engine_port + self.engine_replicas - 1 > _LAST_PORT:
+        if self.engine_port and self.engine_port + self.most_engines - 1 > _LAST_PORT:
             raise ValueError(
                 f"HOTLORA_ENGINE_PORT {self.engine_port} leaves no ports up to {_LAST_PORT} for "
-                f"{self.engine_replicas} replicas; 0 takes free ones"
+                f"{self.most_engines} engines; 0 takes free ones"
             )
         return self
+
+    @property
+    def most_engines(self) -> int:
+        """Engines of base models that may be started here: fewer where some base has others' engines."""
+        return self.engine_replicas * (1 + len(self.more_base_models))
 
     @property
     def datasets_dir(self) -> Path:

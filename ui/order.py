@@ -1,6 +1,6 @@
 """The order of a training: what a form asks for, and the job that is made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ class Order:
     source: SourceParts
     reading: Reading
     adapter: gr.Textbox
+    base_model: gr.Dropdown
     technique: gr.Radio
     objective: gr.Dropdown
     start_version: gr.Dropdown
@@ -39,6 +40,7 @@ class Order:
             *self.source.parts(),
             *self.reading.parts(),
             self.adapter,
+            self.base_model,
             self.technique,
             self.objective,
             self.start_version,
@@ -54,13 +56,19 @@ class Order:
         """The settings that were given. Raises InvalidArgument naming every one that cannot be read."""
         return hyperparameters({name: text_in(given, part) for name, part in self.settings.items()})
 
+    def wishes_in(self, given: Given, sources: Sequence[Source]) -> UploadHeader:
+        """How rows are to be read, and by which base model's tokenizer. Raises as `Reading.wishes`."""
+        wishes = self.reading.wishes(given, sources)
+        wishes.base_model = text_in(given, self.base_model)
+        return wishes
+
     async def place(self, client: AsyncClient, given: Given) -> tuple[TuningJob, Dataset]:
         """The job, queued, and the dataset that it trains on. Raises HotloraError, and then no dataset
         is left that was made for the job."""
         source, evaluation = self.source.read(given), self.evaluation.read(given)
         if source is None:
             raise InvalidArgument("Choose a file of examples first.")
-        wishes = self.reading.wishes(given, [source, *([evaluation] if evaluation else [])])
+        wishes = self.wishes_in(given, [source, *([evaluation] if evaluation else [])])
         adapter = adapter_id(text_in(given, self.adapter), "adapter")
         start_version = version(text_in(given, self.start_version), "start_version")
         settings = self.hyperparameters_in(given)
@@ -73,6 +81,7 @@ class Order:
             job = await client.create_tuning_job(
                 dataset=dataset.name,
                 adapter_id=adapter,
+                base_model=wishes.base_model,
                 technique=self.technique_in(given),
                 objective=text_in(given, self.objective) or "OBJECTIVE_UNSPECIFIED",
                 hyperparameters=settings,

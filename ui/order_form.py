@@ -46,7 +46,8 @@ def order_form(client: Callable[[], AsyncClient]) -> tuple[Order, gr.HTML]:
             name=name_part(client, fold, field="evaluation_dataset", nothing="the rows set aside"),
             file=gr.File(label="Evaluation file", type="filepath", elem_id="evaluation-file", height=120),
         )
-    with gr.Accordion("Objective, adapter, optimizer", open=False, elem_id="rare"):
+    with gr.Accordion("Base model, objective, adapter, optimizer", open=False, elem_id="rare") as fold:
+        base_model = _base_model(client, fold)
         objective = gr.Dropdown(
             choices=choices(Objective.keys(), "what fits the dataset"),
             value="",
@@ -59,6 +60,7 @@ def order_form(client: Callable[[], AsyncClient]) -> tuple[Order, gr.HTML]:
         source=SourceParts(field="dataset", file=file, name=name),
         reading=reading,
         adapter=adapter,
+        base_model=base_model,
         technique=technique,
         objective=objective,
         start_version=start_version,
@@ -79,6 +81,28 @@ def _setting(name: str, default: str) -> gr.components.Component:
     if offered := options(name, default):
         return gr.Dropdown(choices=offered, value="", label=label(name), filterable=False, elem_id=elem_id)
     return gr.Textbox(value="", label=label(name), placeholder=default, max_lines=1, elem_id=elem_id)
+
+
+def _base_model(client: Callable[[], AsyncClient], fold: gr.Accordion) -> gr.Dropdown:
+    """A field that offers the base models that are served, whenever `fold` is opened."""
+    usual = ("the adapter's, else the default", "")
+    part = gr.Dropdown(
+        choices=[usual],
+        value="",
+        label="Base model",
+        filterable=False,
+        elem_id="base-model",
+    )
+
+    async def offer() -> gr.Dropdown:
+        with told():
+            models = (await client().list_models()).models
+        return gr.Dropdown(
+            choices=[usual, *((model.id, model.id) for model in models if not model.adapter_version)]
+        )
+
+    fold.expand(offer, None, part, show_progress="hidden", api_visibility=PRIVATE)
+    return part
 
 
 def _start_version(client: Callable[[], AsyncClient], fold: gr.Accordion) -> gr.Dropdown:

@@ -9,7 +9,7 @@ from hotlora.errors import InvalidArgument
 from hotlora.v1.dataset_service_pb2 import Dataset
 from hotlora.v1.planning_service_pb2 import DataDescription, PlanRequest
 from hotlora.v1.tuning_service_pb2 import Objective
-from ui.listening import PRIVATE, Given, told
+from ui.listening import PRIVATE, Given, text_in, told
 from ui.order import Order
 from ui.plan_html import plan_html
 
@@ -38,11 +38,13 @@ def plan_panel(client: Callable[[], AsyncClient], order: Order) -> None:
 
 async def _request(client: AsyncClient, order: Order, given: Given) -> PlanRequest:
     """A plan for the rows of a file in numbers, of which nothing is kept, or for a dataset that is kept."""
-    request = PlanRequest(hyperparameters=order.hyperparameters_in(given))
+    request = PlanRequest(
+        base_model=text_in(given, order.base_model), hyperparameters=order.hyperparameters_in(given)
+    )
     source = order.source.read(given)
     if source is None:
         return request
-    wishes = order.reading.wishes(given, [source])
+    wishes = order.wishes_in(given, [source])
     if source.is_kept:
         request.dataset = source.name
     else:

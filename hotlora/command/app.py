@@ -47,9 +47,10 @@ def up(
         Path | None, typer.Option(help="Base models. [HOTLORA_MODELS_DIR, HOME/models]", show_default=False)
     ] = None,
     base_model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Hugging Face id or directory. [HOTLORA_BASE_MODEL, smollm2-135m-instruct]",
+            help="Hugging Face id or directory; may be given again, the first is the default one. "
+            "[HOTLORA_BASE_MODEL and HOTLORA_MORE_BASE_MODELS, smollm2-135m-instruct]",
             show_default=False,
         ),
     ] = None,
@@ -66,17 +67,24 @@ def up(
         list[str] | None,
         typer.Option(
             help="Attach to this vLLM; may be given again, for replicas; dns+http://HOST:PORT: each address "
-            "of HOST. [HOTLORA_ENGINE_URLS, own one]",
+            "of HOST; NAME=URL: of the base model NAME. [HOTLORA_ENGINE_URLS, own one]",
             show_default=False,
         ),
     ] = None,
     engine_replicas: Annotated[
         int | None,
-        typer.Option(help="Own engines. [HOTLORA_ENGINE_REPLICAS, 1]", min=1, max=16, show_default=False),
+        typer.Option(
+            help="Own engines of each base model. [HOTLORA_ENGINE_REPLICAS, 1]",
+            min=1,
+            max=16,
+            show_default=False,
+        ),
     ] = None,
     engine_port: Annotated[
         int | None,
-        typer.Option(help="Of the own engine; 0: a free one. [8000]", min=0, max=65535, show_default=False),
+        typer.Option(
+            help="Of the first own engine; 0: free ones. [8000]", min=0, max=65535, show_default=False
+        ),
     ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page.")] = False,
     as_json: AsJson = False,
@@ -87,7 +95,8 @@ def up(
     given = {
         "HOTLORA_HOME": home,
         "HOTLORA_MODELS_DIR": models_dir,
-        "HOTLORA_BASE_MODEL": base_model,
+        "HOTLORA_BASE_MODEL": base_model[0] if base_model else None,
+        "HOTLORA_MORE_BASE_MODELS": ",".join(base_model[1:]) if base_model else None,
         "HOTLORA_GRPC_ADDRESS": grpc_address,
         "HOTLORA_GATEWAY_ADDRESS": gateway_address,
         "HOTLORA_UI_ADDRESS": page_address,
@@ -104,7 +113,7 @@ def train(
     source: Annotated[str, typer.Argument(metavar="FILE", help=options.SOURCE_HELP, show_default=False)],
     adapter: Annotated[str, typer.Option(help="Adapter that gets a new version.", show_default=False)],
     base_model: Annotated[
-        str, typer.Option(help="Default: the one that is served.", show_default=False)
+        str, typer.Option(help="Default: the adapter's, else the first that is served.", show_default=False)
     ] = "",
     dataset_id: Annotated[str, typer.Option(help="Default: from name and content.", show_default=False)] = "",
     row_format: options.RowFormat = None,
@@ -196,6 +205,7 @@ def train(
 
     wishes = reading.wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows)
     reading.refuse_without_effect(wishes, source, evaluate_on)
+    wishes.base_model = base_model
     settings = Hyperparameters(
         rank=rank,
         alpha=alpha,

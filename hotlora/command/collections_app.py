@@ -34,6 +34,7 @@ def datasets_upload(
     mapping: options.Mapping = None,
     task: options.RowTask = None,
     drop_bad_rows: options.DropBadRows = False,
+    base_model: options.BaseModel = "",
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +47,13 @@ def datasets_upload(
         file,
         dataset_id=dataset_id,
         display_name=display_name,
-        wishes=wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows),
+        wishes=wishes(
+            row_format=row_format,
+            mapping=mapping,
+            task=task,
+            drop_bad_rows=drop_bad_rows,
+            base_model=base_model,
+        ),
         as_json=as_json,
     )
 
@@ -74,6 +81,7 @@ def datasets_import(
     mapping: options.Mapping = None,
     task: options.RowTask = None,
     drop_bad_rows: options.DropBadRows = False,
+    base_model: options.BaseModel = "",
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +97,13 @@ def datasets_import(
         hub or source,
         dataset_id=dataset_id,
         display_name=display_name or source,
-        wishes=wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows),
+        wishes=wishes(
+            row_format=row_format,
+            mapping=mapping,
+            task=task,
+            drop_bad_rows=drop_bad_rows,
+            base_model=base_model,
+        ),
         as_json=as_json,
     )
 
@@ -218,7 +232,11 @@ def adapters_import(
     directory: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
     adapter: Annotated[str, typer.Option("--adapter", help="Gets the version.", show_default=False)],
     base_model: Annotated[
-        str, typer.Option(help="What it was trained on. Default: the one that is served.", show_default=False)
+        str,
+        typer.Option(
+            help="What it was trained on. Default: the adapter's, else the first that is served.",
+            show_default=False,
+        ),
     ] = "",
     on_service: Annotated[
         bool, typer.Option("--on-service", help="DIR is on the service's machine; nothing is uploaded.")

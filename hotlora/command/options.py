@@ -103,8 +103,12 @@ Mapping = Annotated[
     ),
 ]
 RowTask = Annotated[TaskName | None, typer.Option("--task", help="What rows teach.", show_default=False)]
-
-
+BaseModel = Annotated[
+    str,
+    typer.Option(
+        "--base-model", help="Whose tokenizer counts. Default: the first that is served.", show_default=False
+    ),
+]
 DropBadRows = Annotated[
     bool, typer.Option("--drop-bad-rows", help="Leave them out instead of refusing the file.")
 ]

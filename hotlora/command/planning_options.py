@@ -86,6 +86,7 @@ def plan(
     mapping: options.Mapping = None,
     task: options.RowTask = None,
     drop_bad_rows: options.DropBadRows = False,
+    base_model: options.BaseModel = "",
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure this machine first: half a minute or more.")
     ] = False,
@@ -106,7 +107,9 @@ def plan(
         raise typer.BadParameter("--teraflops belongs to --memory.")
     wishes = reading.wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows)
     reading.refuse_without_effect(wishes, source)
+    wishes.base_model = base_model
     request = PlanRequest(
+        base_model=base_model,
         data=DataDescription(rows=rows, tokens=tokens, longest_row_tokens=longest_row) if rows else None,
         device=DeviceDescription(
             kind=options.constant("KIND", device), memory_bytes=memory, operations_per_second=teraflops * 1e12

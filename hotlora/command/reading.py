@@ -10,7 +10,12 @@ from hotlora.v1.dataset_service_pb2 import BAD_ROWS_DROP, UploadHeader
 
 
 def wishes(
-    *, row_format: str | None, mapping: Sequence[str] | None, task: str | None, drop_bad_rows: bool = False
+    *,
+    row_format: str | None,
+    mapping: Sequence[str] | None,
+    task: str | None,
+    drop_bad_rows: bool = False,
+    base_model: str = "",
 ) -> UploadHeader:
     """The wishes of an upload. Raises typer.BadParameter for a mapping that is not KEY=COLUMN."""
     pairs = [each.partition("=") for each in mapping or ()]
@@ -22,6 +27,7 @@ def wishes(
         mapping={key: column for key, _, column in pairs},
         task=constant("TASK", task) if task else None,
         bad_rows=BAD_ROWS_DROP if drop_bad_rows else None,
+        base_model=base_model,
     )
 
 

@@ -129,7 +129,7 @@ class Engine(_message.Message):
     def __init__(self, state: _Optional[_Union[Engine.State, str]] = ..., restarts: _Optional[int] = ..., message: _Optional[str] = ..., max_rank: _Optional[int] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "state", "message", "restarts", "generation", "models", "adapter_slots", "adapter_cache")
+    __slots__ = ("name", "state", "message", "restarts", "generation", "models", "adapter_slots", "adapter_cache", "base_model")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class Replica(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SLOTS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_CACHE_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Engine.State
     message: str
@@ -146,4 +147,5 @@ class Replica(_message.Message):
     models: _containers.RepeatedScalarFieldContainer[str]
     adapter_slots: int
     adapter_cache: int
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., adapter_slots: _Optional[int] = ..., adapter_cache: _Optional[int] = ...) -> None: ...
+    base_model: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., adapter_slots: _Optional[int] = ..., adapter_cache: _Optional[int] = ..., base_model: _Optional[str] = ...) -> None: ...

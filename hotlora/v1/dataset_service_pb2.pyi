@@ -39,7 +39,7 @@ BAD_ROWS_REFUSE: BadRows
 BAD_ROWS_DROP: BadRows
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "display_name", "size_bytes", "sha256", "rows", "tokens", "longest_row_tokens", "create_time", "kind", "task", "report", "labels")
+    __slots__ = ("name", "display_name", "size_bytes", "sha256", "rows", "tokens", "longest_row_tokens", "create_time", "kind", "task", "report", "labels", "base_model")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Dataset.Kind]
@@ -62,6 +62,7 @@ class Dataset(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     size_bytes: int
@@ -74,7 +75,8 @@ class Dataset(_message.Message):
     task: _resources_pb2.Task
     report: DatasetReport
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., rows: _Optional[int] = ..., tokens: _Optional[int] = ..., longest_row_tokens: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[Dataset.Kind, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., report: _Optional[_Union[DatasetReport, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    base_model: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., rows: _Optional[int] = ..., tokens: _Optional[int] = ..., longest_row_tokens: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[Dataset.Kind, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., report: _Optional[_Union[DatasetReport, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ..., base_model: _Optional[str] = ...) -> None: ...
 
 class UploadDatasetRequest(_message.Message):
     __slots__ = ("header", "chunk")
@@ -85,7 +87,7 @@ class UploadDatasetRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("dataset_id", "display_name", "format", "mapping", "bad_rows", "task", "validate_only", "size_bytes")
+    __slots__ = ("dataset_id", "display_name", "format", "mapping", "bad_rows", "task", "validate_only", "size_bytes", "base_model")
     class MappingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +103,7 @@ class UploadHeader(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     dataset_id: str
     display_name: str
     format: Format
@@ -109,7 +112,8 @@ class UploadHeader(_message.Message):
     task: _resources_pb2.Task
     validate_only: bool
     size_bytes: int
-    def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ..., format: _Optional[_Union[Format, str]] = ..., mapping: _Optional[_Mapping[str, str]] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., validate_only: _Optional[bool] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    base_model: str
+    def __init__(self, dataset_id: _Optional[str] = ..., display_name: _Optional[str] = ..., format: _Optional[_Union[Format, str]] = ..., mapping: _Optional[_Mapping[str, str]] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., task: _Optional[_Union[_resources_pb2.Task, str]] = ..., validate_only: _Optional[bool] = ..., size_bytes: _Optional[int] = ..., base_model: _Optional[str] = ...) -> None: ...
 
 class ImportDatasetRequest(_message.Message):
     __slots__ = ("header", "local_path", "hub")

@@ -84,7 +84,7 @@ class TuningServiceServicer:
 
     def CreateTuningJob(self, request, context):
         """Queues a job and returns it in state QUEUED. Everything that can fail early is checked here: the dataset exists and
-        fits, the base model is the served one, the rank is within the engine's limit, the device has the memory.
+        fits, the base model is one that is served, the rank is within the engine's limit, the device has the memory.
 
         What is left out is the plan's: settings are those that PlanningService.Plan shows for the same dataset and the
         technique. The technique itself is not: unset, it is LoRA (or that of start_version), whatever Plan recommends.

@@ -21,10 +21,10 @@ import structlog
 from service.disk import Disk, disk_full
 from service.errors import AlreadyExists, DataLoss, Exhausted, FieldViolation, InvalidRequest, NotFound
 from service.registry import DatasetRow, Registry
+from service.serving import Base, Bases
 from trainer.config import Task
 from trainer.inspection import BadRows, Draft, PreviewRow, Report, Wish, preview
 from trainer.records import Kind, Limits, LineProblem
-from trainer.rendering import Renderer
 
 MAX_REPORTED_PROBLEMS = 20
 MAX_PREVIEW_CHARACTERS = 800_000
@@ -65,18 +65,15 @@ class DatasetStore:
         *,
         directory: Path,
         registry: Registry,
-        renderer: Renderer,
-        context_length: int,
+        bases: Bases,
         disk: Disk,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"dataset-{secrets.token_hex(6)}",
         limits: UploadLimits | None = None,
     ) -> None:
-        """`context_length` is the longest row that can be trained on and served, in tokens."""
         self._directory = directory
         self._registry = registry
-        self._renderer = renderer
-        self.context_length = context_length
+        self._bases = bases
         self._disk = disk
         self._clock = clock
         self._new_id = new_id
@@ -111,45 +108,55 @@ class DatasetStore:
         display_name: str,
         wish: Wish,
         chunks: AsyncIterator[bytes],
+        base_model: str = "",
         idle_seconds: float | None = None,
     ) -> DatasetRow:
-        """Receive, check and publish a file. An empty id means that one is made.
+        """Receive, check and publish a file. An empty id means that one is made; an empty `base_model` the
+        default one, by which rows are rendered and counted.
 
         `idle_seconds` is the longest wait for a chunk; None means that of the limits, infinity that whoever
         gives the chunks has one.
 
-        Raises AlreadyExists (before the first chunk is asked for), InvalidRequest (one violation a bad line,
-        the first 20), Exhausted (too large, too slow, too many uploads, disk nearly full).
+        Raises AlreadyExists (before the first chunk is asked for), InvalidRequest (no such base model; one
+        violation a bad line, the first 20), Exhausted (too large, too slow, too many uploads, disk nearly
+        full).
         """
         dataset_id = dataset_id or self._new_id()
+        base = self._base(base_model)
         with self._reserved(dataset_id):
             await self.refuse_if_taken(dataset_id)
             self._disk.refuse_if_full()
             part = self._directory / f"{dataset_id}.part"
-            draft = self._draft(part, wish)
+            draft = self._draft(part, wish, base)
             try:
                 with _disk_errors():
                     await self._receive(draft, chunks, idle_seconds)
                     if draft.is_refused:
                         raise _refusal(draft.problems)
                     report = await self._in_thread(draft.report)
-                    row = self._row(dataset_id, display_name, wish.task, draft, report)
+                    row = self._row(dataset_id, display_name, wish.task, draft, report, base.name)
                     await _unbroken(self._publish(part, row))
             finally:
                 await _unbroken(self._in_thread(draft.discard))
         return row
 
     async def look_at(
-        self, *, wish: Wish, chunks: AsyncIterator[bytes], idle_seconds: float | None = None
+        self,
+        *,
+        wish: Wish,
+        chunks: AsyncIterator[bytes],
+        base_model: str = "",
+        idle_seconds: float | None = None,
     ) -> tuple[Report, Kind | None, list[PreviewRow]]:
         """What an upload would find: the report, what the rows are, and the first of them. Keeps nothing.
 
-        Raises Exhausted as `upload` does.
+        Raises InvalidRequest (no such base model), and Exhausted as `upload` does.
         """
+        base = self._base(base_model)
         name = f"look-{self._new_id()}"
         with self._reserved(name):
             self._disk.refuse_if_full()
-            draft = self._draft(self._directory / f"{name}.part", replace(wish, bad_rows=BadRows.DROP))
+            draft = self._draft(self._directory / f"{name}.part", replace(wish, bad_rows=BadRows.DROP), base)
             try:
                 with _disk_errors():
                     await self._receive(draft, chunks, idle_seconds)
@@ -178,14 +185,15 @@ class DatasetStore:
 
     async def preview(self, dataset_id: str, *, max_rows: int) -> list[PreviewRow]:
         """The first rows, fewer than asked where they would not fit a message. Raises NotFound, DataLoss."""
-        await self._registry.get_dataset(dataset_id)
+        row = await self._registry.get_dataset(dataset_id)
+        base = self._bases.find(row.base_model) or self._bases.default
         try:
             return await self._in_thread(
                 lambda: preview(
                     self.path(dataset_id),
                     max_rows=max_rows,
                     max_characters=MAX_PREVIEW_CHARACTERS,
-                    renderer=self._renderer,
+                    renderer=base.renderer,
                 )
             )
         except (OSError, ValueError) as error:
@@ -237,17 +245,28 @@ class DatasetStore:
             await self._in_thread(path.unlink)
             raise
 
-    def _draft(self, part: Path, wish: Wish) -> Draft:
+    def _base(self, name: str) -> Base:
+        if wrong := self._bases.unknown(name, field="header.base_model"):
+            raise InvalidRequest(wrong)
+        return self._bases.find(name) or self._bases.default
+
+    def _draft(self, part: Path, wish: Wish, base: Base) -> Draft:
         return Draft(
             path=part,
             limits=self._parser_limits,
-            renderer=self._renderer,
-            context_length=self.context_length,
+            renderer=base.renderer,
+            context_length=base.context_length,
             wish=wish,
         )
 
     def _row(
-        self, dataset_id: str, display_name: str, task: Task | None, draft: Draft, report: Report
+        self,
+        dataset_id: str,
+        display_name: str,
+        task: Task | None,
+        draft: Draft,
+        report: Report,
+        base_model: str,
     ) -> DatasetRow:
         if draft.kind is None or not report.rows_kept:
             raise _refusal(draft.problems)
@@ -265,6 +284,7 @@ class DatasetStore:
             kind=draft.kind,
             task=task,
             report=report,
+            base_model=base_model,
         )
 
     @contextmanager

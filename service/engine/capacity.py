@@ -50,5 +50,5 @@ def _fitting(settings: Settings, base: BaseModel, memory_bytes: int) -> int:
     except ShapeError:
         return _CACHED_OF_UNKNOWN
     number_bytes = 2 if has_native_bfloat16() else 4
-    share = memory_bytes // _CACHE_SHARE // settings.engine_replicas
+    share = memory_bytes // _CACHE_SHARE // settings.most_engines
     return min(_MAX_CACHED, share // max(1, parameters * number_bytes))

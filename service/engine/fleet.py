@@ -1,4 +1,4 @@
-"""All engines of the base model, replicas of each other, and what they are together.
+"""All engines of a base model, replicas of each other, and what they are together.
 
 Which replica has which adapter, and which one answers, is not known here.
 """
@@ -14,7 +14,7 @@ from service.engine.discovery import Discovery, Resolver, resolve
 from service.engine.face import Abilities, Engine, EngineState
 from service.engine.supervisor import CommandBuilder, Supervisor
 from service.engine.wire import unavailable
-from service.settings import NAME_PREFIX, Settings
+from service.settings import NAME_PREFIX, Settings, base_of, url_of
 from trainer.config import BaseModel
 
 
@@ -124,22 +124,25 @@ def fleet(
     *,
     base: BaseModel,
     changes: Changes,
+    position: int = 0,
     command: CommandBuilder | None = None,
     resolver: Resolver = resolve,
 ) -> Fleet:
-    """The engines of the settings: somebody else's where URLs are set, else our own, started by `command` as
-    `Supervisor` takes it."""
-    if not settings.engine_urls:
-        return Fleet(
-            [_own(settings, index, base, changes, command) for index in range(settings.engine_replicas)]
-        )
+    """The engines that the settings have for a base: somebody else's where there are URLs, else our own,
+    started by `command` as `Supervisor` takes it. `position` is the base's among all, 0 for the default."""
+    names = (base.name,) if position else ("", base.name)
+    urls = [url_of(url) for url in settings.engine_urls if base_of(url) in names]
+    if not urls:
+        first = position * settings.engine_replicas
+        indices = range(first, first + settings.engine_replicas)
+        return Fleet([_own(settings, index, base, changes, command) for index in indices])
 
     def attach(url: str) -> Engine:
         return AttachedEngine(url=url, settings=settings, base=base, changes=changes)
 
-    named = [url.removeprefix(NAME_PREFIX) for url in settings.engine_urls if url.startswith(NAME_PREFIX)]
+    named = [url.removeprefix(NAME_PREFIX) for url in urls if url.startswith(NAME_PREFIX)]
     return Fleet(
-        [attach(url) for url in settings.engine_urls if not url.startswith(NAME_PREFIX)],
+        [attach(url) for url in urls if not url.startswith(NAME_PREFIX)],
         discoveries=[Discovery(url=url, attach=attach, changes=changes, resolver=resolver) for url in named],
         expected=Expected(max_rank=settings.engine_max_rank, max_model_length=settings.engine_max_model_len),
     )

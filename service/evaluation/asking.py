@@ -17,7 +17,6 @@ from service.errors import Exhausted, InvalidRequest, Unavailable
 from service.registry.answers import Answers as KeptAnswers
 from service.serving import Chat, ChatMessage, ChatTurn, Served
 from trainer.records import Turn
-from trainer.rendering import Renderer
 
 ResultT = TypeVar("ResultT")
 
@@ -57,6 +56,8 @@ class Asked:
     model: str
     weights: str
     """Revision of a base, or digest of a version."""
+    rendering: str
+    """How its prompts are written: the contract of its base's renderer, as JSON."""
 
 
 class EngineAwayError(Exception):
@@ -72,7 +73,6 @@ class Asking:
         chat: Chat,
         served: Served,
         kept: KeptAnswers,
-        renderer: Renderer,
         concurrency: int,
         patience_seconds: float,
         clock: Callable[[], float] = monotonic,
@@ -80,7 +80,6 @@ class Asking:
         self._chat = chat
         self._served = served
         self._kept = kept
-        self._rendering = json.dumps(renderer.contract(), sort_keys=True)
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
@@ -92,7 +91,7 @@ class Asking:
 
         Raises EngineAwayError, NotFound and WrongState (the model is not served any more).
         """
-        keys = [ask.key(self._rendering) for ask in asks]
+        keys = [ask.key(who.rendering) for ask in asks]
         known = await self._kept.of(who.weights, keys)
         try:
             async with asyncio.TaskGroup() as group:

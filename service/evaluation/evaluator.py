@@ -21,11 +21,10 @@ from service.evaluation.held_out import HeldOut, Source, Training, held_out
 from service.evaluation.questionnaire import Questionnaire, Said, questionnaire
 from service.evaluation.report import Answers, Report, make_report
 from service.registry import DatasetRow, EvaluationRow, JobRow, Registry, VersionRow
-from service.serving import Chat, Served
-from trainer.config import BaseModel, Technique
+from service.serving import Base, Bases, Chat, Served
+from trainer.config import Technique
 from trainer.pacing import row_limit
 from trainer.records import Kind, RecordsError
-from trainer.rendering import Renderer
 from trainer.rows import DataError
 
 _log = structlog.get_logger(__name__)
@@ -80,21 +79,17 @@ class Evaluator:
         changes: Changes,
         chat: Chat,
         served: Served,
-        renderer: Renderer,
-        base: BaseModel,
+        bases: Bases,
         datasets_dir: Path,
-        context_length: int,
         limits: Limits | None = None,
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`context_length` is the base model's, in tokens. `clock` gives seconds that only ever rise."""
+        """`clock` gives seconds that only ever rise."""
         self._registry = registry
         self._changes = changes
-        self._base = base
-        self._renderer = renderer
+        self._bases = bases
         self._datasets_dir = datasets_dir
-        self._context_length = context_length
         self._limits = limits or Limits()
         self._owner = ids()
         self._clock = clock
@@ -102,7 +97,6 @@ class Evaluator:
             chat=chat,
             served=served,
             kept=registry.answers,
-            renderer=renderer,
             concurrency=self._limits.concurrency,
             patience_seconds=self._limits.patience_seconds,
             clock=clock,
@@ -181,19 +175,23 @@ class Evaluator:
 
     async def _evaluate(self, row: EvaluationRow, progress: Progress) -> Report:
         version = await self._version(row)
-        held = await self._held_out(row)
+        base = self._base(version)
+        held = await self._held_out(row, base)
         asks = await asyncio.to_thread(
             questionnaire,
             held,
-            self._renderer,
-            context_length=self._context_length,
+            base.renderer,
+            context_length=base.context_length,
             costly_places=version.technique is Technique.PROMPT_TUNING,
         )
         progress.total = 2 * asks.size
-        base = await self._answers(Asked(model=self._base.name, weights=self._base.revision), asks, progress)
-        adapter = await self._answers(Asked(model=version.model, weights=version.digest), asks, progress)
+        rendering = json.dumps(base.renderer.contract(), sort_keys=True)
+        unadapted = Asked(model=base.name, weights=base.model.revision, rendering=rendering)
+        adapted = Asked(model=version.model, weights=version.digest, rendering=rendering)
+        before = await self._answers(unadapted, asks, progress)
+        after = await self._answers(adapted, asks, progress)
         try:
-            report = await asyncio.to_thread(_report, held, base, adapter)
+            report = await asyncio.to_thread(_report, held, before, after)
         except ValueError as error:
             raise _FailedError("OTHER_TASK", f"the rows do not fit the dataset's task: {error}") from error
         # A base is asked once for all its versions; nobody asks a version the same again.
@@ -206,20 +204,29 @@ class Evaluator:
         except NotFound as error:
             raise _FailedError("VERSION_NOT_SERVED", error.message) from error
 
-    async def _held_out(self, row: EvaluationRow) -> HeldOut:
+    def _base(self, version: VersionRow) -> Base:
+        try:
+            return self._bases.of(version.base_model)
+        except WrongState as error:
+            raise _FailedError("VERSION_NOT_SERVED", f"{version.model}: {error.message}") from error
+
+    async def _held_out(self, row: EvaluationRow, base: Base) -> HeldOut:
         try:
             lineage = () if row.job_id is None else await self._registry.lineage(row.job_id)
             trained_on = [await self._registry.get_dataset(job.dataset_id) for job in lineage]
             asked = await self._registry.get_dataset(row.dataset_id)
             source = Source(
-                trainings=tuple(map(self._training, lineage, trained_on)),
+                trainings=tuple(
+                    self._training(job, dataset, base)
+                    for job, dataset in zip(lineage, trained_on, strict=True)
+                ),
                 other_path=None if row.from_validation_split else self._path(row.dataset_id),
                 task=asked.task or next((dataset.task for dataset in trained_on), None),
                 plain_text=asked.kind is Kind.TEXT,
-                max_length=self._context_length,
+                max_length=base.context_length,
             )
             limit = self._limits.rows or Limits.rows
-            return await asyncio.to_thread(held_out, source, limit, self._renderer)
+            return await asyncio.to_thread(held_out, source, limit, base.renderer)
         except (NotFound, OSError) as error:
             raise _FailedError(
                 "DATASET_GONE",
@@ -228,14 +235,14 @@ class Evaluator:
         except (RecordsError, DataError) as error:
             raise _FailedError("DATASET_GONE", f"a dataset that it needs cannot be read: {error}") from error
 
-    def _training(self, job: JobRow, dataset: DatasetRow) -> Training:
+    def _training(self, job: JobRow, dataset: DatasetRow, base: Base) -> Training:
         settings = job.hyperparameters
         return Training(
             path=self._path(dataset.id),
             validation_fraction=settings.validation_fraction,
             seed=settings.seed,
             plain_text=dataset.kind is Kind.TEXT,
-            max_length=row_limit(settings, job.technique, self._context_length),
+            max_length=row_limit(settings, job.technique, base.context_length),
         )
 
     def _path(self, dataset_id: str) -> Path:

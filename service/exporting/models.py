@@ -19,6 +19,7 @@ from service.disk import Disk
 from service.errors import Exhausted, WrongState
 from service.exporting.formats import Format, Wanted
 from service.registry import VersionRow
+from service.serving import Bases
 from service.settings import CONVERTER
 from trainer.config import BaseModel
 
@@ -36,7 +37,7 @@ class ModelMaker:
     def __init__(
         self,
         *,
-        base: BaseModel,
+        bases: Bases,
         artifacts_dir: Path,
         directory: Path,
         disk: Disk,
@@ -46,7 +47,7 @@ class ModelMaker:
     ) -> None:
         """`directory` is of exports alone: what an earlier service left there is removed. `command` gets
         directories and options added."""
-        self._base = base
+        self._bases = bases
         self._artifacts_dir = artifacts_dir
         self._directory = directory
         self._disk = disk
@@ -65,11 +66,13 @@ class ModelMaker:
                 state="not configured",
                 reason="LLAMA_CPP_NOT_CONFIGURED",
             )
-        ours = (self._base.name, self._base.revision)
-        if manifest.form is not Form.MODEL and (manifest.base_name, manifest.base_revision) != ours:
+        if manifest.form is Form.MODEL:
+            return
+        base = self._bases.of(version.base_model).model
+        if (manifest.base_name, manifest.base_revision) != (base.name, base.revision):
             raise WrongState(
                 f"{version.model} was trained on {manifest.base_name} ({manifest.base_revision}), and this "
-                f"service has {ours[0]} ({ours[1]})",
+                f"service has {base.name} ({base.revision})",
                 state="another base",
                 reason="WRONG_BASE",
             )
@@ -92,7 +95,8 @@ class ModelMaker:
             async with self._running:
                 model = self._artifacts_dir / version.digest
                 if manifest.form is not Form.MODEL:
-                    model = await self._merged(model, place / "merged")
+                    base = self._bases.of(version.base_model).model
+                    model = await self._merged(base, model, place / "merged")
                 if wanted.format is Format.GGUF:
                     name = f"{version.adapter_id}-{version.number}-{wanted.gguf_type}.gguf"
                     await self._convert(model, place / "gguf" / name, wanted)
@@ -101,12 +105,12 @@ class ModelMaker:
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
 
-    async def _merged(self, adapter: Path, target: Path) -> Path:
-        await asyncio.to_thread(self._make_room, self._base.path, target)
+    async def _merged(self, base: BaseModel, adapter: Path, target: Path) -> Path:
+        await asyncio.to_thread(self._make_room, base.path, target)
         await run(
             [
                 *self._command,
-                *(str(self._base.path), str(adapter), str(target)),
+                *(str(base.path), str(adapter), str(target)),
                 *("--threads", str(self._threads)),
             ],
             seconds=_MERGE_SECONDS,

@@ -4,7 +4,7 @@ A job counts as succeeded once its version answers: whoever waits for that may a
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Protocol
 
 from aiohttp import web
@@ -42,13 +42,13 @@ class FineTuning:
         *,
         registry: Registry,
         creation: Creating,
-        base_model: str,
+        base_models: Collection[str],
         new_suffix: Callable[[], str] = lambda: f"tuned-{secrets.token_hex(4)}",
     ) -> None:
         """`new_suffix` names adapters of callers who name none."""
         self._registry = registry
         self._creation = creation
-        self._base_model = base_model
+        self._base_models = base_models
         self._new_suffix = new_suffix
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -85,7 +85,9 @@ class FineTuning:
     async def _message(self, asked: TuningRequest) -> pb.CreateTuningJobRequest:
         """The request in our own words. Raises NotFound and WrongState for a model to go on from."""
         message = asked.message
-        if asked.model not in ("", self._base_model):
+        if asked.model in self._base_models:
+            message.base_model = asked.model
+        elif asked.model:
             start = await self._registry.resolve_model(asked.model)
             message.start_version = f"adapters/{start.adapter_id}/versions/{start.number}"
         message.adapter_id = message.adapter_id or self._new_suffix()

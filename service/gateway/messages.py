@@ -23,19 +23,16 @@ _FIELDS = frozenset({"role", "content", "name"})
 _OWN_FIELDS = {"assistant": _FIELDS | {"tool_calls"}, "tool": _FIELDS | {"tool_call_id"}}
 
 
-def read_messages(fields: Fields, tools_refused: str | None) -> tuple[ChatMessage, ...]:
-    """The conversation; `tools_refused` is why nothing in it may have to do with tools, None where it may.
-    What is wrong is told to `fields`."""
+def read_messages(fields: Fields) -> tuple[ChatMessage, ...]:
+    """The conversation. What is wrong is told to `fields`."""
     value = fields.given.get("messages")
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_MESSAGES:
         fields.wrong("messages", f"must be a list of 1 to {MAX_MESSAGES} messages")
         return ()
-    return tuple(
-        _message(fields, f"messages[{index}]", each, tools_refused) for index, each in enumerate(value)
-    )
+    return tuple(_message(fields, f"messages[{index}]", each) for index, each in enumerate(value))
 
 
-def _message(reader: Fields, path: str, value: object, tools_refused: str | None) -> ChatMessage:
+def _message(reader: Fields, path: str, value: object) -> ChatMessage:
     try:
         fields = given(value)
         role = text(fields.get("role"))
@@ -48,9 +45,6 @@ def _message(reader: Fields, path: str, value: object, tools_refused: str | None
         return ChatMessage(role="user", content="")
     if role not in _ROLES:
         reader.wrong(f"{path}.role", f"must be one of {', '.join(_ROLES)}")
-    elif tools_refused is not None and (has_calls or role == "tool"):
-        where = "tool_calls" if has_calls else "role"
-        reader.wrong(f"{path}.{where}", f"is not supported: {tools_refused}")
     fewest = 0 if has_calls or role == "tool" else 1
     if not fewest <= len(content) <= MAX_CONTENT_CHARACTERS:
         reader.wrong(f"{path}.content", f"must have {fewest} to {MAX_CONTENT_CHARACTERS} characters")

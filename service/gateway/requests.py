@@ -24,11 +24,10 @@ _OF_CHATS = TOOL_FIELDS | {
 _OF_TEXTS = frozenset({"prompt", "max_tokens", "logprobs", "echo", "best_of"})
 
 
-def read_chat_request(body: bytes, *, tools_refused: str | None) -> AnswersRequest:
-    """Read a body of /v1/chat/completions; `tools_refused` is why it may have nothing to do with tools, None
-    where it may. Raises InvalidRequest naming every field that is wrong."""
+def read_chat_request(body: bytes) -> AnswersRequest:
+    """Read a body of /v1/chat/completions. Raises InvalidRequest naming every field that is wrong."""
     fields = Fields(body, known=_OF_CHATS)
-    tools, json_schema = read_tools(fields, tools_refused), _format(fields)
+    tools, json_schema = read_tools(fields), _format(fields)
     if tools and json_schema is not None:
         rule = "is not supported together with tools: an answer that fits it calls none"
         fields.wrong("response_format", f"{rule}; leave one of them out, or let tool_choice be none")
@@ -36,7 +35,7 @@ def read_chat_request(body: bytes, *, tools_refused: str | None) -> AnswersReque
     older = fields.integer("max_tokens", 1, MAX_TOKENS)
     return fields.request(
         ChatTurn(
-            messages=read_messages(fields, tools_refused),
+            messages=read_messages(fields),
             max_tokens=older if newer is None else newer,
             logprobs=_chat_logprobs(fields),
             json_schema=json_schema,

@@ -20,7 +20,6 @@ from aiohttp.typedefs import Handler
 
 from service import logs
 from service.engine.face import EngineState
-from service.engine.fleet import Fleet
 from service.errors import HotloraError, NotFound
 from service.gateway.choices import choices
 from service.gateway.completions import DONE, ChatEnvelope, Envelope, TextEnvelope
@@ -35,7 +34,7 @@ from service.gateway.fields import AnswersRequest
 from service.gateway.requests import read_chat_request, read_text_request
 from service.metrics import CONTENT_TYPE, EngineStanding, Metrics
 from service.registry import Registry, VersionState
-from service.serving import Chat, ChatDelta, ServedModel
+from service.serving import Bases, Chat, ChatDelta, ServedModel
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +65,7 @@ class Gateway:
         self,
         *,
         chat: Chat,
-        fleet: Fleet,
+        bases: Bases,
         registry: Registry,
         metrics: Metrics,
         more: Sequence[Door] = (),
@@ -78,7 +77,7 @@ class Gateway:
         """`more` are other parts of the API. `address` is HOST:PORT, port 0 for a free one. A client that
         reads nothing for `max_unread_seconds` has lost its answer. `clock` gives seconds since the epoch."""
         self._chat = chat
-        self._fleet = fleet
+        self._bases = bases
         self._registry = registry
         self._metrics = metrics
         self._more = more
@@ -122,11 +121,7 @@ class Gateway:
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_post(
             "/v1/chat/completions",
-            partial(
-                self._completions,
-                partial(read_chat_request, tools_refused=self._chat.tools_refused),
-                ChatEnvelope,
-            ),
+            partial(self._completions, read_chat_request, ChatEnvelope),
         )
         app.router.add_post("/v1/completions", partial(self._completions, read_text_request, TextEnvelope))
         for door in self._more:
@@ -167,9 +162,17 @@ class Gateway:
             return internal_error(error_id)
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """200 when answers can be given, else 503; the body says where the engine stands."""
-        ready = self._fleet.state is EngineState.READY
-        body = {"ready": ready, "engine": self._fleet.state, "message": self._fleet.message}
+        """200 when some base model answers, else 503; the body says where the engines of each stand."""
+        ready = any(base.fleet.state is EngineState.READY for base in self._bases)
+        fleet = self._bases.default.fleet
+        body = {
+            "ready": ready,
+            "engine": fleet.state,
+            "message": fleet.message,
+            "base_models": {
+                base.name: {"engine": base.fleet.state, "message": base.fleet.message} for base in self._bases
+            },
+        }
         return web.json_response(body, status=200 if ready else 503)
 
     async def _figures(self, _: web.Request) -> web.Response:
@@ -200,8 +203,8 @@ class Gateway:
         raise NotFound("MODEL_NOT_FOUND", f"there is no model {name[:256]!r}")
 
     async def _cards(self) -> list[dict[str, object]]:
-        """The base, and of each adapter its names and every ACTIVE version. The root of a name is the version
-        that answers most of its requests."""
+        """The bases, and of each adapter its names and every ACTIVE version. The root of a name is the
+        version that answers most of its requests."""
         names: dict[str, dict[str, tuple[int, float]]] = {}
         for alias in await self._chat.aliases():
             names.setdefault(alias.adapter_id, {})[alias.model] = alias.main_version, alias.create_time

@@ -27,10 +27,9 @@ _NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 
 
-def read_tools(fields: Fields, refused: str | None) -> tuple[Tool, ...]:
-    """What the answer may call; nothing where `tool_choice` is "none". `refused` is why no request may offer
-    tools, None where it may. What is wrong is told to `fields`."""
-    tools = _tools(fields, refused)
+def read_tools(fields: Fields) -> tuple[Tool, ...]:
+    """What the answer may call; nothing where `tool_choice` is "none". What is wrong is told to `fields`."""
+    tools = _tools(fields)
     choice = fields.given.get("tool_choice", "auto" if tools else "none")
     if choice not in ("none", "auto"):
         fields.wrong(
@@ -70,13 +69,10 @@ def read_id(value: object) -> str:
     return found
 
 
-def _tools(fields: Fields, refused: str | None) -> tuple[Tool, ...]:
+def _tools(fields: Fields) -> tuple[Tool, ...]:
     value = fields.given.get("tools", [])
     if not isinstance(value, list) or len(value) > MAX_TOOLS:
         fields.wrong("tools", f"must be a list of up to {MAX_TOOLS} tools")
-        return ()
-    if value and refused is not None:
-        fields.wrong("tools", f"is not supported: {refused}")
         return ()
     tools: list[Tool] = []
     names: set[str] = set()

@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from service.disk import Disk
 from service.errors import Exhausted, FieldViolation, HotloraError, InvalidRequest
 from service.importing.files import MAX_BYTES, Servable, problems
 from service.registry import Imported, Registry, VersionRow
+from service.serving import Base, Bases
 from trainer.config import BaseModel
 from trainer.planning.shape import ShapeError, shape_of_directory
 
@@ -46,36 +47,38 @@ class Importer:
         self,
         *,
         registry: Registry,
-        base: BaseModel,
+        bases: Bases,
         directory: Path,
         artifacts_dir: Path,
         disk: Disk,
-        max_rank: Callable[[], int],
         threads: int = 0,
         command: Sequence[str] = COMMAND,
     ) -> None:
         """`directory` is of imports alone, on the file system of `artifacts_dir`: what an earlier service
         left there is removed. `command` gets directories and options added."""
         self._registry = registry
-        self._base = base
+        self._bases = bases
         self._directory = directory
         self._artifacts_dir = artifacts_dir
         self._disk = disk
-        self._max_rank = max_rank
         self._threads = threads
         self._command = tuple(command)
         self._running = asyncio.Lock()
         shutil.rmtree(directory, ignore_errors=True)
 
-    async def refuse(self, adapter_id: str, base_model: str) -> None:
-        """Raise AlreadyExists or InvalidRequest for an adapter that cannot be imported, whatever its files
-        are."""
-        if base_model not in ("", self._base.name):
-            rule = f"is {base_model[:200]!r}; this service serves {self._base.name!r}"
-            raise InvalidRequest([FieldViolation(field="header.base_model", description=rule)])
-        await self._registry.refuse_adapter_id(adapter_id, self._base.name)
+    async def base(self, adapter_id: str, base_model: str) -> Base:
+        """The base that an adapter is imported for: the one that is named, else that of the adapter where it
+        is there already. Raises AlreadyExists or InvalidRequest where it cannot be, whatever its files are.
+        """
+        if wrong := self._bases.unknown(base_model, field="header.base_model"):
+            raise InvalidRequest(wrong)
+        self._bases.refuse_name(adapter_id)
+        name = base_model or await self._registry.base_model_of(adapter_id)
+        base = self._bases.find(name) or self._bases.default
+        await self._registry.refuse_adapter_id(adapter_id, base.name)
+        return base
 
-    async def take(self, adapter_id: str, pieces: AsyncIterator[FileName | bytes]) -> VersionRow:
+    async def take(self, adapter_id: str, base: Base, pieces: AsyncIterator[FileName | bytes]) -> VersionRow:
         """Make the next version of the files that come. Raises InvalidRequest, AlreadyExists, Exhausted,
         ChildFailedError."""
         if self._running.locked():
@@ -89,32 +92,24 @@ class Importer:
             await asyncio.to_thread(source.mkdir, parents=True)
             try:
                 await _receive(source, pieces)
-                wrong = await asyncio.to_thread(self._problems, source)
+                wrong = await asyncio.to_thread(_problems, source, base)
                 if not wrong:
                     await asyncio.to_thread(target.mkdir)
-                    wrong = await self._made(source, target)
+                    wrong = await self._made(source, target, base.model)
                 if wrong:
                     raise InvalidRequest(wrong)
-                return await self._published(adapter_id, target)
+                return await self._published(adapter_id, base, target)
             finally:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
 
-    def _problems(self, source: Path) -> list[FieldViolation]:
-        try:
-            shape = shape_of_directory(self._base.path)
-            linears, layers = shape.linears, shape.layers
-        except ShapeError:
-            linears, layers = (), 0
-        return problems(source, Servable(max_rank=self._max_rank(), linears=linears, layers=layers))
-
-    async def _made(self, source: Path, target: Path) -> list[FieldViolation]:
+    async def _made(self, source: Path, target: Path, base: BaseModel) -> list[FieldViolation]:
         """What the trainer finds wrong; nothing once `target` is an artifact."""
         try:
             answer = await run(
                 [
                     *self._command,
-                    *(str(self._base.path), str(source), str(target)),
-                    *("--name", self._base.name, "--revision", self._base.revision),
+                    *(str(base.path), str(source), str(target)),
+                    *("--name", base.name, "--revision", base.revision),
                     *("--threads", str(self._threads)),
                 ],
                 seconds=_TRAINER_SECONDS,
@@ -123,16 +118,16 @@ class Importer:
         except (ValueError, TypeError, KeyError) as error:
             raise ChildFailedError(f"the import gave no usable answer: {error!r}") from error
 
-    async def _published(self, adapter_id: str, target: Path) -> VersionRow:
+    async def _published(self, adapter_id: str, base: Base, target: Path) -> VersionRow:
         """There is no way back from here: what is in place is registered, even if the caller goes."""
-        publishing = asyncio.create_task(self._publish(adapter_id, target))
+        publishing = asyncio.create_task(self._publish(adapter_id, base, target))
         try:
             return await asyncio.shield(publishing)
         except asyncio.CancelledError:
             await asyncio.wait({publishing})
             raise
 
-    async def _publish(self, adapter_id: str, target: Path) -> VersionRow:
+    async def _publish(self, adapter_id: str, base: Base, target: Path) -> VersionRow:
         manifest, size_bytes = await asyncio.to_thread(_checked, target)
         published = self._artifacts_dir / manifest.digest
         await asyncio.to_thread(target.rename, published)
@@ -140,7 +135,7 @@ class Importer:
             version = await self._registry.import_version(
                 Imported(
                     adapter_id=adapter_id,
-                    base_model=self._base.name,
+                    base_model=base.name,
                     rank=manifest.rank,
                     digest=manifest.digest,
                     size_bytes=size_bytes,
@@ -151,6 +146,15 @@ class Importer:
             raise
         _log.info("imported an adapter", version=version.model, digest=version.digest)
         return version
+
+
+def _problems(source: Path, base: Base) -> list[FieldViolation]:
+    try:
+        shape = shape_of_directory(base.model.path)
+        linears, layers = shape.linears, shape.layers
+    except ShapeError:
+        linears, layers = (), 0
+    return problems(source, Servable(max_rank=base.fleet.max_rank, linears=linears, layers=layers))
 
 
 def _checked(target: Path) -> tuple[Manifest, int]:

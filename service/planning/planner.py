@@ -5,6 +5,7 @@ It decides nothing: what follows from the numbers is `trainer.planning`.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from service.errors import WrongState
@@ -12,7 +13,8 @@ from service.planning.counting import UNKNOWN_SHARE, data_of
 from service.planning.devices import OwnDevice, own_device
 from service.planning.probes import Kept, Probes
 from service.registry import Registry
-from trainer.config import BaseModel, Hyperparameters, Technique
+from service.serving import Base, Bases
+from trainer.config import Hyperparameters, Technique
 from trainer.planning import (
     RUNTIME_BYTES,
     Data,
@@ -48,6 +50,8 @@ class DescribedDevice:
 class Question:
     """What is to be planned. None means the service's own."""
 
+    base_model: str
+    """One that the service has; empty: the default one. Without effect where a model is described."""
     dataset_id: str | None
     data: Data | None
     device: DescribedDevice | None
@@ -88,107 +92,83 @@ class Planner:
     def __init__(
         self,
         *,
-        base: BaseModel,
-        context_length: int,
-        max_rank: Callable[[], int],
+        bases: Bases,
         registry: Registry,
         probes: Probes,
-        unservable: Callable[[], Mapping[Technique, str]] = dict,
         look: Callable[[], OwnDevice] = own_device,
     ) -> None:
-        """`context_length` is what is served, in tokens. `unservable` says of techniques why what they make
-        could not be served now. `look` may block for a second."""
-        self._base = base
-        self._context_length = context_length
-        self._max_rank = max_rank
+        """`look` may block for a second."""
+        self._bases = bases
         self._registry = registry
         self._probes = probes
-        self._unservable = unservable
         self._look = look
-        self._own_shape: ModelShape | None = None
+        self._shapes: dict[str, ModelShape] = {}
+        """Of bases, by their names. Read once: a base's files stay as they are while it is served."""
         self._seen: OwnDevice | None = None
         """The device when it was last looked at."""
 
-    async def prepare(self) -> int:
-        """Look at device and base once, so that no job has to wait for that; gives the base's parameters, 0
-        where its files do not tell."""
+    async def prepare(self) -> None:
+        """Look at device and bases once, so that no job has to wait for that."""
         await self._device()
-        try:
-            return (await self._shape_of_base()).parameters
-        except ShapeError:
-            return 0
+        for base in self._bases:
+            with suppress(ShapeError):
+                await self._shape_of_base(base)
 
-    async def needs(self, data: Data, settings: Hyperparameters) -> Needs | None:
+    def parameters(self, base: Base) -> int:
+        """Of a base, once it was looked at; 0 where its files do not tell."""
+        shape = self._shapes.get(base.name)
+        return 0 if shape is None else shape.parameters
+
+    async def needs(self, base: Base, data: Data, settings: Hyperparameters) -> Needs | None:
         """What a run with these settings would need here with each technique; None where the base's files do
         not tell its shape. Takes milliseconds: a GPU, whose tool may take a second, is as it was last seen.
         """
         try:
-            shape = await self._shape_of_base()
+            shape = await self._shape_of_base(base)
         except ShapeError:
             return None
         own = self._seen
         if own is None or own.kind == "cpu":
             own = await self._device()
-        measured = await self._probes.known(own)
+        measured = await self._probes.known(base.model, own)
         device = _as_it_is(own, measured)
-        planned = self._plan(shape, data, device, measured, asdict(settings), is_own_base=True)
+        planned = _plan(base, shape, data, device, measured, asdict(settings), is_own_base=True)
         return Needs(device=device, techniques={one.technique: one for one in planned.techniques})
 
     async def answer(self, question: Question) -> Answer:
         """Plan. Raises what the store, the registry and a probe raise, and WrongState (SHAPE_UNKNOWN)."""
+        base = self._bases.find(question.base_model) or self._bases.default
         own = await self._device()
-        if question.probe is not None and question.probe not in await self._probes.known(own):
-            await self._probes.measure(question.probe, own)
+        if question.probe is not None and question.probe not in await self._probes.known(base.model, own):
+            await self._probes.measure(base.model, question.probe, own)
         is_own_base = question.shape is None and question.example is None
-        shape = await self._shape(question)
+        shape = await self._shape(question, base)
         data = await self._data(question)
         measured: dict[Technique, Kept] = {}
         if question.device is None:
             if is_own_base:
-                measured = await self._probes.known(own)
+                measured = await self._probes.known(base.model, own)
             device = _as_it_is(own, measured)
         else:
             device = _as_described(question.device)
         return Answer(
-            base_model=self._base.name if is_own_base else "",
+            base_model=base.name if is_own_base else "",
             shape=shape,
             data=data,
             device=device,
             is_own_device=question.device is None,
-            plan=self._plan(shape, data, device, measured, question.given, is_own_base=is_own_base),
+            plan=_plan(base, shape, data, device, measured, question.given, is_own_base=is_own_base),
             probe_times={technique: kept.time for technique, kept in measured.items()},
             textbook={technique: textbook(shape, technique, question.example) for technique in Technique},
         )
 
-    def _plan(
-        self,
-        shape: ModelShape,
-        data: Data,
-        device: Device,
-        measured: Mapping[Technique, Kept],
-        given: Mapping[str, object],
-        *,
-        is_own_base: bool,
-    ) -> Plan:
-        """Where the base is the service's own, with the bounds of what is served."""
-        return plan(
-            shape,
-            data,
-            device,
-            context_length=self._context_length if is_own_base else DESCRIBED_CONTEXT,
-            max_rank=self._max_rank(),
-            calibrations={technique: kept.calibration for technique, kept in measured.items()},
-            given=given,
-            unservable=self._unservable() if is_own_base else None,
-        )
-
-    async def _shape(self, question: Question) -> ModelShape:
+    async def _shape(self, question: Question, base: Base) -> ModelShape:
         if question.example is not None:
             return question.example.shape
         if question.shape is not None:
             return question.shape
         try:
-            return await self._shape_of_base()
+            return await self._shape_of_base(base)
         except ShapeError as error:
             raise WrongState(
                 f"the base model's files do not tell its shape ({error.args[0]}); describe it in model",
@@ -196,11 +176,11 @@ class Planner:
                 reason="SHAPE_UNKNOWN",
             ) from error
 
-    async def _shape_of_base(self) -> ModelShape:
-        """Read once: a base's files stay as they are while it is served. Raises ShapeError."""
-        if self._own_shape is None:
-            self._own_shape = await asyncio.to_thread(shape_of_directory, self._base.path)
-        return self._own_shape
+    async def _shape_of_base(self, base: Base) -> ModelShape:
+        """Raises ShapeError."""
+        if base.name not in self._shapes:
+            self._shapes[base.name] = await asyncio.to_thread(shape_of_directory, base.model.path)
+        return self._shapes[base.name]
 
     async def _device(self) -> OwnDevice:
         self._seen = await asyncio.to_thread(self._look)
@@ -210,6 +190,29 @@ class Planner:
         if question.dataset_id is None:
             return question.data or DEFAULT_DATA
         return data_of(await self._registry.get_dataset(question.dataset_id))
+
+
+def _plan(
+    base: Base,
+    shape: ModelShape,
+    data: Data,
+    device: Device,
+    measured: Mapping[Technique, Kept],
+    given: Mapping[str, object],
+    *,
+    is_own_base: bool,
+) -> Plan:
+    """Where the model is `base`, with the bounds of what is served."""
+    return plan(
+        shape,
+        data,
+        device,
+        context_length=base.context_length if is_own_base else DESCRIBED_CONTEXT,
+        max_rank=base.fleet.max_rank,
+        calibrations={technique: kept.calibration for technique, kept in measured.items()},
+        given=given,
+        unservable=base.unservable() if is_own_base else None,
+    )
 
 
 def _as_it_is(own: OwnDevice, measured: Mapping[Technique, Kept]) -> Device:

@@ -55,7 +55,6 @@ class Probes:
         directory: Path,
         registry: Registry,
         changes: Changes,
-        base: BaseModel,
         threads: int,
         command: Sequence[str] = COMMAND,
         timeout_seconds: float = 540.0,
@@ -64,17 +63,16 @@ class Probes:
         self._directory = directory
         self._registry = registry
         self._changes = changes
-        self._base = base
         self._threads = threads
         self._command = tuple(command)
         self._timeout_seconds = timeout_seconds
         self._running = asyncio.Lock()
 
-    async def known(self, device: OwnDevice) -> dict[Technique, Kept]:
-        """What was measured on that device with these weights."""
-        return await asyncio.to_thread(self._read_all, device)
+    async def known(self, base: BaseModel, device: OwnDevice) -> dict[Technique, Kept]:
+        """What was measured on that device with the weights of `base`."""
+        return await asyncio.to_thread(self._read_all, base, device)
 
-    async def measure(self, technique: Technique, device: OwnDevice) -> None:
+    async def measure(self, base: BaseModel, technique: Technique, device: OwnDevice) -> None:
         """Probe, and keep the figures. Takes half a minute for a small base.
 
         Raises WrongState (a job trains), Unavailable (a job began), Exhausted (a probe runs already),
@@ -92,14 +90,14 @@ class Probes:
                     state=jobs[0].state,
                     reason="PROBE_BESIDE_TRAINING",
                 )
-            calibration = await self._run(technique)
-            await asyncio.to_thread(self._write, calibration, device)
+            calibration = await self._run(base, technique)
+            await asyncio.to_thread(self._write, calibration, base, device)
 
-    async def _run(self, technique: Technique) -> Calibration:
+    async def _run(self, base: BaseModel, technique: Technique) -> Calibration:
         options = ("--technique", technique, "--threads", str(self._threads))
         process = await asyncio.create_subprocess_exec(
             *self._command,
-            str(self._base.path),
+            str(base.path),
             *options,
             stdin=DEVNULL,
             stdout=PIPE,
@@ -148,15 +146,15 @@ class Probes:
                 return
             await self._changes.wait("jobs", seen, _LOOK_SECONDS)
 
-    def _path(self, technique: Technique, device: OwnDevice) -> Path:
+    def _path(self, base: BaseModel, technique: Technique, device: OwnDevice) -> Path:
         # The arithmetic's format is in the file: it is measured, and follows from the device.
-        parts = (self._base.revision, technique, device.kind, device.name, str(self._threads))
+        parts = (base.revision, technique, device.kind, device.name, str(self._threads))
         return self._directory / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json"
 
-    def _read_all(self, device: OwnDevice) -> dict[Technique, Kept]:
+    def _read_all(self, base: BaseModel, device: OwnDevice) -> dict[Technique, Kept]:
         found = {}
         for technique in Technique:
-            path = self._path(technique, device)
+            path = self._path(base, technique, device)
             try:
                 found[technique] = Kept(
                     calibration=Calibration.decode(path.read_text()), time=path.stat().st_mtime
@@ -167,8 +165,8 @@ class Probes:
                 _log.warning("kept figures of a probe are ignored", path=str(path), error=str(error))
         return found
 
-    def _write(self, calibration: Calibration, device: OwnDevice) -> None:
-        path = self._path(calibration.technique, device)
+    def _write(self, calibration: Calibration, base: BaseModel, device: OwnDevice) -> None:
+        path = self._path(base, calibration.technique, device)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = path.with_suffix(".part")
         beside.write_text(calibration.encode())

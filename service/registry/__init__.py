@@ -166,8 +166,7 @@ class Registry:
         """Queue a job, and make its adapter if there is none.
 
         Idempotent by `new.request_id`: the same digest again returns the same job. Raises AlreadyExists
-        (REQUEST_ID_USED, ADAPTER_ID_USED, NAME_OF_BASE_MODEL, OTHER_BASE_MODEL), NotFound (dataset),
-        Exhausted (QUEUE_FULL).
+        (REQUEST_ID_USED, ADAPTER_ID_USED, OTHER_BASE_MODEL), NotFound (dataset), Exhausted (QUEUE_FULL).
         """
         async with self._database.write() as connection:
             job = await jobs.create(connection, new, self._ids(), self._clock(), self._max_queued_jobs)
@@ -317,6 +316,11 @@ class Registry:
         async with self._database.read() as connection:
             return await adapters.get(connection, adapter_id)
 
+    async def base_model_of(self, adapter_id: str) -> str:
+        """The base model of an adapter, deleted or not; empty where there never was one."""
+        async with self._database.read() as connection:
+            return await adapters.base_model_of(connection, adapter_id)
+
     async def list_adapters(self, *, limit: int = 50, cursor: str = "") -> Page[AdapterRow]:
         """By name. Raises InvalidRequest (field page_token)."""
         async with self._database.read() as connection:
@@ -380,7 +384,7 @@ class Registry:
 
     async def import_version(self, imported: Imported) -> VersionRow:
         """What was published becomes the adapter's next version, PENDING; the adapter is made if there is
-        none. Raises AlreadyExists (ADAPTER_ID_USED, NAME_OF_BASE_MODEL, OTHER_BASE_MODEL)."""
+        none. Raises AlreadyExists (ADAPTER_ID_USED, OTHER_BASE_MODEL)."""
         async with self._database.write() as connection:
             now = self._clock()
             await adapters.ensure(connection, imported.adapter_id, imported.base_model, now)

@@ -47,10 +47,6 @@ async def ensure(connection: AsyncConnection, adapter_id: str, base_model: str, 
 
 async def exists(connection: AsyncConnection, adapter_id: str, base_model: str) -> bool:
     """Whether there is such an adapter; refuses a name that this base model cannot train."""
-    if adapter_id == base_model:
-        raise AlreadyExists(
-            "NAME_OF_BASE_MODEL", f"{adapter_id!r} is the name of a base model; choose another adapter_id"
-        )
     found = await connection.execute(
         select(adapters.c.base_model, adapters.c.delete_time).where(adapters.c.id == adapter_id)
     )
@@ -68,6 +64,11 @@ async def exists(connection: AsyncConnection, adapter_id: str, base_model: str) 
             "choose another adapter_id",
         )
     return True
+
+
+async def base_model_of(connection: AsyncConnection, adapter_id: str) -> str:
+    found = await connection.execute(select(adapters.c.base_model).where(adapters.c.id == adapter_id))
+    return found.scalar_one_or_none() or ""
 
 
 async def get(connection: AsyncConnection, adapter_id: str) -> AdapterRow:

@@ -45,6 +45,13 @@ class DatasetRow:
     """None where the uploader named none."""
     report: Report | None
     """None for datasets of earlier releases."""
+    base_model: str
+    """By whose template and tokenizer the rows were checked and counted; empty for datasets of earlier
+    releases."""
+
+    def is_counted_by(self, base_model: str) -> bool:
+        """Whether lengths are in tokens of that base model, as far as anybody wrote it down."""
+        return self.base_model in ("", base_model)
 
     @property
     def objective(self) -> Objective:
@@ -187,6 +194,8 @@ class VersionRow:
     """One trained, immutable set of weights."""
 
     adapter_id: str
+    base_model: str
+    """Of its adapter."""
     number: int
     state: VersionState
     failure_reason: str | None

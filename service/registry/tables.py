@@ -44,6 +44,8 @@ datasets = Table(
     Column("kind", Text, nullable=False),
     Column("task", Text),
     Column("report", Text),
+    # That rendered and counted the rows; empty: nobody wrote it down.
+    Column("base_model", Text, nullable=False, server_default=""),
     # Set: deleted. The row stays, so that the id is never given out again.
     Column("delete_time", Float),
     sqlite_autoincrement=True,

@@ -16,7 +16,7 @@ from service.registry.tables import adapters, version_changes, versions
 from trainer.config import Technique
 from trainer.events import Published
 
-_FIELDS = tuple(VersionRow.__dataclass_fields__)
+_FIELDS = tuple(name for name in VersionRow.__dataclass_fields__ if name != "base_model")
 _COLUMNS = [versions.c[name] for name in _FIELDS]
 _MAX_NUMBER = 999_999_999
 
@@ -54,11 +54,13 @@ async def _create(
         update(adapters)
         .where(adapters.c.id == adapter_id)
         .values(latest_version=adapters.c.latest_version + 1)
-        .returning(adapters.c.latest_version)
+        .returning(adapters.c.latest_version, adapters.c.base_model)
     )
+    number, base_model = counted.one()
     row = VersionRow(
         adapter_id=adapter_id,
-        number=counted.scalar_one(),
+        base_model=base_model,
+        number=number,
         state=VersionState.PENDING,
         failure_reason=None,
         failure_message=None,
@@ -97,7 +99,7 @@ async def active(connection: AsyncConnection, adapter_id: str, number: int, acti
 
 async def listing(connection: AsyncConnection, adapter_id: str, limit: int, cursor: str) -> Page[VersionRow]:
     scope = f"versions of {adapter_id}"
-    query = select(*_COLUMNS).where(versions.c.adapter_id == adapter_id)
+    query = _all().where(versions.c.adapter_id == adapter_id)
     last_seen = cursors.decode_number(scope, cursor)
     if last_seen is not None:
         query = query.where(versions.c.number < last_seen)
@@ -109,7 +111,7 @@ async def listing(connection: AsyncConnection, adapter_id: str, limit: int, curs
 async def in_states(
     connection: AsyncConnection, states: Collection[VersionState], adapter_id: str | None = None
 ) -> list[VersionRow]:
-    query = select(*_COLUMNS).where(versions.c.state.in_(states))
+    query = _all().where(versions.c.state.in_(states))
     if adapter_id is not None:
         query = query.where(versions.c.adapter_id == adapter_id)
     found = await connection.execute(query.order_by(versions.c.adapter_id, versions.c.number))
@@ -118,8 +120,7 @@ async def in_states(
 
 async def of_deleted_adapters(connection: AsyncConnection) -> list[VersionRow]:
     found = await connection.execute(
-        select(*_COLUMNS)
-        .join(adapters, adapters.c.id == versions.c.adapter_id)
+        _all()
         .where(
             adapters.c.delete_time.is_not(None),
             versions.c.state.in_([VersionState.RETIRED, VersionState.FAILED]),
@@ -190,7 +191,7 @@ async def move(
     found = changed.one_or_none()
     if found is None:
         raise await _outdated(connection, row, to)
-    moved = _row(found)
+    moved = _row(found, row.base_model)
     await _record(connection, moved, now)
     return moved
 
@@ -238,12 +239,12 @@ async def resolve(connection: AsyncConnection, name: str) -> VersionRow:
     )
 
 
+def _all() -> Select[tuple[object, ...]]:
+    return select(*_COLUMNS, adapters.c.base_model).join(adapters, adapters.c.id == versions.c.adapter_id)
+
+
 def _of_living_adapters() -> Select[tuple[object, ...]]:
-    return (
-        select(*_COLUMNS)
-        .join(adapters, adapters.c.id == versions.c.adapter_id)
-        .where(adapters.c.delete_time.is_(None))
-    )
+    return _all().where(adapters.c.delete_time.is_(None))
 
 
 async def _adapter_exists(connection: AsyncConnection, adapter_id: str) -> bool:
@@ -297,8 +298,10 @@ def _no_model(name: str) -> NotFound:
     return NotFound("MODEL_NOT_FOUND", f"there is no model {name!r}")
 
 
-def _row(row: Row[tuple[object, ...]]) -> VersionRow:
+def _row(row: Row[tuple[object, ...]], base_model: str | None = None) -> VersionRow:
+    """`base_model` None: the row has it."""
     fields = {name: row._mapping[name] for name in _FIELDS}
+    fields["base_model"] = base_model or row._mapping["base_model"]
     fields["state"] = VersionState(fields["state"])
     fields["technique"] = Technique(fields["technique"])
     if fields["verification"] is not None:

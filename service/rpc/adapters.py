@@ -112,10 +112,10 @@ class AdapterServicer(pb_grpc.AdapterServiceServicer):
         if first is None or not first.HasField("header"):
             raise _misplaced("the first message must be the header")
         header = first.header
-        await self._importer.refuse(header.adapter_id, header.base_model)
+        base = await self._importer.base(header.adapter_id, header.base_model)
         pieces = self._local(header.local_path) if header.local_path else _uploaded(requests)
         async with aclosing(pieces):
-            return conversion.version_message(await self._importer.take(header.adapter_id, pieces))
+            return conversion.version_message(await self._importer.take(header.adapter_id, base, pieces))
 
     async def _first(
         self, requests: AsyncIterator[pb.ImportAdapterVersionRequest]

@@ -6,10 +6,9 @@ from typing import Protocol
 
 from hotlora.v1 import chat_service_pb2 as pb
 from hotlora.v1 import chat_service_pb2_grpc as pb_grpc
-from service.engine import Fleet
 from service.rpc import conversion
 from service.rpc.boundary import Context
-from service.serving import ChatDelta, ChatTurn, Replica, ServedModel
+from service.serving import Bases, ChatDelta, ChatTurn, Replica, ServedModel
 
 MODEL_TRAILER = "hotlora-model"
 """Says which model answered."""
@@ -22,7 +21,7 @@ class Answering(Protocol):
         """Everything that can be asked."""
 
     def replicas(self) -> list[Replica]:
-        """The engines of the base, as they stand."""
+        """The engines of the bases, as they stand."""
 
     def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
         """Answer in pieces. Closing it frees the engine."""
@@ -31,9 +30,9 @@ class Answering(Protocol):
 class ChatServicer(pb_grpc.ChatServiceServicer):
     """See the proto."""
 
-    def __init__(self, *, chat: Answering, fleet: Fleet) -> None:
+    def __init__(self, *, chat: Answering, bases: Bases) -> None:
         self._chat = chat
-        self._fleet = fleet
+        self._bases = bases
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         async with aclosing(self._chat.stream(conversion.chat_turn_of(request))) as deltas:
@@ -45,6 +44,6 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         models = await self._chat.models()
         return pb.ListModelsResponse(
             models=map(conversion.model_message, models),
-            engine=conversion.engine_message(self._fleet),
+            engine=conversion.engine_message(self._bases.default.fleet),
             replicas=map(conversion.replica_message, self._chat.replicas()),
         )

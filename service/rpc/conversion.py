@@ -289,7 +289,7 @@ def model_message(model: ServedModel) -> chat_pb.Model:
 
 
 def engine_message(fleet: Fleet) -> chat_pb.Engine:
-    """The engines behind the models, as one."""
+    """The engines behind a base model and its adapters, as one."""
     return chat_pb.Engine(
         state=f"STATE_{fleet.state.value}",
         restarts=fleet.restarts,
@@ -302,6 +302,7 @@ def replica_message(replica: Replica) -> chat_pb.Replica:
     """One of them."""
     return chat_pb.Replica(
         name=replica.name,
+        base_model=replica.base_model,
         state=f"STATE_{replica.state.value}",
         message=replica.message,
         restarts=replica.restarts,

@@ -45,4 +45,5 @@ def dataset_message(row: DatasetRow) -> pb.Dataset:
         task=_TASKS_SENT[row.task],
         report=inspection.report_message(row.report) if row.report is not None else None,
         labels=sorted(row.report.labels) if row.report is not None else (),
+        base_model=row.base_model,
     )

@@ -111,7 +111,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         wish = inspection.wish_of(header)
         if header.validate_only:
             report, kind, preview = await self._store.look_at(
-                wish=wish, chunks=chunks, idle_seconds=idle_seconds
+                wish=wish, chunks=chunks, base_model=header.base_model, idle_seconds=idle_seconds
             )
             return inspection.looked_at_message(header, report, kind, preview)
         row = await self._store.upload(
@@ -119,6 +119,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             display_name=header.display_name,
             wish=wish,
             chunks=chunks,
+            base_model=header.base_model,
             idle_seconds=idle_seconds,
         )
         return dataset_conversion.dataset_message(row)

@@ -5,7 +5,7 @@ other. What the single checks are stands in `job_checks`, `contradictions` and `
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.artifacts import manifest_fields
 from service.errors import FieldViolation, WrongState
-from service.planning import DEFAULT_DATA, Needs, data_of
+from service.planning import DEFAULT_DATA, Needs, Planner, data_of
 from service.registry import DatasetRow, NewJob, Registry, VersionState
 from service.rpc import (
     contradictions,
@@ -26,6 +26,7 @@ from service.rpc import (
 )
 from service.rpc.findings import Findings
 from service.rpc.starting import Start
+from service.serving import Base, Bases
 from trainer.config import Hyperparameters, Objective, Technique
 from trainer.pacing import row_limit
 from trainer.planning import Data, choose, complete
@@ -38,6 +39,8 @@ class _Draft:
     """A request as far as it can be understood. None: it does not say, or what it names is not there."""
 
     request: pb.CreateTuningJobRequest
+    base: Base
+    """The default one where there is none of that name, so that what else is wrong can be told."""
     dataset: DatasetRow | None
     asked: DatasetRow | None
     """What the version would be evaluated on, where that is another dataset."""
@@ -60,29 +63,13 @@ class Intake:
         *,
         registry: Registry,
         artifacts_dir: Path,
-        base_model: str,
-        context_length: int,
-        max_rank: Callable[[], int],
-        linear_modules: Sequence[str],
-        unservable: Callable[[], Mapping[Technique, str]],
-        parameters: int,
-        token_count: Callable[[str], int],
-        needs: Callable[[Data, Hyperparameters], Awaitable[Needs | None]],
+        bases: Bases,
+        planner: Planner,
     ) -> None:
-        """`context_length` is what is served, in tokens; `parameters` are the base's, 0 where they are not
-        known. `unservable` says of techniques why what they make could not be served now, `token_count` how
-        many tokens a text of some thousand characters has, and `needs` what memory a run would take, None
-        where nobody can tell."""
         self._registry = registry
         self._artifacts_dir = artifacts_dir
-        self._base_model = base_model
-        self._context_length = context_length
-        self._max_rank = max_rank
-        self._linear_modules = linear_modules
-        self._unservable = unservable
-        self._parameters = parameters
-        self._token_count = token_count
-        self._needs = needs
+        self._bases = bases
+        self._planner = planner
 
     async def take(self, request: pb.CreateTuningJobRequest, digest: str) -> NewJob:
         """The job that is asked for. Raises InvalidRequest with all that is wrong; NotFound, WrongState or
@@ -96,7 +83,7 @@ class Intake:
         return NewJob(
             request_id=request.request_id,
             request_digest=digest,
-            base_model=self._base_model,
+            base_model=draft.base.name,
             dataset_id=dataset.id,
             adapter_id=request.adapter_id,
             technique=technique,
@@ -105,6 +92,7 @@ class Intake:
             evaluation_dataset_id="" if draft.asked is None else draft.asked.id,
             start_version=conversion.version_of(request.start_version) if request.start_version else None,
             warnings=(
+                *remarks.on_dataset(dataset, draft.base.name),
                 *remarks.on_settings(
                     request.hyperparameters,
                     draft.settings,
@@ -125,8 +113,7 @@ class Intake:
 
     async def _examine(self, request: pb.CreateTuningJobRequest, findings: Findings) -> _Draft:
         draft = await self._draft(request, findings)
-        if request.base_model not in ("", self._base_model):
-            findings.add(job_checks.unknown_base(request.base_model, self._base_model))
+        findings.add(self._bases.unknown(request.base_model))
         self._check_technique(draft, findings)
         self._check_settings(draft, findings)
         if draft.dataset is not None:
@@ -138,26 +125,27 @@ class Intake:
         dataset, asked, start = None, None, None
         if request.dataset:
             dataset = await findings.look_up("dataset", self._dataset(request.dataset))
-        if request.adapter_id:
-            free = self._registry.refuse_adapter_id(request.adapter_id, self._base_model)
-            await findings.look_up("adapter_id", free)
         if request.start_version:
             start = await findings.look_up("start_version", self._start_of(request.start_version))
+        base = await self._base(request, start)
+        if request.adapter_id:
+            await findings.look_up("adapter_id", self._refuse_adapter_id(request.adapter_id, base))
         if request.evaluation_dataset:
             asked = await findings.look_up("evaluation_dataset", self._dataset(request.evaluation_dataset))
         technique = self._technique(request, start, findings)
         objective = settings_conversion.objective_of(request.objective)
         if objective is None and dataset is not None and findings.knows("objective"):
             objective = dataset.objective
-        settings = self._settings(request, technique or Technique.LORA, objective, dataset, start)
+        settings = self._settings(request, base, technique or Technique.LORA, objective, dataset, start)
         pieces, needs = None, None
         if dataset is not None and findings.knows(*contradictions.DECIDE_STEPS):
-            limit = row_limit(settings, technique or Technique.LORA, self._context_length)
+            limit = row_limit(settings, technique or Technique.LORA, base.context_length)
             pieces = data_of(dataset).in_pieces(limit)
         if dataset is not None and dataset.objective is objective and findings.knows("hyperparameters"):
-            needs = await self._needs(data_of(dataset), settings)
+            needs = await self._planner.needs(base, data_of(dataset), settings)
         return _Draft(
             request=request,
+            base=base,
             dataset=dataset,
             asked=asked,
             start=start,
@@ -166,8 +154,21 @@ class Intake:
             settings=settings,
             pieces=pieces,
             needs=needs,
-            prompt_tokens=await asyncio.to_thread(self._token_count, settings.initial_prompt),
+            prompt_tokens=await asyncio.to_thread(base.renderer.token_count, settings.initial_prompt),
         )
+
+    async def _base(self, request: pb.CreateTuningJobRequest, start: Start | None) -> Base:
+        """The one that is named, else that of what is to be trained further."""
+        name = request.base_model
+        if not name and start is not None:
+            name = start.base_model
+        elif not name and request.adapter_id:
+            name = await self._registry.base_model_of(request.adapter_id)
+        return self._bases.find(name) or self._bases.default
+
+    async def _refuse_adapter_id(self, adapter_id: str, base: Base) -> None:
+        self._bases.refuse_name(adapter_id)
+        await self._registry.refuse_adapter_id(adapter_id, base.name)
 
     async def _dataset(self, name: str) -> DatasetRow:
         return await self._registry.get_dataset(conversion.id_of(name))
@@ -185,9 +186,8 @@ class Intake:
             )
         if version.job_id is not None:
             return Start.of_job(version, await self._registry.get_job(version.job_id))
-        adapter = await self._registry.get_adapter(version.adapter_id)
         manifest = await asyncio.to_thread(manifest_fields, self._artifacts_dir / version.digest)
-        return Start.of_import(version, adapter.base_model, manifest)
+        return Start.of_import(version, manifest)
 
     def _technique(
         self, request: pb.CreateTuningJobRequest, start: Start | None, findings: Findings
@@ -201,6 +201,7 @@ class Intake:
     def _settings(
         self,
         request: pb.CreateTuningJobRequest,
+        base: Base,
         technique: Technique,
         objective: Objective | None,
         dataset: DatasetRow | None,
@@ -215,23 +216,23 @@ class Intake:
         choices = choose(
             technique,
             replace(data, objective=objective or data.objective),
-            parameters=self._parameters,
-            context_length=self._context_length,
-            max_rank=self._max_rank(),
+            parameters=self._planner.parameters(base),
+            context_length=base.context_length,
+            max_rank=base.fleet.max_rank,
         )
         return complete(choices, given)
 
     def _check_technique(self, draft: _Draft, findings: Findings) -> None:
         if draft.technique is None:
             return
-        findings.add(job_checks.unservable(draft.technique, self._unservable()))
+        findings.add(job_checks.unservable(draft.technique, draft.base.unservable()))
         if draft.needs is not None:
             findings.add(room.violations(draft.needs, draft.technique))
         if draft.start is not None:
             findings.add(
                 starting.differences(
                     draft.start,
-                    base_model=self._base_model,
+                    base_model=draft.base.name,
                     technique=draft.technique,
                     settings=draft.settings,
                 )
@@ -242,9 +243,9 @@ class Intake:
         findings.add(job_checks.without_effect(draft.technique, draft.objective, given))
         if draft.request.start_version:
             findings.add(starting.unread_prompt(draft.request))
-        findings.add(job_checks.unknown_modules(draft.settings, self._linear_modules))
-        findings.add(job_checks.too_high_rank(draft.technique, draft.settings, self._max_rank()))
-        findings.add(job_checks.beyond_context(draft.settings, self._context_length))
+        findings.add(job_checks.unknown_modules(draft.settings, draft.base.linear_modules))
+        findings.add(job_checks.too_high_rank(draft.technique, draft.settings, draft.base.fleet.max_rank))
+        findings.add(job_checks.beyond_context(draft.settings, draft.base.context_length))
         findings.add(job_checks.unreadable_prompt(draft.settings, draft.prompt_tokens))
         scored = None if draft.dataset is None else draft.dataset.task is not None
         asked = draft.request.hyperparameters
@@ -256,7 +257,9 @@ class Intake:
             findings.add(job_checks.contradicting_objective(draft.objective, dataset))
         if draft.asked is not None:
             findings.add(job_checks.unlike_evaluation(dataset, draft.asked))
+        if not dataset.is_counted_by(draft.base.name):
+            return  # how long its rows are for this base, the run will see
         if technique is Technique.PROMPT_TUNING and findings.knows(_SETTINGS + "virtual_tokens"):
-            findings.add(job_checks.no_room(settings, dataset, self._context_length))
+            findings.add(job_checks.no_room(settings, dataset, draft.base.context_length))
         if findings.knows(_SETTINGS + "max_sequence_length"):
-            findings.add(job_checks.too_long_rows(settings, dataset, self._context_length))
+            findings.add(job_checks.too_long_rows(settings, dataset, draft.base.context_length))

@@ -18,16 +18,6 @@ from trainer.records import Kind
 _SHOWN_LABELS = 3
 
 
-def unknown_base(name: str, ours: str) -> list[FieldViolation]:
-    """A base model that is not the one that is served."""
-    return [
-        FieldViolation(
-            field="base_model",
-            description=f"this service trains and serves {ours!r} only, got {name[:60]!r}",
-        )
-    ]
-
-
 def unservable(technique: Technique, reasons: Mapping[Technique, str]) -> list[FieldViolation]:
     """A technique whose versions could not be served."""
     if technique not in reasons:

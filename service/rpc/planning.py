@@ -1,6 +1,6 @@
 """PlanningService: checks what protos cannot say about a question, and shows the plan."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 
 from hotlora.v1 import planning_service_pb2 as pb
 from hotlora.v1 import planning_service_pb2_grpc as pb_grpc
@@ -13,6 +13,7 @@ from service.rpc import conversion as common
 from service.rpc import planning_conversion as conversion
 from service.rpc.boundary import Context
 from service.rpc.findings import Findings
+from service.serving import Bases
 from trainer.config import Hyperparameters, Technique
 from trainer.pacing import row_limit
 from trainer.planning import Data, choose, complete
@@ -26,18 +27,11 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
         *,
         planner: Planner,
         registry: Registry,
-        base_model: str,
-        context_length: int,
-        max_rank: Callable[[], int],
-        linear_modules: Sequence[str],
+        bases: Bases,
     ) -> None:
-        """`context_length` is what is served, in tokens."""
         self._planner = planner
         self._registry = registry
-        self._base_model = base_model
-        self._context_length = context_length
-        self._max_rank = max_rank
-        self._linear_modules = linear_modules
+        self._bases = bases
 
     async def Plan(self, request: pb.PlanRequest, context: Context) -> pb.PlanResponse:
         findings = Findings()
@@ -53,7 +47,8 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
 
     async def _examine(self, request: pb.PlanRequest, findings: Findings) -> None:
         findings.add(_contradictions(request, findings))
-        findings.add(self._unknown(request))
+        advice = "; describe other models in model"
+        findings.add(self._bases.unknown(request.base_model, advice=advice))
         dataset, data = None, None
         if request.dataset:
             row = self._registry.get_dataset(common.id_of(request.dataset))
@@ -72,41 +67,27 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
         given = request.hyperparameters
         names = [field.name for field, _ in given.ListFields()]
         findings.add(job_checks.without_effect(None, None if data is None else data.objective, names))
+        base = self._bases.find(request.base_model) or self._bases.default
         is_own_base = not request.HasField("model") and not request.example
-        context_length = self._context_length if is_own_base else DESCRIBED_CONTEXT
-        settings = self._settings(request, data or DEFAULT_DATA, context_length)
+        context_length = base.context_length if is_own_base else DESCRIBED_CONTEXT
+        settings = _settings(request, data or DEFAULT_DATA, context_length, base.fleet.max_rank)
         if is_own_base:
-            findings.add(job_checks.unknown_modules(settings, self._linear_modules))
-            findings.add(job_checks.too_high_rank(None, settings, self._max_rank()))
-            findings.add(job_checks.beyond_context(settings, self._context_length))
-            if dataset is not None and findings.knows("hyperparameters.max_sequence_length"):
-                findings.add(job_checks.too_long_rows(settings, dataset, self._context_length))
+            findings.add(job_checks.unknown_modules(settings, base.linear_modules))
+            findings.add(job_checks.too_high_rank(None, settings, base.fleet.max_rank))
+            findings.add(job_checks.beyond_context(settings, base.context_length))
+            knows_length = findings.knows("hyperparameters.max_sequence_length")
+            if dataset is not None and knows_length and dataset.is_counted_by(base.name):
+                findings.add(job_checks.too_long_rows(settings, dataset, base.context_length))
         pieces = None
         if data is not None and findings.knows(*contradictions.DECIDE_STEPS):
             pieces = data.in_pieces(row_limit(settings, Technique.LORA, context_length))
         scored = None if dataset is None else dataset.task is not None
         findings.add(contradictions.between(given, settings, data=pieces, scored=scored))
 
-    def _settings(self, request: pb.PlanRequest, data: Data, context_length: int) -> Hyperparameters:
-        choices = choose(
-            Technique.LORA,
-            data,
-            parameters=0,
-            context_length=context_length,
-            max_rank=self._max_rank(),
-        )
-        return complete(choices, settings_conversion.given_settings_of(request.hyperparameters))
 
-    def _unknown(self, request: pb.PlanRequest) -> list[FieldViolation]:
-        if request.base_model in ("", self._base_model):
-            return []
-        return [
-            FieldViolation(
-                field="base_model",
-                description=f"this service trains {self._base_model!r} only, got "
-                f"{request.base_model[:60]!r}; describe other models in model",
-            )
-        ]
+def _settings(request: pb.PlanRequest, data: Data, context_length: int, max_rank: int) -> Hyperparameters:
+    choices = choose(Technique.LORA, data, parameters=0, context_length=context_length, max_rank=max_rank)
+    return complete(choices, settings_conversion.given_settings_of(request.hyperparameters))
 
 
 def _contradictions(request: pb.PlanRequest, findings: Findings) -> list[FieldViolation]:

@@ -37,6 +37,7 @@ def question_of(request: pb.PlanRequest) -> Question:
     """What is asked."""
     device = request.device
     return Question(
+        base_model=request.base_model,
         dataset_id=conversion.id_of(request.dataset) if request.dataset else None,
         data=data_of(request.data) if request.HasField("data") else None,
         device=DescribedDevice(

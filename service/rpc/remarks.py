@@ -1,10 +1,10 @@
-"""Settings of a job that will have less effect than they say, and harm nothing: the job carries a warning.
+"""What a job does not do as it was asked, and harms nothing: the job carries a warning.
 
-Only settings that were asked for are spoken of. Pure functions.
+Of settings, only those that were asked for are spoken of. Pure functions.
 """
 
 from hotlora.v1 import tuning_service_pb2 as pb
-from service.registry import SettingWarning
+from service.registry import DatasetRow, SettingWarning
 from trainer.config import Hyperparameters
 from trainer.pacing import total_steps, validation_count
 
@@ -20,6 +20,20 @@ def on_settings(
         *_beyond_the_end(given, steps),
         *_beyond_the_rows(given, rows=rows, aside=aside),
         *_beyond_the_prompt(settings, prompt_tokens),
+    ]
+
+
+def on_dataset(dataset: DatasetRow, base_model: str) -> list[SettingWarning]:
+    """What to say of a dataset that was checked and counted by another base model than the job's."""
+    if dataset.is_counted_by(base_model):
+        return []
+    return [
+        SettingWarning(
+            field="dataset",
+            description=f"was checked and counted as {dataset.base_model} reads it, so that lengths, times "
+            f"and memory are estimates, and rows that {base_model} refuses are told when the run reads them; "
+            f"upload it with base_model {base_model} to know before",
+        )
     ]
 
 

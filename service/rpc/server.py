@@ -6,7 +6,7 @@ What a method does is its servicer's; what every call passes is `service.rpc.bou
 import asyncio
 import errno
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,6 @@ from hotlora.v1 import (
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
-from service.engine import Fleet
 from service.exporting import Exporter, ModelMaker
 from service.importing import Importer
 from service.planning import Planner
@@ -51,7 +50,7 @@ from service.rpc.following import Following
 from service.rpc.intake import Intake
 from service.rpc.planning import PlanningServicer
 from service.rpc.tuning import TuningServicer
-from trainer.config import Technique
+from service.serving import Bases
 
 _END_SECONDS = 0.5
 """What is left for health watchers, which never end by themselves, to hear NOT_SERVING."""
@@ -81,29 +80,21 @@ class Server:
         registry: Registry,
         datasets: DatasetStore,
         chat: Answering,
-        fleet: Fleet,
+        bases: Bases,
         changes: Changes,
         disk: Disk,
         artifacts_dir: Path,
         importer: Importer,
         model_maker: ModelMaker,
-        base_model: str,
         planner: Planner,
-        token_count: Callable[[str], int],
-        parameters: int = 0,
-        linear_modules: Sequence[str] = (),
         local_files: LocalFiles | None = None,
         hub: Hub | None = None,
         adapter_files: LocalFiles | None = None,
-        unservable: Callable[[], Mapping[Technique, str]] = dict,
         limits: ServerLimits | None = None,
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
-        """`token_count` says how many tokens of the base model a text has; `parameters` are the base's, 0
-        where its files do not tell. `linear_modules` are the names of the base model's linear layers;
-        without them, only the trainer checks target modules. `unservable`
-        says of techniques why what they make could not be served now. Without `local_files` and `hub`,
-        datasets come by upload alone; so do adapters without `adapter_files`."""
+        """Without `local_files` and `hub`, datasets come by upload alone; so do adapters without
+        `adapter_files`."""
         self._address = address
         self._limits = limits or ServerLimits()
         self._drain = Drain()
@@ -111,31 +102,13 @@ class Server:
         self._port = 0
         self._stopped = asyncio.Event()
         following = Following(changes=changes, drain=self._drain)
-        intake = Intake(
-            registry=registry,
-            artifacts_dir=artifacts_dir,
-            base_model=base_model,
-            context_length=datasets.context_length,
-            max_rank=lambda: fleet.max_rank,
-            linear_modules=linear_modules,
-            unservable=unservable,
-            parameters=parameters,
-            token_count=token_count,
-            needs=planner.needs,
-        )
+        intake = Intake(registry=registry, artifacts_dir=artifacts_dir, bases=bases, planner=planner)
         bringing_in = DatasetServicer(
             registry=registry, store=datasets, local_files=local_files or LocalFiles(()), hub=hub
         )
         evaluations = EvaluationServicer(registry=registry, following=following)
         aliases = AliasServicer(registry=registry)
-        planning = PlanningServicer(
-            planner=planner,
-            registry=registry,
-            base_model=base_model,
-            context_length=datasets.context_length,
-            max_rank=lambda: fleet.max_rank,
-            linear_modules=linear_modules,
-        )
+        planning = PlanningServicer(planner=planner, registry=registry, bases=bases)
         self._server = grpc.aio.server(
             interceptors=[
                 Boundary(
@@ -191,7 +164,7 @@ class Server:
         )
         self._add(
             chat_service_pb2_grpc.add_ChatServiceServicer_to_server,
-            ChatServicer(chat=chat, fleet=fleet),
+            ChatServicer(chat=chat, bases=bases),
             chat_service_pb2,
         )
         self._add(

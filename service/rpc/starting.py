@@ -42,7 +42,7 @@ class Start:
         )
 
     @classmethod
-    def of_import(cls, version: VersionRow, base_model: str, manifest: Json) -> Self:
+    def of_import(cls, version: VersionRow, manifest: Json) -> Self:
         """A version that was imported, of which the manifest says all. Raises ArtifactCorrupt."""
         try:
             settings = {
@@ -54,7 +54,10 @@ class Start:
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorrupt(f"MANIFEST.json of {version.model} is malformed: {error}") from error
         return cls(
-            model=version.model, base_model=base_model, technique=version.technique, taken_over=settings
+            model=version.model,
+            base_model=version.base_model,
+            technique=version.technique,
+            taken_over=settings,
         )
 
 

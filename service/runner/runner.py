@@ -52,7 +52,7 @@ class Runner:
         registry: Registry,
         changes: Changes,
         settings: Settings,
-        base_model: BaseModel,
+        base_models: Sequence[BaseModel],
         metrics: Metrics,
         command: Sequence[str] = COMMAND,
         limits: Limits | None = None,
@@ -60,12 +60,13 @@ class Runner:
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
         memory_kills: Callable[[], int] = memory_kills,
     ) -> None:
-        """`command` starts a fork server; its arguments are added. `clock` gives seconds since the epoch.
+        """`command` starts a fork server, which holds the first of `base_models` ready; its arguments are
+        added. `clock` gives seconds since the epoch.
         `memory_kills` counts what the kernel has killed for want of memory."""
         self._registry = registry
         self._changes = changes
         self._settings = settings
-        self._base_model = base_model
+        self._base_models = {base.name: base for base in base_models}
         self._limits = limits or Limits()
         self._memory_kills = memory_kills
         self._owner_name = ids()
@@ -83,7 +84,7 @@ class Runner:
         self._socket_dir = _private_directory()
         threads = ("--threads", str(settings.trainer_threads))
         self._server = ForkServer(
-            command=(*command, str(self._socket_dir), *threads, "--preload", str(base_model.path)),
+            command=(*command, str(self._socket_dir), *threads, "--preload", str(base_models[0].path)),
             log_path=settings.logs_dir / "trainer.log",
             limits=self._limits,
         )
@@ -173,9 +174,10 @@ class Runner:
         )
 
     async def _attempt(self, job: JobRow) -> None:
-        if job.base_model != self._base_model.name:
+        if job.base_model not in self._base_models:
             message = f"The job is for base model {job.base_model!r}; the service now has "
-            await self._endings.fail(job, "BASE_MODEL_ERROR", f"{message}{self._base_model.name!r}.")
+            names = ", ".join(map(repr, self._base_models))
+            await self._endings.fail(job, "BASE_MODEL_ERROR", f"{message}{names}.")
             return
         if await self._endings.adopt(job):
             return
@@ -201,7 +203,7 @@ class Runner:
             job_id=job.id,
             attempt=job.attempt,
             adapter_id=job.adapter_id,
-            base_model=self._base_model,
+            base_model=self._base_models[job.base_model],
             dataset_path=self._settings.datasets_dir / f"{job.dataset_id}.jsonl",
             dataset_sha256=dataset.sha256,
             technique=job.technique,

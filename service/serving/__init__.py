@@ -1,5 +1,6 @@
 """Serving: versions brought into the engine and proven there, and answers from what was proven."""
 
+from service.serving.bases import Base, Bases
 from service.serving.chat import Chat
 from service.serving.disposal import Disposal
 from service.serving.outcomes import Outcomes
@@ -11,9 +12,12 @@ from service.serving.reconcilers import Reconcilers
 from service.serving.replicas import Replica, Replicas
 from service.serving.routes import Routes
 from service.serving.served import Served
+from service.serving.strays import Strays
 from service.serving.turn import ChatDelta, ChatMessage, ChatTurn, FinishReason, ServedModel, Serving
 
 __all__ = [
+    "Base",
+    "Bases",
     "Chat",
     "ChatDelta",
     "ChatMessage",
@@ -32,4 +36,5 @@ __all__ = [
     "Served",
     "ServedModel",
     "Serving",
+    "Strays",
 ]

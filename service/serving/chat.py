@@ -18,13 +18,14 @@ from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import FieldViolation, InvalidRequest, Unavailable
 from service.metrics import Metrics, Tally
 from service.registry import AliasRow, Registry, VersionRow, VersionState
+from service.serving.bases import Base, Bases
 from service.serving.own_engines import OwnEngines
 from service.serving.placing import place_of
 from service.serving.replicas import Replica, Replicas
 from service.serving.room import Hold, Room
 from service.serving.routes import Route
 from service.serving.served import Served
-from service.serving.tool_calls import tool_characters, with_calls
+from service.serving.tool_calls import refuse_tools, tool_characters, with_calls
 from service.serving.turn import (
     DEFAULT_MAX_TOKENS,
     ChatDelta,
@@ -35,9 +36,9 @@ from service.serving.turn import (
     Serving,
     check_order,
 )
-from trainer.config import BaseModel, Technique
+from trainer.config import Technique
 from trainer.records import Turn
-from trainer.rendering import Renderer, RenderingError, ToolTurn
+from trainer.rendering import RenderingError, ToolTurn
 
 _LISTED = frozenset({VersionState.PENDING, VersionState.VERIFYING, VersionState.ACTIVE, VersionState.FAILED})
 _MAX_CHARACTERS_PER_TOKEN = 128
@@ -54,10 +55,8 @@ class Chat:
         *,
         registry: Registry,
         served: Served,
-        replicas: Replicas,
+        bases: Bases,
         own_engines: OwnEngines,
-        renderer: Renderer,
-        base: BaseModel,
         metrics: Metrics,
         max_answers: int = 256,
         clock: Callable[[], float] = monotonic,
@@ -65,51 +64,44 @@ class Chat:
         """More than `max_answers` at the same time are refused."""
         self._registry = registry
         self._served = served
-        self._replicas = replicas
+        self._bases = bases
         self._own_engines = own_engines
-        self._renderer = renderer
-        self._base = base
         self._metrics = metrics
         self._room = Room(max_answers)
         self._clock = clock
-        self._stop_token_ids = tuple(sorted(renderer.eos_token_ids))
 
     async def models(self) -> list[ServedModel]:
-        """The base model, then versions by adapter, newest first. Asks the registry only, never the
+        """The base models, then versions by adapter, newest first. Asks the registry only, never an
         engine."""
-        fleet = self._replicas.fleet
-        ready = fleet.state is EngineState.READY
-        starting = Serving.READY if ready else Serving.STARTING
         gone = {row.model for row in await self._registry.deleted_versions()}
         rows = await self._registry.all_versions(_LISTED)
-        base = ServedModel(
-            id=self._base.name,
-            base_model=self._base.name,
-            version=None,
-            serving=starting,
-            max_model_length=fleet.max_model_length,
-        )
-        versions = [
-            ServedModel(
-                id=row.model,
-                base_model=self._base.name,
-                version=row,
-                serving=self._serving(row),
-                max_model_length=self._replicas.max_model_length(row.model),
-            )
-            for _, of_adapter in groupby(rows, key=lambda row: row.adapter_id)
-            for row in sorted(of_adapter, key=lambda row: -row.number)
-            if row.model not in gone
+        return [
+            *map(_base_model, self._bases),
+            *(
+                self._version(row)
+                for _, of_adapter in groupby(rows, key=lambda row: row.adapter_id)
+                for row in sorted(of_adapter, key=lambda row: -row.number)
+                if row.model not in gone
+            ),
         ]
-        return [base, *versions]
 
     def replicas(self) -> list[Replica]:
-        """The engines of the base, as they stand."""
-        return self._replicas.status()
+        """The engines of the bases, as they stand."""
+        return [replica for base in self._bases for replica in base.replicas.status()]
 
     async def aliases(self) -> list[AliasRow]:
         """Names of adapters that point at versions, by adapter and id."""
         return await self._registry.aliases.all()
+
+    def _version(self, row: VersionRow) -> ServedModel:
+        base = self._bases.find(row.base_model)
+        return ServedModel(
+            id=row.model,
+            base_model=row.base_model,
+            version=row,
+            serving=Serving.NONE if base is None else self._serving(row),
+            max_model_length=0 if base is None else base.replicas.max_model_length(row.model),
+        )
 
     def _serving(self, row: VersionRow) -> Serving:
         if row.technique is Technique.FULL:
@@ -117,11 +109,6 @@ class Chat:
         if row.state == VersionState.ACTIVE and self._served.holds(row.model):
             return Serving.READY
         return Serving.NONE if row.state == VersionState.FAILED else Serving.STARTING
-
-    @property
-    def tools_refused(self) -> str | None:
-        """Why no turn may have tools; None where they may."""
-        return self._renderer.tools_refused
 
     def hold(self, answers: int) -> Hold:
         """Room for so many answers to one request; see `stream`."""
@@ -131,20 +118,25 @@ class Chat:
         """Answer in pieces; the last one, and only that, has a finish_reason. Close it to free the engine.
         `hold` has room for this answer and those beside it; None: for this one alone.
 
-        Raises InvalidRequest (order of messages, too long), NotFound (no such model), WrongState (not
-        ACTIVE), Unavailable (engine starting, answer cut short, version being proven again, a whole model
-        that does not start in time), Exhausted (too many at once).
+        Raises InvalidRequest (order of messages, too long, tools where the base's template has none),
+        NotFound (no such model), WrongState (not ACTIVE, of a base that is not served), Unavailable (engine
+        starting, answer cut short, version being proven again, a whole model that does not start in time),
+        Exhausted (too many at once).
         """
         arrived = self._clock()
         with self._metrics.answer() as tally, self._room.hold(1) as alone:
-            token_ids = await self._render(turn)
-            tally.model = model = await self._find(turn.model, place_of(turn))
-            sampling = self._sampling(turn, len(token_ids), self._replicas.max_model_length(model))
+            base, version = await self._find(turn.model, place_of(turn))
+            refuse_tools(turn, base.renderer.tools_refused)
+            if turn.text is None:
+                check_order(turn.messages)
+            token_ids = await _render(turn, base)
+            tally.model = model = await self._awake(base, version)
+            sampling = _sampling(turn, base, len(token_ids), base.replicas.max_model_length(model))
             field = _asked_in(turn) if turn.json_schema is None else "response_format"
             (hold or alone).take()
-            answer = self._answer(model, token_ids, sampling, arrived, field)
+            answer = self._answer(base.replicas, model, token_ids, sampling, arrived, field)
             if turn.tools:
-                answer = with_calls(answer, self._renderer.call_reader(turn.tools))
+                answer = with_calls(answer, base.renderer.call_reader(turn.tools))
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
                     _note(tally, delta)
@@ -158,30 +150,37 @@ class Chat:
 
         Raises as `stream`.
         """
-        name = await self._find(model)
+        base, version = await self._find(model)
+        name = await self._awake(base, version)
         with self._room.hold(1) as hold:
             hold.take()
-            return await self._measured(name, token_ids, places)
+            return await self._measured(base.replicas, name, token_ids, places)
 
     async def _measured(
-        self, name: str, token_ids: Sequence[int], places: Sequence[int]
+        self, replicas: Replicas, name: str, token_ids: Sequence[int], places: Sequence[int]
     ) -> tuple[float, ...]:
         async def ask(route: Route) -> AsyncGenerator[tuple[float, ...], None]:
             yield await route.logprobs(token_ids, places)
 
         try:
-            async with aclosing(self._replicas.ask(name, ask)) as found:
+            async with aclosing(replicas.ask(name, ask)) as found:
                 return await anext(found)
         except EngineRefused as error:
             raise _meaning(error, name) from error
 
     async def _answer(
-        self, model: str, token_ids: list[int], sampling: Sampling, arrived: float, field: str
+        self,
+        replicas: Replicas,
+        model: str,
+        token_ids: list[int],
+        sampling: Sampling,
+        arrived: float,
+        field: str,
     ) -> AsyncGenerator[ChatDelta, None]:
         """`field` is to blame where the engine refuses."""
         first_token: float | None = None
         try:
-            asked = self._replicas.ask(model, lambda route: route.stream(token_ids, sampling))
+            asked = replicas.ask(model, lambda route: route.stream(token_ids, sampling))
             async with aclosing(asked) as chunks:
                 async for chunk in chunks:
                     elapsed = self._clock() - arrived
@@ -200,58 +199,74 @@ class Chat:
         except EngineRefused as error:
             raise _meaning(error, model, field) from error
 
-    async def _render(self, turn: ChatTurn) -> list[int]:
-        if turn.text is None:
-            check_order(turn.messages)
-            turns = [_turn(message) for message in turn.messages]
-            characters = sum(len(message.content) for message in turn.messages) + tool_characters(turn)
-            render = partial(self._renderer.prompt, turns, turn.tools)
-        else:
-            characters = len(turn.text)
-            render = partial(self._renderer.text_prompt, turn.text)
-        length = self._replicas.fleet.max_model_length
-        if characters > length * _MAX_CHARACTERS_PER_TOKEN:
-            raise _too_long(f"{characters} characters cannot fit into", length, _asked_in(turn))
-        try:
-            return await asyncio.to_thread(render) if characters > _INLINE_CHARACTERS else render()
-        except RenderingError as error:
-            raise InvalidRequest([FieldViolation(field=_asked_in(turn), description=str(error))]) from error
+    async def _find(self, name: str, place: float = 0.0) -> tuple[Base, VersionRow | None]:
+        """The model that is meant, and its base; None: the base itself."""
+        if (base := self._bases.find(name)) is not None:
+            return base, None
+        version = await self._registry.resolve_model(name, place)
+        return self._bases.of(version.base_model), version
 
-    def _sampling(self, turn: ChatTurn, prompt_tokens: int, length: int) -> Sampling:
-        left = length - prompt_tokens
-        wanted = min(DEFAULT_MAX_TOKENS, left) if turn.max_tokens is None else turn.max_tokens
-        if left < 1:
-            what = f"{prompt_tokens} tokens leave no room for an answer in"
-            raise _too_long(what, length, _asked_in(turn))
-        if wanted > left:
-            raise _too_long(
-                f"{prompt_tokens} tokens and max_tokens {wanted} exceed", length, "max_tokens", room=left
-            )
-        return Sampling(
-            max_tokens=wanted,
-            temperature=turn.temperature,
-            top_p=turn.top_p,
-            seed=turn.seed,
-            stop=turn.stop,
-            stop_token_ids=self._stop_token_ids,
-            choices=turn.choices,
-            frequency_penalty=turn.frequency_penalty,
-            presence_penalty=turn.presence_penalty,
-            logprobs=turn.logprobs,
-            json_schema=turn.json_schema,
-            shows_special_tokens=bool(turn.tools),
-        )
-
-    async def _find(self, name: str, place: float = 0.0) -> str:
-        """The exact name of a model that answers now."""
-        model = self._base.name
-        if name not in {"", self._base.name}:
-            version = await self._registry.resolve_model(name, place)
-            if version.technique is Technique.FULL:
-                await self._own_engines.awake(version)
-            model = version.model
-        self._replicas.check(model)
+    async def _awake(self, base: Base, version: VersionRow | None) -> str:
+        """The exact name of a model that was found, once it answers."""
+        if version is not None and version.technique is Technique.FULL:
+            await self._own_engines.awake(version)
+        model = base.name if version is None else version.model
+        base.replicas.check(model)
         return model
+
+
+def _base_model(base: Base) -> ServedModel:
+    ready = base.fleet.state is EngineState.READY
+    return ServedModel(
+        id=base.name,
+        base_model=base.name,
+        version=None,
+        serving=Serving.READY if ready else Serving.STARTING,
+        max_model_length=base.fleet.max_model_length,
+    )
+
+
+async def _render(turn: ChatTurn, base: Base) -> list[int]:
+    if turn.text is None:
+        turns = [_turn(message) for message in turn.messages]
+        characters = sum(len(message.content) for message in turn.messages) + tool_characters(turn)
+        render = partial(base.renderer.prompt, turns, turn.tools)
+    else:
+        characters = len(turn.text)
+        render = partial(base.renderer.text_prompt, turn.text)
+    length = base.fleet.max_model_length
+    if characters > length * _MAX_CHARACTERS_PER_TOKEN:
+        raise _too_long(f"{characters} characters cannot fit into", length, _asked_in(turn))
+    try:
+        return await asyncio.to_thread(render) if characters > _INLINE_CHARACTERS else render()
+    except RenderingError as error:
+        raise InvalidRequest([FieldViolation(field=_asked_in(turn), description=str(error))]) from error
+
+
+def _sampling(turn: ChatTurn, base: Base, prompt_tokens: int, length: int) -> Sampling:
+    left = length - prompt_tokens
+    wanted = min(DEFAULT_MAX_TOKENS, left) if turn.max_tokens is None else turn.max_tokens
+    if left < 1:
+        what = f"{prompt_tokens} tokens leave no room for an answer in"
+        raise _too_long(what, length, _asked_in(turn))
+    if wanted > left:
+        raise _too_long(
+            f"{prompt_tokens} tokens and max_tokens {wanted} exceed", length, "max_tokens", room=left
+        )
+    return Sampling(
+        max_tokens=wanted,
+        temperature=turn.temperature,
+        top_p=turn.top_p,
+        seed=turn.seed,
+        stop=turn.stop,
+        stop_token_ids=tuple(sorted(base.renderer.eos_token_ids)),
+        choices=turn.choices,
+        frequency_penalty=turn.frequency_penalty,
+        presence_penalty=turn.presence_penalty,
+        logprobs=turn.logprobs,
+        json_schema=turn.json_schema,
+        shows_special_tokens=bool(turn.tools),
+    )
 
 
 def _turn(message: ChatMessage) -> Turn | ToolTurn:

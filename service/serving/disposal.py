@@ -14,8 +14,8 @@ from pathlib import Path
 import structlog
 
 from service.engine.face import Engine
-from service.engine.fleet import Fleet
 from service.registry import Registry, VersionRow, VersionState
+from service.serving.bases import Bases
 
 _log = structlog.get_logger(__name__)
 
@@ -26,9 +26,9 @@ _LIVING = frozenset(VersionState)
 class Disposal:
     """Remembers what the engines were told of, and deletes what may go. Their reconcilers share it."""
 
-    def __init__(self, *, registry: Registry, fleet: Fleet, artifacts_dir: Path) -> None:
+    def __init__(self, *, registry: Registry, bases: Bases, artifacts_dir: Path) -> None:
         self._registry = registry
-        self._fleet = fleet
+        self._bases = bases
         self._artifacts_dir = artifacts_dir
         self._collecting = asyncio.Lock()
         self._told: dict[str, dict[Engine, int]] = {}
@@ -43,7 +43,7 @@ class Disposal:
     async def collect(self) -> None:
         """Delete what no living engine was told of. What cannot be deleted is said once and tried again at
         each call; nothing happens while another call is at it."""
-        if self._fleet.supervised and not self._collecting.locked():
+        if self._bases.supervised and not self._collecting.locked():
             async with self._collecting:
                 await self._collect()
 

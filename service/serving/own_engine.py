@@ -20,17 +20,15 @@ from service.engine.command import (
     room_for_own_engine,
 )
 from service.engine.face import Engine, EngineState
-from service.engine.fleet import Fleet
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable
-from service.jsonshape import Json
 from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import onboarding
+from service.serving.bases import Bases
 from service.serving.onboarding import Candidate, RejectedError, Rejection
 from service.serving.proof import Prover
-from service.serving.routes import Routes
 from service.serving.served import Proven, Served
 from service.settings import Settings
 from trainer.config import BaseModel
@@ -63,14 +61,10 @@ class Means:
 
     registry: Registry
     served: Served
-    routes: Routes
-    base: BaseModel
-    rendering: Json
-    """The contract of the renderer that writes the prompts."""
+    bases: Bases
+    """One of the engines of a whole model's base is measured beside its own."""
     settings: Settings
     changes: Changes
-    fleet: Fleet
-    """The base's engines; one of them is measured beside a whole model's."""
     prover: Prover
     metrics: Metrics
     new_engine: Callable[[BaseModel], Engine] | None = None
@@ -91,6 +85,7 @@ class OwnEngine:
         self.used = means.clock()
         """Monotonic seconds of its last use."""
         self._means = means
+        self._base = means.bases.of(row.base_model)
 
     async def live(self) -> None:
         """Start, prove, and prove again whenever the engine is a new one. Ends by an exception only."""
@@ -98,8 +93,8 @@ class OwnEngine:
         candidate = await onboarding.examine(
             self.row,
             artifacts_dir=self._means.settings.artifacts_dir,
-            base=self._means.base,
-            rendering=self._means.rendering,
+            base=self._base.model,
+            rendering=self._base.renderer.contract(),
             max_rank=0,
         )
         model = BaseModel(name=self.row.model, path=candidate.directory, revision=candidate.manifest.digest)
@@ -173,11 +168,11 @@ class OwnEngine:
     async def _prove(self, candidate: Candidate, engine: Engine, started: float) -> None:
         """Raises RejectedError, and Unavailable where an engine was away meanwhile."""
         model, generation = candidate.model, engine.generation
-        base = self._means.routes.base(self._means.fleet.any_ready)
+        base = self._base.routes.base(self._base.fleet.any_ready)
         comparison = await onboarding.prove(
             candidate,
             base=base.on(base.client),
-            served=self._means.routes.of(model, engine).on(engine.client),
+            served=self._base.routes.of(model, engine).on(engine.client),
             generation=base.engine.generation,
             prover=self._means.prover,
         )

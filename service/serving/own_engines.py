@@ -102,7 +102,8 @@ class OwnEngines:
 
     async def _look_and_act(self, tasks: asyncio.TaskGroup) -> None:
         rows = await self._means.registry.all_versions(WANTED | {VersionState.RETIRING})
-        desired = [row for row in rows if row.technique is Technique.FULL]
+        served_here = self._means.bases.names
+        desired = [row for row in rows if row.technique is Technique.FULL and row.base_model in served_here]
         for row in desired:
             if row.state == VersionState.RETIRING:
                 self._means.served.remove(row.model)

@@ -20,5 +20,6 @@ def place_of(turn: ChatTurn) -> float:
 
 
 def _beginning(turn: ChatTurn) -> str:
-    first = next(index for index, message in enumerate(turn.messages) if message.role == "user")
+    users = (index for index, message in enumerate(turn.messages) if message.role == "user")
+    first = next(users, len(turn.messages))
     return "\0".join(message.content for message in turn.messages[: first + 1])

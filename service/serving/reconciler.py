@@ -132,7 +132,9 @@ class Reconciler:
         models = await client.models()
         rows = await self._registry.all_versions(WANTED | {VersionState.RETIRING})
         # Whole models have engines of their own, which `OwnEngines` leads.
-        desired = [row for row in rows if row.technique is not Technique.FULL]
+        desired = [
+            row for row in rows if row.technique is not Technique.FULL and row.base_model == self._base.name
+        ]
         if engine.generation != generation:
             return
         if self._done != done:  # what was seen of a version whose work ended since is not what is

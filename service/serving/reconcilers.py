@@ -1,14 +1,20 @@
-"""A reconciler for each engine of the base, also for engines that come and go while the service runs.
+"""A reconciler for each engine of a base, also for engines that come and go while the service runs.
 
 What is remembered of an engine that is gone for good is forgotten here, once nothing works on it any more.
 """
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+from typing import Self
 
 from service.changes import Changes
 from service.engine.face import Engine
 from service.engine.fleet import Fleet
+from service.metrics import Metrics
+from service.registry import Registry
+from service.serving.bases import Base
+from service.serving.disposal import Disposal
 from service.serving.outcomes import Outcomes
 from service.serving.reconciler import Reconciler
 from service.serving.routes import Routes
@@ -36,6 +42,45 @@ class Reconcilers:
         self._changes = changes
         self._reconciler = reconciler
         self._tasks: dict[Engine, asyncio.Task[None]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        base: Base,
+        *,
+        registry: Registry,
+        served: Served,
+        disposal: Disposal,
+        artifacts_dir: Path,
+        changes: Changes,
+        metrics: Metrics,
+        period_seconds: float = 5.0,
+        rest_seconds: float = 2.0,
+    ) -> Self:
+        """Those of a base; `Reconciler` says what the seconds are."""
+        outcomes = Outcomes(base.fleet)
+        return cls(
+            fleet=base.fleet,
+            served=served,
+            outcomes=outcomes,
+            routes=base.routes,
+            changes=changes,
+            reconciler=lambda engine: Reconciler(
+                registry=registry,
+                engine=engine,
+                served=served,
+                outcomes=outcomes,
+                disposal=disposal,
+                routes=base.routes,
+                artifacts_dir=artifacts_dir,
+                base=base.model,
+                rendering=base.renderer.contract(),
+                changes=changes,
+                metrics=metrics,
+                period_seconds=period_seconds,
+                rest_seconds=rest_seconds,
+            ),
+        )
 
     async def run(self) -> None:
         """Reconcile all engines until cancelled."""

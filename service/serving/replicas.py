@@ -32,9 +32,10 @@ Ask = Callable[[Route], AsyncGenerator[PieceT, None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """An engine of the base, as it stands."""
+    """An engine of a base, as it stands."""
 
     name: str
+    base_model: str
     state: EngineState
     message: str
     restarts: int
@@ -86,6 +87,7 @@ class Replicas:
         return [
             Replica(
                 name=engine.name,
+                base_model=self._base.name,
                 state=engine.state,
                 message=engine.message,
                 restarts=engine.restarts,

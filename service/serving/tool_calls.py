@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from service.errors import FieldViolation, InvalidRequest
 from service.serving.turn import ChatDelta, ChatTurn, FinishReason
 from trainer.rendering import CallReader
 
@@ -31,6 +32,22 @@ async def with_calls(
             if text or calls or reason is not None or delta.logprobs or not has_begun:
                 has_begun = True
                 yield replace(delta, text=text, calls=tuple(calls), finish_reason=reason)
+
+
+def refuse_tools(turn: ChatTurn, refused: str | None) -> None:
+    """`refused` is why nothing in a turn may have to do with tools, None where it may. Raises
+    InvalidRequest, naming each place in the words of the OpenAI API."""
+    if refused is None:
+        return
+    fields = ["tools"] if turn.tools else []
+    for index, message in enumerate(turn.messages):
+        if message.calls:
+            fields.append(f"messages[{index}].tool_calls")
+        elif message.role == "tool":
+            fields.append(f"messages[{index}].role")
+    if fields:
+        what = f"is not supported: {refused}"
+        raise InvalidRequest([FieldViolation(field=field, description=what) for field in fields])
 
 
 def tool_characters(turn: ChatTurn) -> int:

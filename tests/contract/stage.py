@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import grpc
@@ -37,13 +38,13 @@ from service.metrics import Metrics
 from service.planning import OwnDevice, Planner, Probes
 from service.registry import Registry
 from service.rpc import Server, ServerLimits
-from service.serving import Chat, Means, OwnEngines, Prover, Replicas, Routes, Served
+from service.serving import Bases, Chat, Means, OwnEngines, Prover, Served
 from service.settings import Settings
+from tests.bases import made_base
 from tests.doubles.engine import EngineDouble
 from tests.service.runner_stage import in_background
 from tests.tiny_renderer import tiny_renderer
 from trainer.config import BaseModel, Technique
-from trainer.rendering import Renderer
 
 ResultT = TypeVar("ResultT")
 BASE = "tiny-base"
@@ -182,8 +183,10 @@ async def running(
     unservable: Callable[[], Mapping[Technique, str]] = dict,
     device: OwnDevice = DEVICE,
     shape: Mapping[str, object] = SHAPE,
+    more_bases: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[Stage]:
-    """A service that answers until the block ends."""
+    """A service that answers until the block ends. `more_bases` are names of base models beside `BASE`, with
+    their context lengths; files and engine are the same."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
     changes, clock = Changes(), Clock()
     url = f"sqlite+aiosqlite:///{home}/registry.db"
@@ -195,17 +198,6 @@ async def running(
     ):
         renderer = tiny_renderer(home / "base")
         disk = Disk(directory=home, min_free_bytes=min_free_disk_bytes)
-        store = DatasetStore(
-            directory=home / "datasets",
-            registry=registry,
-            renderer=renderer,
-            disk=disk,
-            clock=clock,
-            new_id=ids("dataset"),
-            context_length=context_length,
-            limits=upload_limits,
-        )
-        await store.sweep()
         (home / "base" / "config.json").write_text(json.dumps(shape))
         base = BaseModel(name=BASE, path=home / "base", revision="sha256:tiny")
         settings = Settings(
@@ -214,42 +206,67 @@ async def running(
             engine_max_model_len=CONTEXT_LENGTH,
         )
         engine = AttachedEngine(url=double.url, settings=settings, base=base, changes=changes)
+        served = Served(changes=changes)
+        bases = Bases(
+            [
+                made_base(
+                    each,
+                    Fleet([engine]),
+                    renderer=renderer,
+                    changes=changes,
+                    served=served,
+                    context_length=length,
+                    linear_modules=LINEAR_MODULES,
+                    unservable=unservable,
+                )
+                for each, length in (
+                    (base, context_length),
+                    *((replace(base, name=name), length) for name, length in more_bases.items()),
+                )
+            ]
+        )
+        store = DatasetStore(
+            directory=home / "datasets",
+            registry=registry,
+            bases=bases,
+            disk=disk,
+            clock=clock,
+            new_id=ids("dataset"),
+            limits=upload_limits,
+        )
+        await store.sweep()
         planner = Planner(
-            base=base,
-            context_length=context_length,
-            max_rank=lambda: engine.max_rank,
+            bases=bases,
             registry=registry,
             probes=Probes(
                 directory=home / "calibrations",
                 registry=registry,
                 changes=changes,
-                base=base,
                 threads=0,
                 command=probe_command,
             ),
-            unservable=unservable,
             look=lambda: device,
         )
+        await planner.prepare()
         server = Server(
             address=address,
             registry=registry,
             datasets=store,
-            chat=_chat(registry, engine, settings, base, renderer, changes),
-            fleet=Fleet([engine]),
+            chat=_chat(registry, settings, bases, served, changes),
+            bases=bases,
             changes=changes,
             disk=disk,
             artifacts_dir=settings.artifacts_dir,
             importer=Importer(
                 registry=registry,
-                base=base,
+                bases=bases,
                 directory=settings.imports_dir,
                 artifacts_dir=settings.artifacts_dir,
                 disk=disk,
-                max_rank=lambda: engine.max_rank,
                 command=import_command,
             ),
             model_maker=ModelMaker(
-                base=base,
+                bases=bases,
                 artifacts_dir=settings.artifacts_dir,
                 directory=settings.exports_dir,
                 disk=disk,
@@ -257,12 +274,7 @@ async def running(
                 command=MERGE_COMMAND,
             ),
             adapter_files=adapter_files,
-            base_model=BASE,
-            linear_modules=LINEAR_MODULES,
-            unservable=unservable,
             planner=planner,
-            token_count=renderer.token_count,
-            parameters=await planner.prepare(),
             local_files=local_files,
             hub=hub,
             limits=server_limits or ServerLimits(drain_seconds=5),
@@ -288,38 +300,19 @@ async def running(
         store.close()
 
 
-def _chat(
-    registry: Registry,
-    engine: Engine,
-    settings: Settings,
-    base: BaseModel,
-    renderer: Renderer,
-    changes: Changes,
-) -> Chat:
+def _chat(registry: Registry, settings: Settings, bases: Bases, served: Served, changes: Changes) -> Chat:
     """As the service makes one; no engine of a whole model ever starts."""
-    served, routes, fleet = Served(changes=changes), Routes(base=base), Fleet([engine])
     metrics = Metrics()
     means = Means(
         registry=registry,
         served=served,
-        routes=routes,
-        base=base,
-        rendering=renderer.contract(),
+        bases=bases,
         settings=settings,
         changes=changes,
-        fleet=fleet,
         prover=Prover(),
         metrics=metrics,
     )
-    return Chat(
-        registry=registry,
-        served=served,
-        replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes),
-        own_engines=OwnEngines(means),
-        renderer=renderer,
-        base=base,
-        metrics=metrics,
-    )
+    return Chat(registry=registry, served=served, bases=bases, own_engines=OwnEngines(means), metrics=metrics)
 
 
 async def _ready(engine: Engine, changes: Changes) -> None:

@@ -98,6 +98,7 @@ async def test_models_are_listed_with_their_states_and_the_engine_behind_them(st
     assert list(listed.replicas) == [
         pb.Replica(
             name=stage.engine.url,
+            base_model=BASE,
             state=pb.Engine.STATE_READY,
             message=f"the engine at {stage.engine.url} is ready",
             generation=1,

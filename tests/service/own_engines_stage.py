@@ -1,10 +1,11 @@
 """What tests of whole models need: an engine of its own for each, all of them doubles."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from service.changes import Changes
 from service.engine import Abilities, EngineClient, EngineState
@@ -100,7 +101,9 @@ class Row:
 
 
 @asynccontextmanager
-async def own_stage(tmp_path: Path, **settings: float) -> AsyncIterator[tuple[Stage, Row]]:
+async def own_stage(
+    tmp_path: Path, *, more_bases: Mapping[str, str | None] = MappingProxyType({}), **settings: float
+) -> AsyncIterator[tuple[Stage, Row]]:
     """Serving in which each whole model gets a double of its own, and those doubles."""
     row = Row()
     row.may_start.set()
@@ -116,7 +119,7 @@ async def own_stage(tmp_path: Path, **settings: float) -> AsyncIterator[tuple[St
             clock=lambda: row.now,
         )
 
-    async with stage(tmp_path, own_engines=means) as on:
+    async with stage(tmp_path, own_engines=means, more_bases=more_bases) as on:
         yield on, row
 
 

@@ -11,21 +11,21 @@ from service.engine import Engine, EngineState, Fleet
 from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import (
+    Bases,
     Chat,
     ChatMessage,
     ChatTurn,
     Disposal,
     Means,
-    Outcomes,
     OwnEngines,
     Prover,
-    Reconciler,
-    Replicas,
+    Reconcilers,
     Routes,
     Served,
     Serving,
 )
 from service.settings import Settings
+from tests.bases import made_base
 from tests.service.real_adapters import Workshop
 from tests.service.registry_stage import open_registry
 from tests.service.registry_stage import until as until_reached
@@ -105,21 +105,22 @@ async def serving(
     """Everything, once the engine is ready."""
     settings.make_directories()
     async with open_registry(settings.home, changes=changes) as registry:
-        fleet = Fleet([engine])
         served = Served(changes=changes)
-        routes = Routes(base=base)
         metrics = Metrics()
-        renderer = Renderer.from_directory(base.path)
-        reconciler = Reconciler(
-            registry=registry,
-            engine=engine,
+        one = made_base(
+            base,
+            Fleet([engine]),
+            renderer=Renderer.from_directory(base.path),
+            changes=changes,
             served=served,
-            outcomes=Outcomes(fleet),
-            disposal=Disposal(registry=registry, fleet=fleet, artifacts_dir=settings.artifacts_dir),
-            routes=routes,
+        )
+        bases = Bases([one])
+        reconcilers = Reconcilers.of(
+            one,
+            registry=registry,
+            served=served,
+            disposal=Disposal(registry=registry, bases=bases, artifacts_dir=settings.artifacts_dir),
             artifacts_dir=settings.artifacts_dir,
-            base=base,
-            rendering=renderer.contract(),
             changes=changes,
             metrics=metrics,
         )
@@ -127,26 +128,15 @@ async def serving(
             Means(
                 registry=registry,
                 served=served,
-                routes=routes,
-                base=base,
-                rendering=renderer.contract(),
+                bases=bases,
                 settings=settings,
                 changes=changes,
-                fleet=fleet,
                 prover=Prover(),
                 metrics=metrics,
             )
         )
-        chat = Chat(
-            registry=registry,
-            served=served,
-            replicas=Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes),
-            own_engines=own_engines,
-            renderer=renderer,
-            base=base,
-            metrics=metrics,
-        )
-        parts = (engine.run(), reconciler.run(), own_engines.run())
+        chat = Chat(registry=registry, served=served, bases=bases, own_engines=own_engines, metrics=metrics)
+        parts = (engine.run(), reconcilers.run(), own_engines.run())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             on = Real(
@@ -154,7 +144,7 @@ async def serving(
                 registry=registry,
                 engine=engine,
                 served=served,
-                routes=routes,
+                routes=one.routes,
                 own_engines=own_engines,
                 chat=chat,
                 changes=changes,

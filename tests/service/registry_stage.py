@@ -69,6 +69,7 @@ def dataset(dataset_id: str) -> DatasetRow:
         kind=Kind.CONVERSATIONS,
         task=None,
         report=None,
+        base_model=BASE,
     )
 
 

@@ -70,6 +70,11 @@ class Stage:
         return BaseModel(name=BASE, path=self.home, revision="sha256:0")
 
     @property
+    def other_base(self) -> BaseModel:
+        """Another one that jobs may adapt."""
+        return BaseModel(name="other", path=self.home / "other", revision="sha256:1")
+
+    @property
     def gate(self) -> Path:
         """What a gated trainer waits for."""
         return self.home / "gate"
@@ -80,7 +85,7 @@ class Stage:
             registry=self.registry,
             changes=self.changes,
             settings=self.settings,
-            base_model=self.base_model,
+            base_models=[self.base_model, self.other_base],
             metrics=self.metrics,
             command=(sys.executable, "-m", "tests.doubles.trainer", "--plan", str(self.home / "plan.json")),
             limits=self.limits,

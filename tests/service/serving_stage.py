@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,19 +25,18 @@ from service.engine.client import Limits
 from service.metrics import Metrics
 from service.registry import NewJob, Registry, VersionRow, VersionState
 from service.serving import (
+    Bases,
     Chat,
     Disposal,
     Means,
-    Outcomes,
     OwnEngines,
     Prover,
-    Reconciler,
     Reconcilers,
-    Replicas,
-    Routes,
     Served,
+    Strays,
 )
 from service.settings import Settings
+from tests.bases import made_base
 from tests.doubles.arithmetic import logprobs
 from tests.doubles.engine import EngineDouble
 from tests.service.registry_stage import BASE, new_job, open_registry
@@ -103,12 +103,17 @@ def write_prompt(
 
 
 def write_model(
-    artifacts_dir: Path, weights: bytes, *, canary_weights: bytes | None = None, technique: str = "full"
+    artifacts_dir: Path,
+    weights: bytes,
+    *,
+    canary_weights: bytes | None = None,
+    technique: str = "full",
+    base: BaseModel = MODEL,
 ) -> str:
     """Publish a whole model whose canary fits `canary_weights` (or its own `weights`); gives its digest."""
     files = {"model.safetensors": weights, "config.json": b"{}"}
     of_canary = weights if canary_weights is None else canary_weights
-    return _publish(artifacts_dir, files, of_canary, {"technique": technique, "rank": 0}, MODEL)
+    return _publish(artifacts_dir, files, of_canary, {"technique": technique, "rank": 0}, base)
 
 
 def _virtual_tokens(seed: int, tokens: int, width: int) -> bytes:
@@ -203,8 +208,10 @@ class DoubleEngine:
         name: str = "double-1",
         supervised: bool = True,
         capacity: Capacity = UNKNOWN,
+        base_name: str = MODEL.name,
     ) -> None:
         self.name = name
+        self._base_name = base_name
         self.double = double
         self.supervised = supervised
         self.state = EngineState.READY
@@ -242,7 +249,9 @@ class DoubleEngine:
         self._changes.notify("engine")
 
     def _new_client(self) -> EngineClient:
-        return EngineClient(url=self.double.url, limits=self.limits, base=MODEL.name, capacity=self.capacity)
+        return EngineClient(
+            url=self.double.url, limits=self.limits, base=self._base_name, capacity=self.capacity
+        )
 
 
 def renderer(directory: Path, template: str | None = None) -> Renderer:
@@ -275,9 +284,10 @@ class Stage:
     fleet: Fleet
     engines: Sequence[DoubleEngine]
     """All replicas; the first one is `engine`, and its server `double`."""
+    others: Mapping[str, DoubleEngine]
+    """Of the other bases, by their names."""
     served: Served
-    replicas: Replicas
-    routes: Routes
+    bases: Bases
     own_engines: OwnEngines
     changes: Changes
     artifacts_dir: Path
@@ -338,10 +348,12 @@ async def stage(
     template: str | None = None,
     capacity: Capacity = UNKNOWN,
     make_fleet: Callable[[Sequence[DoubleEngine], Changes], Fleet] = lambda engines, _: Fleet(engines),
+    more_bases: Mapping[str, str | None] = MappingProxyType({}),
 ) -> AsyncIterator[Stage]:
     """Reconcilers at work on a registry, artifacts and so many doubles below `tmp_path`. `own_engines`
     changes what engines of whole models are made with, `make_fleet` what the replicas are taken for;
-    `template` is the base's, None the plain one. `capacity` is each one's."""
+    `template` is the base's, None the plain one. `capacity` is each one's. `more_bases` are further bases by
+    name with their templates, each with a double of its own."""
     changes = Changes()
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(open_registry(tmp_path, changes=changes))
@@ -356,51 +368,68 @@ async def stage(
             DoubleEngine(double, changes, name=f"double-{number}", supervised=supervised, capacity=capacity)
             for number, double in enumerate(doubles, 1)
         ]
+        others = {
+            name: DoubleEngine(
+                await stack.enter_async_context(EngineDouble(base_name=name, embeddings=EMBEDDINGS)),
+                changes,
+                name=f"double-of-{name}",
+                base_name=name,
+                supervised=supervised,
+            )
+            for name in more_bases
+        }
         fleet = make_fleet(engines, changes)
         served = Served(changes=changes)
         metrics = Metrics()
-        routes = Routes(base=base)
         artifacts_dir = tmp_path / "artifacts"
         artifacts_dir.mkdir(exist_ok=True)
+        bases = Bases(
+            [
+                made_base(
+                    replace(base, name=name),
+                    engines_of_it,
+                    renderer=renderer(tmp_path / f"tokenizer-of-{name}", its_template),
+                    changes=changes,
+                    served=served,
+                )
+                for name, engines_of_it, its_template in (
+                    (base.name, fleet, template),
+                    *((name, Fleet([others[name]]), more_bases[name]) for name in more_bases),
+                )
+            ]
+        )
         means = Means(
             registry=registry,
             served=served,
-            routes=routes,
-            base=base,
-            rendering=rendering(template),
+            bases=bases,
             settings=Settings(home=tmp_path),
             changes=changes,
-            fleet=fleet,
             prover=Prover(),
             metrics=metrics,
         )
         own = OwnEngines(own_engines(means))
-        choosing = Replicas(fleet=fleet, served=served, routes=routes, base=base, changes=changes)
-        outcomes = Outcomes(fleet)
-        disposal = Disposal(registry=registry, fleet=fleet, artifacts_dir=artifacts_dir)
-        reconcilers = Reconcilers(
-            fleet=fleet,
-            served=served,
-            outcomes=outcomes,
-            routes=routes,
-            changes=changes,
-            reconciler=lambda engine: Reconciler(
+        disposal = Disposal(registry=registry, bases=bases, artifacts_dir=artifacts_dir)
+        reconcilers = [
+            Reconcilers.of(
+                one,
                 registry=registry,
-                engine=engine,
                 served=served,
-                outcomes=outcomes,
                 disposal=disposal,
-                routes=routes,
                 artifacts_dir=artifacts_dir,
-                base=base,
-                rendering=rendering(template),
                 changes=changes,
                 metrics=metrics,
                 period_seconds=0.1,
                 rest_seconds=0.02,
-            ),
+            )
+            for one in bases
+        ]
+        strays = Strays(registry=registry, bases=bases, changes=changes)
+        parts = (
+            *(each.run() for each in reconcilers),
+            own.run(),
+            strays.run(),
+            *(one.fleet.run() for one in bases),
         )
-        parts = (reconcilers.run(), own.run(), fleet.run())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             yield Stage(
@@ -409,9 +438,9 @@ async def stage(
                 engine=engines[0],
                 fleet=fleet,
                 engines=engines,
+                others=others,
                 served=served,
-                replicas=choosing,
-                routes=routes,
+                bases=bases,
                 own_engines=own,
                 changes=changes,
                 artifacts_dir=artifacts_dir,
@@ -419,10 +448,8 @@ async def stage(
                 chat=Chat(
                     registry=registry,
                     served=served,
-                    replicas=choosing,
+                    bases=bases,
                     own_engines=own,
-                    renderer=renderer(tmp_path / "tokenizer", template),
-                    base=base,
                     metrics=metrics,
                     max_answers=4,
                 ),
@@ -431,7 +458,7 @@ async def stage(
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            for engine in engines:
+            for engine in (*engines, *others.values()):
                 await engine.client.close()
             for result in results:
                 if not isinstance(result, asyncio.CancelledError):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.base_model import resolve_base_model
+from service.base_model import resolve_base_model, resolve_base_models
 from service.errors import HotloraError
+from service.settings import Settings
 from trainer.config import BaseModel
 
 ANSWER = (
@@ -49,3 +50,24 @@ async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         await resolve_base_model(
             "tiny", tmp_path, command=child("import time; time.sleep(60)"), timeout_seconds=0.2
         )
+
+
+async def test_all_base_models_are_found_in_the_order_of_the_settings(tmp_path: Path) -> None:
+    settings = Settings(
+        home=tmp_path,
+        base_model="one",
+        more_base_models=("two", "three"),
+        engine_urls=("http://127.0.0.1:1", "two=http://127.0.0.1:2"),
+    )
+    found = await resolve_base_models(settings, command=child(ANSWER))
+    assert [base.name for base, _ in found] == ["one", "two", "three"]
+
+
+async def test_base_models_of_one_name_and_engines_of_none_are_refused(tmp_path: Path) -> None:
+    for fields, message in (
+        ({"more_base_models": ("one",)}, "the same name, among one, one"),
+        ({"engine_urls": ("two=http://127.0.0.1:2",)}, "has engines of two; there is one"),
+    ):
+        settings = Settings.model_validate({"home": tmp_path, "base_model": "one", **fields})
+        with pytest.raises(HotloraError, match=message):
+            await resolve_base_models(settings, command=child(ANSWER))

@@ -195,7 +195,7 @@ async def test_before_a_name_has_an_address_the_service_says_so_and_refuses_no_t
         assert not on.fleet.supervised
         assert [model.id for model in await on.chat.models()] == [MODEL.name]
         with pytest.raises(Unavailable, match="Temporary failure"):
-            on.replicas.check(MODEL.name)
+            on.bases.default.replicas.check(MODEL.name)
 
 
 async def test_of_a_name_with_too_many_addresses_some_are_taken_and_that_is_told(tmp_path: Path) -> None:

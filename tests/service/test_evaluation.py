@@ -16,7 +16,7 @@ from service.evaluation import Evaluator, Kind, Limits, Report
 from service.evaluation.general_skill import ITEMS
 from service.registry import EvaluationRow, EvaluationState, Imported, NewEvaluation, VersionRow, VersionState
 from service.registry.states import EVALUATION_ENDED
-from service.serving import Chat, ChatMessage, ChatTurn
+from service.serving import Bases, Chat, ChatMessage, ChatTurn
 from tests.doubles.arithmetic import logprobs
 from tests.service import serving_stage
 from tests.service.registry_stage import dataset, new_job
@@ -60,6 +60,7 @@ class Stage:
 
     serving: serving_stage.Stage
     chat: Chat
+    bases: Bases
     renderer: Renderer
     datasets_dir: Path
     asked: list[tuple[str, str, tuple[str, ...] | None]] = field(default_factory=list)
@@ -81,10 +82,8 @@ class Stage:
             changes=self.serving.changes,
             chat=self.chat,
             served=self.serving.served,
-            renderer=self.renderer,
-            base=MODEL,
+            bases=self.bases,
             datasets_dir=self.datasets_dir,
-            context_length=2048,
             limits=limits,
         )
 
@@ -153,18 +152,17 @@ class Stage:
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with serving_stage.stage(tmp_path) as serving:
         renderer = tiny_renderer(tmp_path / "bytes")
+        bases = Bases([replace(serving.bases.default, renderer=renderer)])
         chat = Chat(
             registry=serving.registry,
             served=serving.served,
-            replicas=serving.replicas,
+            bases=bases,
             own_engines=serving.own_engines,
-            renderer=renderer,
-            base=MODEL,
             metrics=serving.metrics,
         )
         datasets_dir = tmp_path / "datasets"
         write_rows(datasets_dir / "rows.jsonl", ROWS)
-        made = Stage(serving=serving, chat=chat, renderer=renderer, datasets_dir=datasets_dir)
+        made = Stage(serving=serving, chat=chat, bases=bases, renderer=renderer, datasets_dir=datasets_dir)
         serving.double.respond = made.respond
         yield made
 

@@ -1,11 +1,33 @@
 """All engines of a base as one, as callers see them who do not choose."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from service.changes import Changes
 from service.engine import AttachedEngine, EngineState, Supervisor, fleet
 from service.settings import Settings
 from tests.service.serving_stage import MODEL, stage
+
+
+async def test_each_base_has_the_engines_that_are_named_with_it_and_else_our_own(tmp_path: Path) -> None:
+    urls = ("http://127.0.0.1:1", f"{MODEL.name}=http://127.0.0.1:2", "second=http://127.0.0.1:3")
+    settings = Settings(
+        home=tmp_path, engine_urls=urls, more_base_models=("second", "third"), engine_replicas=2
+    )
+    names = [
+        [
+            engine.name
+            for engine in fleet(
+                settings, base=replace(MODEL, name=name), changes=Changes(), position=position
+            ).engines
+        ]
+        for position, name in enumerate((MODEL.name, "second", "third"))
+    ]
+    assert names == [
+        ["http://127.0.0.1:1", "http://127.0.0.1:2"],
+        ["http://127.0.0.1:3"],
+        ["engine-5", "engine-6"],
+    ]
 
 
 async def test_several_engines_are_ready_when_one_is_and_tell_of_those_that_are_not(tmp_path: Path) -> None:

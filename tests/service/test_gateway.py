@@ -54,7 +54,7 @@ async def opened(
 async def _door(on: Stage, max_unread_seconds: float = 60.0) -> AsyncIterator[Door]:
     gateway = Gateway(
         chat=on.chat,
-        fleet=on.fleet,
+        bases=on.bases,
         registry=on.registry,
         metrics=on.metrics,
         address="127.0.0.1:0",
@@ -300,7 +300,7 @@ async def test_how_an_answer_is_to_be_drawn_arrives_at_the_engine(tmp_path: Path
         ({"stream_options": []}, "stream_options"),
         ({"n": 9}, "n"),
         ({"n": 0}, "n"),
-        ({"tools": [{}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"frequency_penalty": -2.1}, "frequency_penalty"),
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"logprobs": 1}, "logprobs"),

@@ -45,7 +45,7 @@ async def test_an_answer_over_http_is_logged_with_its_version_and_the_callers_id
     async with stage(tmp_path) as on, aiohttp.ClientSession() as http:
         await on.outcome(await on.publish("support", b"one"))
         gateway = Gateway(
-            chat=on.chat, fleet=on.fleet, registry=on.registry, metrics=on.metrics, address="127.0.0.1:0"
+            chat=on.chat, bases=on.bases, registry=on.registry, metrics=on.metrics, address="127.0.0.1:0"
         )
         task = asyncio.create_task(gateway.run())
         url = f"http://127.0.0.1:{await gateway.port()}/v1"

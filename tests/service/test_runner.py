@@ -294,7 +294,21 @@ async def test_a_job_of_another_base_model_fails_with_both_names(stage: Stage) -
         job = await stage.ended(job)
     assert (job.state, job.failure_reason) == (JobState.FAILED, "BASE_MODEL_ERROR")
     assert "another" in (job.failure_message or "")
-    assert "tiny-base" in (job.failure_message or "")
+    assert "'tiny-base', 'other'" in (job.failure_message or "")
+
+
+async def test_a_trainer_is_told_which_base_its_job_is_for(stage: Stage) -> None:
+    for adapter, base in (("support", stage.base_model), ("second", stage.other_base)):
+        stage.plan(adapter, gate=str(stage.gate))
+        async with stage.running():
+            job = await stage.registry.create_job(new_job(adapter_id=adapter, base_model=base.name))
+            await stage.at_step(job, 1)
+            (path,) = (stage.settings.work_dir / job.id).glob("job-*.json")
+            told = JobFile.read(path).base_model
+            stage.gate.touch()
+            await stage.ended(job)
+        stage.gate.unlink()
+        assert told == base
 
 
 async def test_two_jobs_run_at_once_where_two_are_allowed(tmp_path: Path) -> None:

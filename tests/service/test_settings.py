@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.settings import Settings, without_credentials
+from service.settings import Settings, base_of, url_of, without_credentials
 
 
 def test_everything_durable_lies_below_an_absolute_home(tmp_path: Path) -> None:
@@ -80,6 +80,37 @@ def test_engines_to_attach_to_are_listed_with_commas_and_each_once(monkeypatch: 
         monkeypatch.setenv("HOTLORA_ENGINE_URLS", wrong)
         with pytest.raises(ValidationError, match=said):
             Settings()
+
+
+def test_an_engine_may_be_named_with_its_base_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = "http://127.0.0.1:8001,Qwen/Qwen3-0.6B=http://127.0.0.1:8002,other=dns+http://engines:8000/?a=b"
+    monkeypatch.setenv("HOTLORA_ENGINE_URLS", urls)
+    found = Settings().engine_urls
+    assert [base_of(url) for url in found] == ["", "Qwen/Qwen3-0.6B", "other"]
+    assert [url_of(url) for url in found] == [
+        "http://127.0.0.1:8001",
+        "http://127.0.0.1:8002",
+        "dns+http://engines:8000/?a=b",
+    ]
+    for wrong, said in (
+        ("=http://127.0.0.1:8001", "engine_urls"),
+        ("a=b=http://127.0.0.1:8001", "engine_urls"),
+        ("one=http://127.0.0.1:8001,two=http://127.0.0.1:8001", "twice"),
+        ("one=dns+https://engines:8000", "certificates are of names"),
+    ):
+        monkeypatch.setenv("HOTLORA_ENGINE_URLS", wrong)
+        with pytest.raises(ValidationError, match=said):
+            Settings()
+
+
+def test_more_base_models_are_listed_with_commas_and_need_ports_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLORA_MORE_BASE_MODELS", "Qwen/Qwen3-0.6B, /models/mine,")
+    assert Settings().more_base_models == ("Qwen/Qwen3-0.6B", "/models/mine")
+    assert Settings(engine_port=65533).most_engines == 3
+    with pytest.raises(ValidationError, match="65535"):
+        Settings(engine_port=65534)
+    # Those of a base that has no engine to attach to are ours.
+    assert Settings(engine_urls=("http://127.0.0.1:8001",), engine_replicas=2).engine_replicas == 2
 
 
 def test_replicas_are_of_our_own_engines_and_need_a_port_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ async def test_each_bad_one_fails_with_its_own_reason_and_is_forgotten(tmp_path:
 
         assert found == {name: reason for name, (_, reason) in digests.items()}
         async with asyncio.timeout(10):
-            while on.routes.held(on.engine):
+            while on.bases.default.routes.held(on.engine):
                 await on.changes.wait("polled", 0, 0.02)
 
 
@@ -127,18 +127,18 @@ async def test_it_lives_beside_adapters_and_is_unloaded_and_deleted_like_them(tm
         prompt = await on.outcome(
             await register(on.registry, write_prompt(on.artifacts_dir, 1), adapter_id="tuned")
         )
-        assert on.routes.held(on.engine).keys() == {prompt.model}
+        assert on.bases.default.routes.held(on.engine).keys() == {prompt.model}
         assert [delta.model for delta in await _answer(on, "support")][-1] == adapter.model
 
         await on.registry.request_unload("tuned", 1)
         await on.outcome(prompt, {VersionState.RETIRED})
-        assert on.routes.held(on.engine) == {}
+        assert on.bases.default.routes.held(on.engine) == {}
         await on.registry.request_load("tuned", 1)
         await on.outcome(prompt, {VersionState.ACTIVE})
         await on.registry.delete_adapter("tuned")
         await on.outcome(prompt, {VersionState.RETIRED})
 
-        assert on.routes.held(on.engine) == {}
+        assert on.bases.default.routes.held(on.engine) == {}
         assert on.served.holds(adapter.model)
 
 

@@ -12,9 +12,9 @@ CONTEXT_LENGTH = 2048
 _VOCABULARY, _WIDTH, _INNER, _LAYERS = 264, 16, 32, 2
 
 
-def write_base(directory: Path) -> Path:
-    """Write the model to `directory`/NAME, as far as transformers, trainer and service read one."""
-    path = directory / NAME
+def write_base(directory: Path, name: str = NAME) -> Path:
+    """Write the model to `directory`/`name`, as far as transformers, trainer and service read one."""
+    path = directory / name
     tiny_renderer(path)
     config = {
         "architectures": ["LlamaForCausalLM"],

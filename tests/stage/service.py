@@ -60,6 +60,8 @@ class Stage:
 
     home: Path
     engine: EngineDouble
+    others: Mapping[str, EngineDouble]
+    """Of further base models, by their names. They answer as the double does by itself."""
     loop: asyncio.AbstractEventLoop
     """Where the engine's double lives, in a thread of its own."""
     environment: Mapping[str, str]
@@ -217,28 +219,40 @@ class Stage:
 
 
 @contextmanager
-def staged(directory: Path, *, with_engine: bool = True) -> Iterator[Stage]:
-    """A service at work below `directory`.
+def staged(directory: Path, *, with_engine: bool = True, more_bases: Sequence[str] = ()) -> Iterator[Stage]:
+    """A service at work below `directory`, with further base models of these names.
 
-    Without one, it has the address of an engine that does not run yet; `engine.restart` lets it come.
+    Without an engine, it has the address of one that does not run yet; `engine.restart` lets it come.
     """
-    base = write_base(directory)
+    bases = [write_base(directory), *(write_base(directory, name) for name in more_bases)]
     home = directory / "home"
     home.mkdir()
     with _loop() as loop:
-        double = EngineDouble(base_name=base.name, base_path=str(base), max_model_length=CONTEXT_LENGTH)
-        asyncio.run_coroutine_threadsafe(double.start(0), loop).result(LIMIT_SECONDS)
+        double, *others = [
+            EngineDouble(base_name=base.name, base_path=str(base), max_model_length=CONTEXT_LENGTH)
+            for base in bases
+        ]
+        for each in (double, *others):
+            asyncio.run_coroutine_threadsafe(each.start(0), loop).result(LIMIT_SECONDS)
+        named = [f"{base.name}={each.url}" for base, each in zip(bases[1:], others, strict=True)]
         environment = {
             "HOTLORA_HOME": str(home),
             "HOTLORA_MODELS_DIR": str(directory / "models"),
-            "HOTLORA_BASE_MODEL": str(base),
-            "HOTLORA_ENGINE_URLS": double.url,
+            "HOTLORA_BASE_MODEL": str(bases[0]),
+            "HOTLORA_MORE_BASE_MODELS": ",".join(map(str, bases[1:])),
+            "HOTLORA_ENGINE_URLS": ",".join([double.url, *named]),
             "HOTLORA_GATEWAY_ADDRESS": "127.0.0.1:0",
             "HOTLORA_MIN_FREE_DISK_BYTES": "0",
             "HOTLORA_EVALUATION_ROWS": "0",  # tests ask for the evaluations that they want
             lifeline.VARIABLE: "1",
         }
-        stage = Stage(home=home, engine=double, loop=loop, environment=environment)
+        stage = Stage(
+            home=home,
+            engine=double,
+            others={each.base_name: each for each in others},
+            loop=loop,
+            environment=environment,
+        )
         try:
             if not with_engine:
                 stage.run(double.stop())
@@ -247,7 +261,8 @@ def staged(directory: Path, *, with_engine: bool = True) -> Iterator[Stage]:
         finally:
             stage.release()
             stage.stop()
-            stage.run(double.stop())
+            for each in (double, *others):
+                stage.run(each.stop())
 
 
 @contextmanager

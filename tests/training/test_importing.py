@@ -13,12 +13,17 @@ from transformers import AutoModelForCausalLM
 from service.artifacts import Manifest, verify_files
 from service.changes import Changes
 from service.disk import Disk
+from service.engine import fleet
 from service.importing import FileName, Importer
 from service.registry import Registry
+from service.serving import Bases as ServedBases
+from service.settings import Settings
+from tests.bases import made_base
 from tests.training.conftest import Bases
 from tests.training.test_run import logprobs
 from trainer.config import BaseModel
 from trainer.importing import CONFIG_FILE, WEIGHTS_FILE, bring_in
+from trainer.rendering import Renderer
 
 
 def saved(base: Path, directory: Path, *, rslora: bool, strength: float = 0.3) -> Path:
@@ -117,16 +122,19 @@ async def test_the_service_has_the_real_program_make_a_version(base_of: Bases, t
             yield (source / name).read_bytes()
 
     async with Registry.open(f"sqlite+aiosqlite:///{tmp_path}/registry.db", changes=Changes()) as registry:
+        model = BaseModel(name="tiny", path=base_of("llama"), revision="sha256:0")
+        settings = Settings(home=tmp_path, engine_max_rank=8)
+        engines = fleet(settings, base=model, changes=Changes())
+        base = made_base(model, engines, renderer=Renderer.from_directory(model.path))
         importer = Importer(
             registry=registry,
-            base=BaseModel(name="tiny", path=base_of("llama"), revision="sha256:0"),
+            bases=ServedBases([base]),
             directory=tmp_path / "imports",
             artifacts_dir=tmp_path / "artifacts",
             disk=Disk(directory=tmp_path, min_free_bytes=0),
-            max_rank=lambda: 8,
             threads=1,
         )
-        version = await importer.take("mine", pieces())
+        version = await importer.take("mine", base, pieces())
 
     manifest = Manifest.read(tmp_path / "artifacts" / version.digest)
     verify_files(tmp_path / "artifacts" / version.digest, manifest)
