@@ -40,7 +40,7 @@ def _look_at_files(client: Callable[[], AsyncClient], order: Order, found: gr.HT
             chosen = source.read(given)
             if chosen is None:
                 return "", None
-            wishes = reading.wishes(given, [chosen])
+            wishes = order.wishes_in(given, [chosen])
             now = (chosen, wishes.SerializeToString(deterministic=True))
             if now == given[seen]:
                 return gr.skip(), gr.skip()
@@ -54,9 +54,10 @@ def _look_at_files(client: Callable[[], AsyncClient], order: Order, found: gr.HT
             reading.task.change,
             reading.mapping.blur,
             reading.bad_rows.change,
+            order.base_model.change,
         ],
         look,
-        {*source.parts(), *reading.parts(), seen},
+        {*source.parts(), *reading.parts(), order.base_model, seen},
         [found, seen],
         trigger_mode="always_last",
         api_visibility=PRIVATE,

@@ -18,7 +18,7 @@ from tests.stage.trained import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM_ARGUMENTS = ["--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-BASE, ADAPTER = "tiny-base", "support@1"
+BASE, OTHER_BASE, ADAPTER = "tiny-base", "other-base", "support@1"
 LIMIT_MILLISECONDS = 20_000
 """Other tests keep the processors busy meanwhile."""
 
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("stage")) as stage:
+    with staged(tmp_path_factory.mktemp("stage"), more_bases=[OTHER_BASE]) as stage:
         stage.engine.faults.refused_loads = {"broken@1"}
         train(stage, "broken", state=AdapterVersion.STATE_FAILED)
         train(stage, ADAPTER.removesuffix("@1"))

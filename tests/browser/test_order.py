@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from hotlora.client import Client
 from hotlora.v1.resources_pb2 import TASK_QUESTION_ANSWERING
 from hotlora.v1.tuning_service_pb2 import METRIC_TASK_SCORE
+from tests.browser.conftest import OTHER_BASE
 from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import GOOD_ROW
@@ -132,3 +133,25 @@ def test_what_is_refused_is_told_by_the_names_of_fields_and_leaves_no_dataset_be
     expect(told).to_contain_text("Evaluation dataset: line 1: not JSON")
     assert client.list_datasets() == kept
     assert not client.list_tuning_jobs(adapter="adapters/never").tuning_jobs
+
+
+def test_a_training_is_of_the_base_model_that_is_chosen(
+    page: Page, stage: Stage, client: Client, tmp_path: Path
+) -> None:
+    stage.gate("others")
+    examples = tmp_path / "examples.jsonl"
+    examples.write_bytes(GOOD_ROW * 7)
+    page.get_by_role("tab", name="Training").click()
+    unfold(page, "Base model, objective, adapter, optimizer")
+    pick(page, "base-model", OTHER_BASE)
+    page.set_input_files("#examples input[type=file]", examples)
+    expect(page.locator("#findings")).to_contain_text("7 rows;")
+    unfold(page, "Plan: what it will need")
+    page.click("button#plan")
+    expect(page.locator("#planned")).to_contain_text("7 rows, ")
+    fill(page, "adapter", "others")
+    page.click("button#start-training")
+    expect(page.locator("#jobs")).to_contain_text("others")
+
+    (job,) = client.list_tuning_jobs(adapter="adapters/others").tuning_jobs
+    assert job.base_model == client.get_dataset(job.dataset).base_model == OTHER_BASE
