@@ -19,7 +19,7 @@ from hotlora.calls import DEFAULT_ADDRESS
 from hotlora.command.failing import ExitCode
 from hotlora.command.voice import JsonVoice, Voice
 from hotlora.stack import GRACE_SECONDS, Program, Stack
-from hotlora.v1.chat_service_pb2 import Engine
+from hotlora.v1.chat_service_pb2 import Engine, ListModelsResponse
 
 _LOOK_EVERY_SECONDS: Final = 0.5
 _ORPHANS_GRACE_SECONDS: Final = 5.0
@@ -125,10 +125,21 @@ async def _missing(client: AsyncClient, chosen: Plan) -> str | None:
         models = await client.list_models()
     except (errors.Unavailable, errors.DeadlineExceeded):
         return _STARTING
-    if models.engine.state != Engine.STATE_READY:
-        return models.engine.message or "the engine is starting"
+    if (away := _away(models)) is not None:
+        return away
     if chosen.page_address is not None and not await _listens(chosen.page_address):
         return "the page is starting"
+    return None
+
+
+def _away(models: ListModelsResponse) -> str | None:
+    """Which engine is waited for; None where each base model has one."""
+    if models.engine.state != Engine.STATE_READY:
+        return models.engine.message or "the engine is starting"
+    ready = {each.base_model for each in models.replicas if each.state == Engine.STATE_READY}
+    for each in models.replicas:
+        if each.base_model not in ready:
+            return f"{each.base_model}: {each.message or 'the engine is starting'}"
     return None
 
 

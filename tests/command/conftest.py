@@ -120,13 +120,14 @@ def hotlora_process(address: str) -> Hotlora:
 
 @pytest.fixture(scope="session")
 def _without_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("without-engine"), with_engine=False) as stage:
+    directory = tmp_path_factory.mktemp("without-engine")
+    with staged(directory, with_engine=False, more_bases=["other-base"]) as stage:
         yield stage
 
 
 @pytest.fixture
 def without_engine(_without_engine: Stage) -> Iterator[Stage]:
-    """A service whose engine is not there."""
+    """A service whose engines are not there, of two base models."""
     yield _without_engine
     _without_engine.run(_without_engine.engine.stop())
 

@@ -20,6 +20,7 @@ from hotlora.command import starting
 from hotlora.command.voice import Voice
 from hotlora.stack import Ended, Program
 from tests.command.conftest import ROOT
+from tests.stage.base import write_base
 from tests.stage.service import Stage
 
 
@@ -200,16 +201,17 @@ def started_service(home_directory: Path, address: str) -> Iterator[None]:
             child.communicate()
 
 
-async def test_ready_means_that_the_engine_answers_and_the_page_listens(
+async def test_ready_means_that_an_engine_of_each_base_answers_and_the_page_listens(
     without_engine: Stage, tmp_path: Path
 ) -> None:
     page = socket.socket()
     page.bind(("127.0.0.1", 0))
     heard: list[str] = []
+    away = [without_engine.engine, *without_engine.others.values()]
 
     def waiting(what: str) -> None:
-        if "engine" in what and not any("engine" in earlier for earlier in heard):
-            without_engine.run(without_engine.engine.restart())
+        if away and away[0].url in what:
+            without_engine.run(away.pop(0).restart())
         if "page" in what:
             page.listen()
         heard.append(what)
@@ -218,7 +220,8 @@ async def test_ready_means_that_the_engine_answers_and_the_page_listens(
         chosen = plan_at(without_engine.address, tmp_path, f"127.0.0.1:{page.getsockname()[1]}")
         await starting.ready(chosen, waiting)
 
-    assert any(without_engine.engine.url in what for what in heard)
+    assert not away
+    assert any(what.startswith("other-base: ") for what in heard)
     assert heard[-1] == "the page is starting"
 
 
@@ -271,6 +274,21 @@ def test_flags_win_over_the_environment_and_reach_every_program() -> None:
     for program in plan.programs():
         assert program.environment["HOTLORA_HOME"] == "flag-home"
         assert program.environment["HOTLORA_ADDRESS"] == program.environment["HOTLORA_GRPC_ADDRESS"]
+
+
+def test_up_takes_a_base_model_after_the_other(tmp_path: Path) -> None:
+    first, second = write_base(tmp_path), tmp_path / "nowhere"
+    bases = ("--base-model", first, "--base-model", second)
+    places = ("--home", tmp_path / "home", "--grpc-address", "127.0.0.1:0")
+    ended = subprocess.run(
+        [sys.executable, "-m", "hotlora.command", "up", "--no-page", *places, *bases],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert str(second) in ended.stdout + ended.stderr
 
 
 def test_without_a_page_only_the_service_runs() -> None:

@@ -222,7 +222,7 @@ class Stage:
 def staged(directory: Path, *, with_engine: bool = True, more_bases: Sequence[str] = ()) -> Iterator[Stage]:
     """A service at work below `directory`, with further base models of these names.
 
-    Without an engine, it has the address of one that does not run yet; `engine.restart` lets it come.
+    Without an engine, it has the addresses of some that do not run yet; `engine.restart` lets one come.
     """
     bases = [write_base(directory), *(write_base(directory, name) for name in more_bases)]
     home = directory / "home"
@@ -255,7 +255,8 @@ def staged(directory: Path, *, with_engine: bool = True, more_bases: Sequence[st
         )
         try:
             if not with_engine:
-                stage.run(double.stop())
+                for each in (double, *others):
+                    stage.run(each.stop())
             stage.start(until_ready=with_engine)
             yield stage
         finally:
