@@ -181,10 +181,12 @@ async def register(
     adapter_id: str = "support",
     rank: int = 4,
     technique: Technique = Technique.LORA,
+    base_model: str = BASE,
     asked: NewJob | None = None,
 ) -> VersionRow:
     """Make the artifact the adapter's next version, PENDING, as a finished job does; `asked` is that job."""
-    await registry.create_job(replace(asked or new_job(adapter_id=adapter_id), technique=technique))
+    asked = asked or new_job(adapter_id=adapter_id, base_model=base_model)
+    await registry.create_job(replace(asked, technique=technique))
     job = await registry.claim_next_job("test")
     assert job is not None
     published = Published(time=1.0, step=3, digest=digest, size_bytes=100, rank=rank)

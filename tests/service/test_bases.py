@@ -16,7 +16,6 @@ from service.registry.states import EVALUATION_ENDED
 from service.serving import ChatMessage, ChatTurn, Serving
 from tests.doubles.engine import EngineDouble
 from tests.service.own_engines_stage import own_stage
-from tests.service.registry_stage import new_job
 from tests.service.registry_stage import until as until_reached
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_artifact, write_model
 from tests.service.test_gateway_tools import QWEN, WEATHER
@@ -36,8 +35,7 @@ async def _publish(on: Stage, adapter_id: str, base_model: str, template: str | 
         base=replace(MODEL, name=base_model),
         template=template,
     )
-    asked = new_job(adapter_id=adapter_id, base_model=base_model)
-    return await register(on.registry, digest, adapter_id=adapter_id, asked=asked)
+    return await register(on.registry, digest, adapter_id=adapter_id, base_model=base_model)
 
 
 async def _answer(on: Stage, model: str) -> str:
@@ -162,10 +160,9 @@ async def test_versions_of_a_base_that_is_not_there_wait_for_it(tmp_path: Path) 
 async def test_a_whole_model_is_compared_with_the_base_that_it_came_from(tmp_path: Path) -> None:
     async with own_stage(tmp_path, more_bases={OTHER: None}) as (on, _):
         digest = write_model(on.artifacts_dir, b"whole", base=replace(MODEL, name=OTHER))
-        asked = new_job(adapter_id="whole", base_model=OTHER)
         before = on.others[OTHER].double.calls["/v1/completions"]
         row = await register(
-            on.registry, digest, adapter_id="whole", rank=0, technique=Technique.FULL, asked=asked
+            on.registry, digest, adapter_id="whole", rank=0, technique=Technique.FULL, base_model=OTHER
         )
         row = await on.outcome(row)
 

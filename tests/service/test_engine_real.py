@@ -164,7 +164,10 @@ async def test_only_the_good_ones_of_seven_versions_become_active_and_the_engine
     }
     generation = real.engine.generation
 
-    rows = {name: await register(real.registry, digest, adapter_id=name) for name, digest in digests.items()}
+    rows = {
+        name: await register(real.registry, digest, adapter_id=name, base_model=real.base.name)
+        for name, digest in digests.items()
+    }
     found = {name: await real.outcome(row) for name, row in rows.items()}
 
     assert {name: row.failure_reason or row.state.value for name, row in found.items()} == {
@@ -259,7 +262,14 @@ async def test_a_whole_model_is_proven_and_answers_on_its_own_engine_which_ends_
     whole = await asyncio.to_thread(real.workshop.draw_model, seed=6)
     digest = await asyncio.to_thread(whole.publish, real.artifacts_dir)
 
-    row = await register(real.registry, digest, adapter_id="whole", rank=0, technique=Technique.FULL)
+    row = await register(
+        real.registry,
+        digest,
+        adapter_id="whole",
+        rank=0,
+        technique=Technique.FULL,
+        base_model=real.base.name,
+    )
     found = await real.outcome(row)
 
     assert found.state == VersionState.ACTIVE, found.failure_message
