@@ -17,7 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from hotlora import home, lifeline
-from service import logs
+from service import logs, traces
 from service.base_model import ResolvedBase, resolve_base_models
 from service.changes import Changes
 from service.datasets import DatasetStore, Hub, LocalFiles
@@ -319,7 +319,8 @@ def main(
     )
     exit_code = 0
     try:
-        asyncio.run(_main(settings, trainer_command, import_command, merge_command))
+        with traces.exported_to(settings.traces_endpoint):
+            asyncio.run(_main(settings, trainer_command, import_command, merge_command))
     except* (HotloraError, OSError) as group:
         for missing in group.exceptions:
             print(f"error: {missing}", file=sys.stderr)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from service import traces
 from service.errors import HotloraError
 
 _log = structlog.get_logger(__name__)
@@ -172,6 +173,18 @@ class Metrics:
             completion_tokens=tally.completion_tokens,
             first_token_seconds=tally.first_token_seconds,
             seconds=tally.elapsed_seconds,
+        )
+        traces.note({"hotlora.model": tally.model})
+        traces.happened(
+            "answer",
+            {
+                "hotlora.model": tally.model,
+                "hotlora.outcome": outcome,
+                "gen_ai.usage.input_tokens": tally.prompt_tokens,
+                "gen_ai.usage.output_tokens": tally.completion_tokens,
+                "gen_ai.server.time_to_first_token": tally.first_token_seconds or 0.0,
+                "hotlora.seconds": tally.elapsed_seconds,
+            },
         )
         if tally.prompt_tokens:
             self._tokens.labels(tally.model, "prompt").inc(tally.prompt_tokens)

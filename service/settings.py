@@ -44,6 +44,14 @@ def without_credentials(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
+def _public(url: str) -> str:
+    if without_credentials(url) != url.rstrip("/"):
+        raise ValueError(
+            "has credentials, which engines' command lines would show; set OTEL_EXPORTER_OTLP_HEADERS instead"
+        )
+    return url
+
+
 def _llama_cpp(directory: Path | None) -> Path | None:
     if directory is not None and not (directory / CONVERTER).is_file():
         raise ValueError(f"{directory} is no checkout of llama.cpp: it has no {CONVERTER}")
@@ -141,6 +149,10 @@ class Settings(BaseSettings):
     """Checkout of llama.cpp, whose converter is run for exports as GGUF; None: there are none."""
     hub_datasets: bool = True
     """Whether callers may have dataset repositories of the Hugging Face hub imported."""
+
+    traces_endpoint: Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_public)] | None = None
+    """URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces;
+    None: nothing is traced. Engines that are started here send their spans there, too."""
 
     engine_urls: Annotated[
         tuple[EngineUrl, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_different)

@@ -19,6 +19,7 @@ from typing import Final
 
 import aiohttp
 
+from service import traces
 from service.engine.cached import CachedAdapters
 from service.engine.capacity import UNKNOWN, Capacity
 from service.engine.embeddings import Dtype, PromptEmbeddings
@@ -312,19 +313,26 @@ class EngineClient:
         timeout = aiohttp.ClientTimeout(
             total=limit_seconds, sock_connect=self._limits.connect_seconds, sock_read=idle_seconds
         )
-        try:
-            response = await self._open().request(method, self.url + path, json=request, timeout=timeout)
-        except _MISSED as error:
-            raise unavailable(f"the engine does not answer ({type(error).__name__})") from error
-        try:
-            if response.status != HTTPStatus.OK:
-                raise EngineRefused(response.status, read_error(await response.content.read(65_536)))
-            yield response
-        except _MISSED as error:
-            raise unavailable(f"the engine's answer broke off ({type(error).__name__})") from error
-        finally:
-            # Not release: an answer that was not read to its end must end at the engine too, at once.
-            response.close()
+        about = {"http.request.method": method, "url.path": path, "server.address": self.url}
+        if request is not None and isinstance(model := request.get("model"), str):
+            about["gen_ai.request.model"] = model
+        with traces.outgoing(f"{method} {path}", about) as (span, headers):
+            try:
+                response = await self._open().request(
+                    method, self.url + path, json=request, timeout=timeout, headers=headers
+                )
+            except _MISSED as error:
+                raise unavailable(f"the engine does not answer ({type(error).__name__})") from error
+            span.set_attribute("http.response.status_code", response.status)
+            try:
+                if response.status != HTTPStatus.OK:
+                    raise EngineRefused(response.status, read_error(await response.content.read(65_536)))
+                yield response
+            except _MISSED as error:
+                raise unavailable(f"the engine's answer broke off ({type(error).__name__})") from error
+            finally:
+                # Not release: an answer that was not read to its end must end at the engine too, at once.
+                response.close()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

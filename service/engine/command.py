@@ -167,6 +167,7 @@ def _common(settings: Settings, model: BaseModel, port: int, packages: Packages)
         *("--generation-config", "vllm"),
         *("--middleware", "hotlora_engine_guard.Guard"),
         "--disable-uvicorn-access-log",
+        *(("--otlp-traces-endpoint", settings.traces_endpoint) if settings.traces_endpoint else ()),
     )
 
 
@@ -232,6 +233,9 @@ def _environment(api_key: str, packages: Packages) -> dict[str, str]:
         "VLLM_API_KEY": api_key,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        # Without effect where nothing is traced. vLLM would take gRPC, whose port is another.
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_SERVICE_NAME": "hotlora-engine",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _KEEP_ALIVE_SECONDS,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service import logs
+from service import logs, traces
 from service.engine.face import EngineState
 from service.errors import HotloraError, NotFound
 from service.gateway.choices import choices
@@ -293,10 +294,12 @@ class Gateway:
                 yield envelope.chunk(index, delta, include_usage=usage)
                 last[index] = delta
         except HotloraError as error:
+            traces.failed(error.reason, {})
             yield f"data: {error_body(error)}\n\n".encode()
         except Exception:
             error_id = self._ids()
             _log.exception("gateway failed within a stream", error_id=error_id)
+            traces.failed("INTERNAL", {})
             yield f"data: {internal_error_body(error_id)}\n\n".encode()
         else:
             yield (envelope.usage_chunk(list(last.values())) if usage else b"") + DONE
@@ -307,8 +310,17 @@ async def _named(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Each call has an id, the client's own where it gave one: in the log, and in the answer."""
     request_id = logs.request_id(request.headers.get(logs.REQUEST_ID))
     request[_REQUEST_ID] = request_id
-    with logs.of_request(request_id):
-        return await handler(request)
+    resource = request.match_info.route.resource
+    route = "" if resource is None else resource.canonical  # a path of nothing may be anything
+    about = {"http.request.method": request.method, "http.route": route, logs.REQUEST_ID: request_id}
+    sent = {name.lower(): value for name, value in request.headers.items()}
+    with logs.of_request(request_id), traces.incoming(f"{request.method} {route}".strip(), sent, about):
+        response = await handler(request)
+        told = {"http.response.status_code": response.status}
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            traces.failed(str(response.status), told)
+        traces.note(told)
+        return response
 
 
 async def _tell_id(request: web.Request, response: web.StreamResponse) -> None:

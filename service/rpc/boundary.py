@@ -20,7 +20,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from service import logs
+from service import logs, traces
 from service.errors import Exhausted, FieldViolation, HotloraError, InvalidRequest, Unavailable
 from service.rpc import validation
 from service.rpc.errors import Outcome, internal_outcome, outcome_of, unknown_method_outcome
@@ -135,7 +135,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _single(self, method: str, behaviour: Callable[..., Any], *, lingers: bool) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
-            async with _named(context), self._call(method, context):
+            async with _named(method, context), self._call(method, context):
                 begun = time.monotonic()
                 try:
                     return await behaviour(await self._checked(method, request), context)
@@ -154,7 +154,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         # Messages are written here instead of letting gRPC drive the generator: it would leave the generator
         # of a cancelled call suspended until it is garbage, and the engine would be held till then.
         async def call(request: Any, context: Context) -> None:
-            async with _named(context), self._call(method, context):
+            async with _named(method, context), self._call(method, context):
                 answer = behaviour(_checked(request), context)
                 if inspect.isawaitable(answer):  # Health.Watch writes by itself
                     await answer
@@ -195,7 +195,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         except Exception as error:
             if context.done():  # the caller is gone, and nobody is left to tell
                 raise asyncio.CancelledError from error
-            await _abort(context, self._outcome(method, error))
+            outcome = self._outcome(method, error)
+            traces.failed(outcome.code.name, {"rpc.grpc.status_code": outcome.code.value[0]})
+            await _abort(context, outcome)
         finally:
             if is_ours:
                 self._drain.leave()
@@ -209,11 +211,14 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def _named(context: Context) -> AsyncIterator[None]:
-    """Each call has an id, the caller's own where it gave one: in the log, and in the initial metadata."""
-    given = dict(context.invocation_metadata() or ()).get(logs.REQUEST_ID)
-    request_id = logs.request_id(given)
-    with logs.of_request(request_id):
+async def _named(method: str, context: Context) -> AsyncIterator[None]:
+    """Each call has an id, the caller's own where it gave one: in the log, and in the initial metadata. It is
+    a span of the caller's trace where it sent one."""
+    sent = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    request_id = logs.request_id(sent.get(logs.REQUEST_ID))
+    service, _, name = method.strip("/").partition("/")
+    about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name, logs.REQUEST_ID: request_id}
+    with logs.of_request(request_id), traces.incoming(method.strip("/"), sent, about):
         await context.send_initial_metadata(((logs.REQUEST_ID, request_id),))
         yield
 

@@ -127,6 +127,8 @@ class EngineDouble:
         self.adapters: dict[str, Loaded] = {}
         self.calls: Counter[str] = Counter()
         """Requests by path."""
+        self.traceparents: list[str] = []
+        """Of the traces that completions were asked in."""
         self.streams = 0
         """Streamed answers being given now."""
         self.stream_ended = asyncio.Event()
@@ -288,6 +290,8 @@ class EngineDouble:
         _drop(request)
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
+        if traceparent := request.headers.get("traceparent"):
+            self.traceparents.append(traceparent)
         try:
             fields = json.loads(await request.read())
         except ValueError:

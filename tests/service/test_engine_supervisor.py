@@ -273,6 +273,18 @@ def test_the_command_keeps_the_key_out_of_the_arguments_and_off_every_interface(
     assert float(command.environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > IDLE_SECONDS
 
 
+def test_an_engine_is_told_where_spans_go_where_there_is_such_a_place(tmp_path: Path) -> None:
+    packages = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
+    url = "http://127.0.0.1:4318/v1/traces"
+    traced, other = Settings(home=tmp_path, traces_endpoint=url), Settings(home=tmp_path)
+    for build in (vllm_command, own_engine_command):
+        command = build(traced, BASE, port=1, api_key="k", packages=packages)
+        assert command.arguments[command.arguments.index("--otlp-traces-endpoint") + 1] == url
+        assert command.environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+        command = build(other, BASE, port=1, api_key="k", packages=packages)
+        assert "--otlp-traces-endpoint" not in command.arguments
+
+
 def test_a_cpu_engine_computes_in_the_numbers_that_the_trainer_learns_in(tmp_path: Path) -> None:
     packages = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
     learnt_in = str(fastest_dtype(torch.device("cpu"))).removeprefix("torch.")

@@ -122,6 +122,19 @@ def test_replicas_are_of_our_own_engines_and_need_a_port_each(monkeypatch: pytes
         Settings(engine_urls=("http://127.0.0.1:8001",))
 
 
+def test_a_collector_of_traces_has_a_url_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().traces_endpoint is None
+    monkeypatch.setenv("HOTLORA_TRACES_ENDPOINT", "http://127.0.0.1:4318/v1/traces")
+    assert Settings().traces_endpoint == "http://127.0.0.1:4318/v1/traces"
+    for wrong, said in (
+        ("127.0.0.1:4318", "traces_endpoint"),
+        ("http://me:key@collector/v1", "OTEL_EXPORTER"),
+    ):
+        monkeypatch.setenv("HOTLORA_TRACES_ENDPOINT", wrong)
+        with pytest.raises(ValidationError, match=said):
+            Settings()
+
+
 def test_credentials_in_an_engines_url_are_not_printed(tmp_path: Path) -> None:
     urls = ("http://me:canary-key@127.0.0.1:8001/",)
     assert "canary-key" not in repr(Settings(home=tmp_path, engine_urls=urls))

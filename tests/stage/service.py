@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from hotlora import lifeline
@@ -176,6 +177,11 @@ class Stage:
         told = [json.loads(line) for line in self._log if '"gateway listens"' in line]
         return f"http://127.0.0.1:{told[-1]['port']}/v1"
 
+    def logged(self, event: str) -> list[dict[str, object]]:
+        """What it said of something so far, which may lag behind what it did."""
+        lines = [json.loads(line) for line in self._log if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
     def stop(self) -> None:
         """End the service in order."""
         process, self._process = self._process, None
@@ -219,8 +225,14 @@ class Stage:
 
 
 @contextmanager
-def staged(directory: Path, *, with_engine: bool = True, more_bases: Sequence[str] = ()) -> Iterator[Stage]:
-    """A service at work below `directory`, with further base models of these names.
+def staged(
+    directory: Path,
+    *,
+    with_engine: bool = True,
+    more_bases: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Stage]:
+    """A service at work below `directory`, with further base models of these names, and more environment.
 
     Without an engine, it has the addresses of some that do not run yet; `engine.restart` lets one come.
     """
@@ -235,7 +247,7 @@ def staged(directory: Path, *, with_engine: bool = True, more_bases: Sequence[st
         for each in (double, *others):
             asyncio.run_coroutine_threadsafe(each.start(0), loop).result(LIMIT_SECONDS)
         named = [f"{base.name}={each.url}" for base, each in zip(bases[1:], others, strict=True)]
-        environment = {
+        whole_environment = {
             "HOTLORA_HOME": str(home),
             "HOTLORA_MODELS_DIR": str(directory / "models"),
             "HOTLORA_BASE_MODEL": str(bases[0]),
@@ -245,13 +257,14 @@ def staged(directory: Path, *, with_engine: bool = True, more_bases: Sequence[st
             "HOTLORA_MIN_FREE_DISK_BYTES": "0",
             "HOTLORA_EVALUATION_ROWS": "0",  # tests ask for the evaluations that they want
             lifeline.VARIABLE: "1",
+            **environment,
         }
         stage = Stage(
             home=home,
             engine=double,
             others={each.base_name: each for each in others},
             loop=loop,
-            environment=environment,
+            environment=whole_environment,
         )
         try:
             if not with_engine:
