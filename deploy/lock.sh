@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # Python 3.11 is the oldest that is supported; --universal makes the locks good for newer ones too.
 common=(--quiet --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links
-  --extra service --extra traces --extra trainer --extra ui --group dev pyproject.toml)
+  --extra hub --extra service --extra traces --extra trainer --extra ui --group dev pyproject.toml)
 torch_source=()
 for folder in ${PIP_FIND_LINKS:-}; do torch_source+=(--find-links "$folder"); done
 [ ${#torch_source[@]} != 0 ] || torch_source=(--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)

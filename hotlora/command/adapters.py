@@ -1,10 +1,12 @@
-"""`adapters list | versions | show | load | unload | import | export | delete`."""
+"""`adapters list | versions | show | load | unload | import | export | push | delete`."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.text import Text
 
+from hotlora import hub
 from hotlora.client import Client
 from hotlora.command import job_display, names, output, training
 from hotlora.command.failing import ExitCode
@@ -179,6 +181,33 @@ def export(
     else:
         output.console().print(output.plain(f"{names.short(names.version(name))} is in {directory}: "))
         output.console().print(output.plain(", ".join(files)))
+
+
+def push(
+    address: str | None,
+    name: str,
+    repository: str,
+    *,
+    private: bool,
+    wanted: str | None,
+    gguf_type: str | None,
+    as_json: bool,
+) -> None:
+    """Writes a version's files to the Hugging Face hub."""
+    version = names.version(name)
+    with TemporaryDirectory() as beside, Client(address) as client:
+        directory = client.export_adapter_version(
+            version,
+            Path(beside) / "export",
+            format=constant("FORMAT", wanted or "unspecified"),
+            gguf_type=constant("GGUF_TYPE", gguf_type or "unspecified"),
+        )
+        message = f"Upload {names.short(version)} of Hotlora"
+        url = hub.push(directory, repository, private=private, message=message)
+    if as_json:
+        output.print_json({"repository": repository, "commitUrl": url})
+    else:
+        output.console().print(output.plain(f"{names.short(version)} is in {repository}: {url}"))
 
 
 def delete(address: str | None, name: str, *, as_json: bool) -> None:

@@ -279,6 +279,34 @@ def adapters_export(
     adapters.export(address, version, to, wanted=wanted, gguf_type=gguf_type, as_json=as_json)
 
 
+@adapters_app.command("push")
+def adapters_push(
+    version: Annotated[str, typer.Argument(metavar="ADAPTER@N", show_default=False)],
+    to: Annotated[
+        str, typer.Option("--to", metavar="OWNER/NAME", help="Made if it is not there.", show_default=False)
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="Everybody may read it. Default: private, where it is made.")
+    ] = False,
+    wanted: Annotated[
+        options.ExportName | None,
+        typer.Option("--format", help="As for export. Default: as published.", show_default=False),
+    ] = None,
+    gguf_type: Annotated[
+        options.GgufTypeName | None,
+        typer.Option(help="With --format gguf. Default: f16.", show_default=False),
+    ] = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pushes what export writes to the Hugging Face hub, from here, with your own token (HF_TOKEN)."""
+    from hotlora.command import adapters
+
+    adapters.push(
+        address, version, to, private=not public, wanted=wanted, gguf_type=gguf_type, as_json=as_json
+    )
+
+
 @adapters_app.command("delete")
 def adapters_delete(
     adapter: Annotated[str, typer.Argument(show_default=False)],
