@@ -58,9 +58,10 @@ class ChatServiceServicer:
         A fully fine-tuned version that sleeps is started on an engine of its own, and the answer waits for that as long as
         the service's setting allows (HOTLORA_OWN_ENGINE_WAIT_SECONDS).
         Errors: INVALID_ARGUMENT (bad field, messages out of order, prompt and max_tokens longer than the context), NOT_FOUND
-        (no such model), FAILED_PRECONDITION (the version is not ACTIVE; the message names its state), UNAVAILABLE with a retry
-        delay (the engine is starting or restarting; a version's own engine does not start in time, or another version has its
-        place, or memory is short), RESOURCE_EXHAUSTED (too many answers at once).
+        (no such model), FAILED_PRECONDITION (the version is not ACTIVE; the message names its state. BASE_NOT_SERVED: this
+        service was started without the version's base model), UNAVAILABLE with a retry delay (the engine is starting or
+        restarting; a version's own engine does not start in time, or another version has its place, or memory is short),
+        RESOURCE_EXHAUSTED (too many answers at once).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

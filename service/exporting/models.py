@@ -68,11 +68,11 @@ class ModelMaker:
             )
         if manifest.form is Form.MODEL:
             return
-        base = self._bases.of(version.base_model).model
-        if (manifest.base_name, manifest.base_revision) != (base.name, base.revision):
+        ours = {base.name: base.model.revision for base in self._bases}
+        if ours.get(manifest.base_name) != manifest.base_revision:
             raise WrongState(
                 f"{version.model} was trained on {manifest.base_name} ({manifest.base_revision}), and this "
-                f"service has {base.name} ({base.revision})",
+                f"service has {', '.join(f'{name} ({revision})' for name, revision in ours.items())}",
                 state="another base",
                 reason="WRONG_BASE",
             )

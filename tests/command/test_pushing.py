@@ -31,6 +31,7 @@ def push(stage: Stage, support: TuningJob, double: Hub) -> Push:
             "HF_TOKEN": token,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",  # its chunks go to a store of their own; git-lfs is the hub's
         }
         return subprocess.run(
             [sys.executable, "-m", "hotlora.command", "adapters", "push", "support@1", *arguments],

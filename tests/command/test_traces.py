@@ -12,6 +12,7 @@ import pytest
 
 from hotlora.v1 import chat_service_pb2 as chat_pb
 from hotlora.v1 import chat_service_pb2_grpc as chat_grpc
+from hotlora.v1 import resources_pb2
 from tests.doubles.collector import Collector, attributes, collecting
 from tests.stage.service import Stage, staged
 
@@ -71,7 +72,7 @@ def test_a_trace_goes_from_the_caller_through_the_gateway_to_the_engine(
 def test_a_call_over_grpc_is_a_span_and_says_how_it_failed(traced: Stage, collector: Collector) -> None:
     with grpc.insecure_channel(traced.address) as channel:
         stub = chat_grpc.ChatServiceStub(channel)
-        message = chat_pb.ChatMessage(role="user", content=SECRET)
+        message = resources_pb2.Message(role="user", content=SECRET)
         trace_id, caller, headers = begun()
         list(stub.Chat(chat_pb.ChatRequest(messages=[message]), metadata=tuple(headers.items())))
         call, asked = collector.of_trace(trace_id, 2)
