@@ -186,7 +186,7 @@ class DatasetStore:
     async def preview(self, dataset_id: str, *, max_rows: int) -> list[PreviewRow]:
         """The first rows, fewer than asked where they would not fit a message. Raises NotFound, DataLoss."""
         row = await self._registry.get_dataset(dataset_id)
-        base = self._bases.find(row.base_model) or self._bases.default
+        base = self._bases.meant(row.base_model)
         try:
             return await self._in_thread(
                 lambda: preview(
@@ -248,7 +248,7 @@ class DatasetStore:
     def _base(self, name: str) -> Base:
         if wrong := self._bases.unknown(name, field="header.base_model"):
             raise InvalidRequest(wrong)
-        return self._bases.find(name) or self._bases.default
+        return self._bases.meant(name)
 
     def _draft(self, part: Path, wish: Wish, base: Base) -> Draft:
         return Draft(

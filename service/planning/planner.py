@@ -137,7 +137,7 @@ class Planner:
 
     async def answer(self, question: Question) -> Answer:
         """Plan. Raises what the store, the registry and a probe raise, and WrongState (SHAPE_UNKNOWN)."""
-        base = self._bases.find(question.base_model) or self._bases.default
+        base = self._bases.meant(question.base_model)
         own = await self._device()
         if question.probe is not None and question.probe not in await self._probes.known(base.model, own):
             await self._probes.measure(base.model, question.probe, own)

@@ -164,7 +164,7 @@ class Intake:
             name = start.base_model
         elif not name and request.adapter_id:
             name = await self._registry.base_model_of(request.adapter_id)
-        return self._bases.find(name) or self._bases.default
+        return self._bases.meant(name)
 
     async def _refuse_adapter_id(self, adapter_id: str, base: Base) -> None:
         self._bases.refuse_name(adapter_id)

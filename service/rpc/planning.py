@@ -67,7 +67,7 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
         given = request.hyperparameters
         names = [field.name for field, _ in given.ListFields()]
         findings.add(job_checks.without_effect(None, None if data is None else data.objective, names))
-        base = self._bases.find(request.base_model) or self._bases.default
+        base = self._bases.meant(request.base_model)
         is_own_base = not request.HasField("model") and not request.example
         context_length = base.context_length if is_own_base else DESCRIBED_CONTEXT
         settings = _settings(request, data or DEFAULT_DATA, context_length, base.fleet.max_rank)

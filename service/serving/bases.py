@@ -61,6 +61,10 @@ class Bases:
         """The base called `name`, the default one for an empty name; None where there is none."""
         return self._by_name.get(name) if name else self.default
 
+    def meant(self, name: str) -> Base:
+        """The base called `name`, the default one where there is none."""
+        return self.find(name) or self.default
+
     def of(self, base_model: str) -> Base:
         """The base that something which is there belongs to. Raises WrongState (BASE_NOT_SERVED)."""
         base = self._by_name.get(base_model)
