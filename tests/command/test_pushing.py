@@ -10,7 +10,7 @@ import pytest
 
 from hotlora.v1.tuning_service_pb2 import TuningJob
 from tests.command.conftest import ROOT
-from tests.doubles.hub import REFUSED, TOKEN, Hub, hub
+from tests.doubles.hub_to_push_to import REFUSED, TOKEN, Hub, hub
 from tests.stage.service import Stage
 
 Push = Callable[..., subprocess.CompletedProcess[str]]

@@ -92,12 +92,6 @@ def test_a_call_over_grpc_is_a_span_and_says_how_it_failed(traced: Stage, collec
         assert attributes(call)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_lines_of_the_log_name_the_trace_that_they_belong_to(traced: Stage) -> None:
-    trace_id, _, headers = begun()
-    httpx.post(f"{traced.gateway_url}/chat/completions", json=BODY, headers=headers).raise_for_status()
-    assert any(line["trace"] == trace_id for line in traced.logged("answer") if "trace" in line)
-
-
 def test_what_belongs_to_no_call_is_not_traced(traced: Stage, collector: Collector) -> None:
     httpx.get(f"{traced.gateway_url}/models").raise_for_status()
     parents = {span.span_id for span in collector.spans}
@@ -106,10 +100,14 @@ def test_what_belongs_to_no_call_is_not_traced(traced: Stage, collector: Collect
             assert span.parent_span_id in parents, "a probe was traced"
 
 
-def test_a_service_whose_collector_is_away_answers_and_ends(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_service_whose_collector_is_away_answers_names_traces_in_its_log_and_ends(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     nowhere = {"HOTLORA_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    trace_id, _, headers = begun()
     with staged(tmp_path_factory.mktemp("nowhere"), environment=nowhere) as stage:
-        httpx.post(f"{stage.gateway_url}/chat/completions", json=BODY).raise_for_status()
+        httpx.post(f"{stage.gateway_url}/chat/completions", json=BODY, headers=headers).raise_for_status()
+    assert [line["trace"] for line in stage.logged("answer")] == [trace_id]
 
 
 def test_without_the_extra_the_service_says_what_to_install() -> None:

@@ -1,142 +1,65 @@
-"""The Hugging Face hub, as far as pushing a model goes: repositories, git-lfs and commits, over HTTP."""
+"""A Hugging Face hub with one repository, as far as `datasets` and `huggingface_hub` ask."""
 
-import base64
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Literal
 
-TOKEN = "hf_writes"
-REFUSED = "refused"
-"""Owner of repositories that the token may not write."""
+from aiohttp import web
+
+REPOSITORY = "shop/talks"
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
-@dataclass(kw_only=True)
-class Hub:
-    """What was pushed."""
+@asynccontextmanager
+async def hub(
+    files: Mapping[str, bytes], *, kind: Literal["datasets", "models"] = "datasets"
+) -> AsyncIterator[str]:
+    """Its address, while it has these files; none of them lies in a folder."""
 
-    url: str
-    private: dict[str, bool] = field(default_factory=dict)
-    """Repositories."""
-    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    commits: list[str] = field(default_factory=list)
-    """Their messages."""
-    stored: dict[str, bytes] = field(default_factory=dict)
-    """Large files by their SHA-256."""
-    away: bool = False
+    def entry(path: str) -> dict[str, object]:
+        return {"type": "file", "oid": "a" * 40, "size": len(files[path]), "path": path}
 
+    async def described(request: web.Request) -> web.Response:
+        siblings = [{"rfilename": path} for path in files]
+        return web.json_response({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings})
 
-@contextmanager
-def hub() -> Iterator[Hub]:
-    """A hub that listens on loopback until the block ends."""
+    async def listed(request: web.Request) -> web.Response:
+        is_root = "folder" not in request.match_info
+        return web.json_response([entry(path) for path in files if is_root])
 
-    class Handler(_Handler):
-        def answer(self, method: str) -> tuple[int, Any]:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            return _answer(double, method, self.path, self.headers.get("Authorization"), body)
+    async def known(request: web.Request) -> web.Response:
+        paths = (await request.post()).getall("paths")
+        return web.json_response([entry(path) for path in paths if path in files])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    double = Hub(url=f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    async def sent(request: web.Request) -> web.Response:
+        content = files.get(request.match_info["path"])
+        headers = {"X-Repo-Commit": COMMIT}
+        if content is None:
+            return web.Response(status=404, headers={**headers, "X-Error-Code": "EntryNotFound"})
+        headers["ETag"] = f'"{len(content)}"'
+        if request.http_range.start is None:
+            return web.Response(body=content, headers=headers)
+        part, begin = content[request.http_range], request.http_range.start
+        headers["Content-Range"] = f"bytes {begin}-{begin + len(part) - 1}/{len(content)}"
+        return web.Response(status=206, body=part, headers=headers)
+
+    async def missing(request: web.Request) -> web.Response:
+        return web.Response(status=404, headers={"X-Error-Code": "RepoNotFound"})
+
+    app = web.Application()
+    api = f"/api/{kind}/{REPOSITORY}"
+    folder = "/datasets" if kind == "datasets" else ""
+    app.router.add_get(f"{api}/revision/{{commit}}", described)
+    app.router.add_get(f"{api}/tree/{{commit}}", listed)
+    app.router.add_get(f"{api}/tree/{{commit}}/{{folder:.+}}", listed)
+    app.router.add_post(f"{api}/paths-info/{{commit}}", known)
+    app.router.add_get(f"{folder}/{REPOSITORY}/resolve/{{commit}}/{{path:.+}}", sent)
+    app.router.add_route("*", "/{path:.*}", missing)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
     try:
-        yield double
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def answer(self, method: str) -> tuple[int, Any]:
-        raise NotImplementedError
-
-    def _do(self, method: str) -> None:
-        status, fields = self.answer(method)
-        content = json.dumps(fields).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_POST(self) -> None:
-        self._do("POST")
-
-    def do_PUT(self) -> None:
-        self._do("PUT")
-
-    def do_GET(self) -> None:
-        self._do("GET")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def _answer(hub: Hub, method: str, path: str, authorization: str | None, body: bytes) -> tuple[int, Any]:
-    path = path.partition("?")[0]
-    if hub.away:
-        return 503, {"error": "come back later"}
-    if method == "PUT":  # by its place alone, as to a store of objects
-        hub.stored[path.rpartition("/")[2]] = body
-        return 200, {}
-    if authorization != f"Bearer {TOKEN}":
-        return 401, {"error": "Invalid username or password."}
-    match [method, *path.strip("/").split("/")]:
-        case ["POST", "api", "repos", "create"]:
-            return _create(hub, json.loads(body))
-        case ["POST", "api", "validate-yaml"]:
-            return 200, {"errors": [], "warnings": []}
-        case ["POST", "api", "models", _, _, "preupload", _]:
-            modes = [
-                {
-                    "path": each["path"],
-                    "uploadMode": "lfs" if each["path"].endswith(".safetensors") else "regular",
-                    "shouldIgnore": False,
-                }
-                for each in json.loads(body)["files"]
-            ]
-            return 200, {"files": modes}
-        case ["POST", _, _, "info", "lfs", "objects", "batch"]:
-            places = [
-                {**each, "actions": {"upload": {"href": f"{hub.url}/store/{each['oid']}"}}}
-                for each in json.loads(body)["objects"]
-            ]
-            return 200, {"transfer": "basic", "objects": places}
-        case ["POST", "api", "models", owner, name, "commit", _]:
-            return _commit(hub, f"{owner}/{name}", body)
-    return 404, {"error": f"{method} {path} is not a part of this double"}
-
-
-def _create(hub: Hub, fields: dict[str, Any]) -> tuple[int, Any]:
-    repository = f"{fields['organization']}/{fields['name']}"
-    if fields["organization"] == REFUSED:
-        return 403, {"error": "You don't have the rights to create a model under this namespace"}
-    url = {"url": f"{hub.url}/{repository}"}
-    if repository in hub.private:
-        return 409, {"error": "You already created this model repo", **url}
-    hub.private[repository] = (
-        fields["visibility"] == "private" if "visibility" in fields else fields["private"]
-    )
-    return 200, url
-
-
-def _commit(hub: Hub, repository: str, body: bytes) -> tuple[int, Any]:
-    files = hub.files.setdefault(repository, {})
-    for line in map(json.loads, body.splitlines()):
-        value = line["value"]
-        match line["key"]:
-            case "header":
-                hub.commits.append(value["summary"])
-            case "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            case "lfsFile":
-                content = hub.stored[value["oid"]]
-                assert sha256(content).hexdigest() == value["oid"]
-                files[value["path"]] = content
-    oid = f"{len(hub.commits):040x}"
-    return 200, {"commitUrl": f"{hub.url}/{repository}/commit/{oid}", "commitOid": oid}
+        await runner.cleanup()

@@ -178,7 +178,7 @@ class Stage:
         return f"http://127.0.0.1:{told[-1]['port']}/v1"
 
     def logged(self, event: str) -> list[dict[str, object]]:
-        """What it said of something so far, which may lag behind what it did."""
+        """What it said of something, once it has ended."""
         lines = [json.loads(line) for line in self._log if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
