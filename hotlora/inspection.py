@@ -87,9 +87,14 @@ def wish_of(header: pb.UploadHeader) -> Wish:
 
 
 def looked_at_message(
-    header: pb.UploadHeader, report: Report, kind: Kind | None, preview: Sequence[PreviewRow]
+    header: pb.UploadHeader,
+    report: Report,
+    kind: Kind | None,
+    preview: Sequence[PreviewRow],
+    *,
+    base_model: str = "",
 ) -> pb.Dataset:
-    """A file that was only looked at."""
+    """A file that was only looked at, by a service's `base_model`."""
     message = report_message(report)
     message.preview.extend(map(preview_row_message, preview))
     return pb.Dataset(
@@ -101,7 +106,7 @@ def looked_at_message(
         task=header.task,
         report=message,
         labels=sorted(report.labels),
-        base_model=header.base_model,
+        base_model=base_model,
     )
 
 

@@ -167,7 +167,8 @@ class Settings(BaseSettings):
     engine_replicas: int = Field(default=1, ge=1, le=16)
     """Engines of our own for each base model; they share this machine."""
     engine_port: int = Field(default=8000, ge=0, le=_LAST_PORT)
-    """Loopback port of the first own engine, and the next ones of the others; 0 means free ones."""
+    """Loopback port of the first engine of the default base model; those of its replicas follow, then those
+    of further base models. 0 means free ones."""
     engine_max_loras: int = Field(default=4, ge=1, le=256)
     """Different adapters in one batch; more take turns. Each place costs the engine memory for an adapter of
     engine_max_rank, and time in every batch, used or not."""

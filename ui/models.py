@@ -18,6 +18,7 @@ _STATES = {
 _SERVING = {
     Model.SERVING_STARTING: "active, starting",
     Model.SERVING_ASLEEP: "active, asleep; starts when asked",
+    Model.SERVING_NONE: "its base model is not here",
 }
 """Of ACTIVE versions that do not answer at once."""
 
@@ -35,7 +36,8 @@ class Offer:
     choices: tuple[tuple[str, str], ...]
     """(label, model id), base models first."""
     base: str
-    """The first base model's id; empty while nothing is known."""
+    """Id of the base model to show beside `newest_active`: its own, else the first; empty while nothing is
+    known."""
     newest_active: str
     """Id of the version that was published last of those that answer; empty when there is none."""
     engine: str
@@ -44,11 +46,12 @@ class Offer:
 
 def offer(response: ListModelsResponse) -> Offer:
     """The offer of what the service lists."""
+    newest = _newest_active(response.models)
     bases = [model.id for model in response.models if not model.adapter_version]
     return Offer(
         choices=tuple((label(model), model.id) for model in response.models),
-        base=bases[0] if bases else "",
-        newest_active=_newest_active(response.models),
+        base=newest.base_model if newest else next(iter(bases), ""),
+        newest_active=newest.id if newest else "",
         engine=_engine_line(response.engine),
     )
 
@@ -68,10 +71,9 @@ def label(model: Model) -> str:
     return f"{model.id} · {state}"
 
 
-def _newest_active(models: Sequence[Model]) -> str:
+def _newest_active(models: Sequence[Model]) -> Model | None:
     answering = (model for model in models if model.adapter_version and model.available)
-    newest = max(answering, key=lambda model: model.create_time.ToNanoseconds(), default=None)
-    return newest.id if newest else ""
+    return max(answering, key=lambda model: model.create_time.ToNanoseconds(), default=None)
 
 
 def _engine_line(engine: Engine) -> str:

@@ -205,7 +205,6 @@ def train(
 
     wishes = reading.wishes(row_format=row_format, mapping=mapping, task=task, drop_bad_rows=drop_bad_rows)
     reading.refuse_without_effect(wishes, source, evaluate_on)
-    wishes.base_model = base_model
     settings = Hyperparameters(
         rank=rank,
         alpha=alpha,
@@ -395,7 +394,7 @@ def compare(
     left: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
     right: Annotated[
         str | None,
-        typer.Argument(metavar="OTHER", help="Without it: the base and MODEL.", show_default=False),
+        typer.Argument(metavar="OTHER", help="Without it: MODEL and its base.", show_default=False),
     ] = None,
     prompt: options.Prompt = None,
     system: options.System = None,

@@ -62,9 +62,21 @@ def compare(
 async def _ask_both(
     address: str | None, sides: list[Side], question: str, asking: Asking, changed: Callable[[Side], None]
 ) -> None:
-    async with AsyncClient(address) as client, asyncio.TaskGroup() as group:
-        for side in sides:
-            group.create_task(_ask(client, side, question, asking, changed))
+    async with AsyncClient(address) as client:
+        for side, other in zip(sides, reversed(sides), strict=True):
+            side.model = side.model or await _base_of(client, other.model)
+        async with asyncio.TaskGroup() as group:
+            for side in sides:
+                group.create_task(_ask(client, side, question, asking, changed))
+
+
+async def _base_of(client: AsyncClient, model: str) -> str:
+    """The base of a model by any of its names; the default one of what nobody knows."""
+    of_adapter = f"adapters/{model.partition('@')[0]}/"
+    for listed in (await client.list_models()).models:
+        if listed.id == model or listed.adapter_version.startswith(of_adapter):
+            return listed.base_model
+    return ""
 
 
 async def _ask(

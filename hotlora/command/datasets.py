@@ -94,6 +94,7 @@ def _show(dataset: Dataset) -> None:
             ("name", dataset.display_name),
             ("rows", f"{dataset.rows:,}"),
             ("tokens", f"{dataset.tokens:,}, the longest row {dataset.longest_row_tokens:,}"),
+            ("counted by", dataset.base_model or "not known"),
             ("size", output.size(dataset.size_bytes)),
             ("sha256", dataset.sha256),
             ("created", output.when(dataset.create_time)),

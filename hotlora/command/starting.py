@@ -136,10 +136,10 @@ def _away(models: ListModelsResponse) -> str | None:
     """Which engine is waited for; None where each base model has one."""
     if models.engine.state != Engine.STATE_READY:
         return models.engine.message or "the engine is starting"
-    ready = {each.base_model for each in models.replicas if each.state == Engine.STATE_READY}
-    for each in models.replicas:
-        if each.base_model not in ready:
-            return f"{each.base_model}: {each.message or 'the engine is starting'}"
+    for base in models.models:
+        if not base.adapter_version and not base.available:
+            said = [each.message for each in models.replicas if each.base_model == base.id and each.message]
+            return f"{base.id}: {said[0] if said else 'the engine is starting'}"
     return None
 
 

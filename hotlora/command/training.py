@@ -54,6 +54,7 @@ def train(
     console = output.console()
     with Client(address) as client:
         shown = None if as_json else console
+        wishes.base_model = base_model or _other_base(client, adapter)
         dataset = dataset_of(client, source, shown, dataset_id=dataset_id, wishes=wishes)
         evaluation_dataset = dataset_of(client, evaluate_on, shown, wishes=wishes)
         job = client.create_tuning_job(
@@ -136,6 +137,16 @@ def follow_version(client: Client, name: str, console: Console, *, as_json: bool
         console.print(f"Ask it: `hotlora compare {version.model}`")
         console.print(f"Whether it helped: `hotlora evaluations --adapter {version.model}`")
     return ExitCode.OK
+
+
+def _other_base(client: Client, adapter: str) -> str:
+    """The base model of an adapter that is there already; empty where that is the default one, or none."""
+    try:
+        base_model = client.get_adapter(names.adapter(adapter)).base_model
+    except errors.HotloraError:  # whatever is wrong with the name, the job will say
+        return ""
+    models = client.list_models().models
+    return base_model if models and base_model != models[0].id else ""
 
 
 def dataset_of(

@@ -164,6 +164,14 @@ class DatasetStore:
             finally:
                 await _unbroken(self._in_thread(draft.discard))
 
+    def unknown_base(self, base_model: str) -> list[FieldViolation]:
+        """What is wrong with the base that a header names."""
+        return self._bases.unknown(base_model, field="header.base_model")
+
+    def counter(self, base_model: str) -> str:
+        """The base that counts where a header names `base_model`."""
+        return self._bases.meant(base_model).name
+
     def refuse_if_larger(self, size_bytes: int, *, field: str) -> None:
         """Raise Exhausted, naming the field, for a file of a size that `upload` would refuse in the end."""
         most = self.limits.records.max_file_bytes
@@ -246,7 +254,7 @@ class DatasetStore:
             raise
 
     def _base(self, name: str) -> Base:
-        if wrong := self._bases.unknown(name, field="header.base_model"):
+        if wrong := self.unknown_base(name):
             raise InvalidRequest(wrong)
         return self._bases.meant(name)
 

@@ -15,6 +15,7 @@ from time import monotonic
 import structlog
 
 from service.changes import Changes
+from service.engine import EngineState
 from service.errors import HotloraError, NotFound, WrongState
 from service.evaluation.asking import Ask, Asked, Asking, EngineAwayError
 from service.evaluation.held_out import HeldOut, Source, Training, held_out
@@ -124,7 +125,9 @@ class Evaluator:
             if self._limits.rows:
                 await evaluations.create_missing()
             await self._rescue()
-            row = await evaluations.claim(self._owner)
+            # Of a base that is away or not there, each would hold up those of the others till patience ends.
+            ready = [base.name for base in self._bases if base.fleet.state is EngineState.READY]
+            row = await evaluations.claim(self._owner, ready)
             if row is not None:
                 await self._run(row)
         except HotloraError as error:

@@ -35,7 +35,7 @@ from service.gateway.fields import AnswersRequest
 from service.gateway.requests import read_chat_request, read_text_request
 from service.metrics import CONTENT_TYPE, EngineStanding, Metrics
 from service.registry import Registry, VersionState
-from service.serving import Bases, Chat, ChatDelta, ServedModel
+from service.serving import Bases, Chat, ChatDelta, ServedModel, Serving
 
 _log = structlog.get_logger(__name__)
 
@@ -163,9 +163,10 @@ class Gateway:
             return internal_error(error_id)
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """200 when some base model answers, else 503; the body says where the engines of each stand."""
-        ready = any(base.fleet.state is EngineState.READY for base in self._bases)
-        fleet = self._bases.default.fleet
+        """200 when some base model answers, else 503; the body says where its engines stand, and those of
+        each."""
+        answering = [base.fleet for base in self._bases if base.fleet.state is EngineState.READY]
+        ready, fleet = bool(answering), [*answering, self._bases.default.fleet][0]
         body = {
             "ready": ready,
             "engine": fleet.state,
@@ -215,7 +216,7 @@ class Gateway:
             version = model.version
             if version is None:
                 cards.append(_card(model.id, model, self._started))
-            elif version.state == VersionState.ACTIVE:
+            elif version.state == VersionState.ACTIVE and model.serving is not Serving.NONE:
                 of_adapter = names.setdefault(version.adapter_id, {})
                 # Versions come newest first, which is what the plain name means without an alias of its own.
                 of_adapter.setdefault(version.adapter_id, (version.number, version.create_time))

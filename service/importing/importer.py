@@ -74,6 +74,8 @@ class Importer:
             raise InvalidRequest(wrong)
         self._bases.refuse_name(adapter_id)
         name = base_model or await self._registry.base_model_of(adapter_id)
+        if self._bases.find(name) is None:
+            raise InvalidRequest(self._bases.absent(name, field="header.adapter_id"))
         base = self._bases.meant(name)
         await self._registry.refuse_adapter_id(adapter_id, base.name)
         return base

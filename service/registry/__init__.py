@@ -10,7 +10,7 @@ damaged).
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from service.changes import Changes
@@ -234,10 +234,11 @@ class Registry:
 
     # Jobs, for their owner
 
-    async def claim_next_job(self, owner: str) -> JobRow | None:
-        """Make the oldest QUEUED job RUNNING for `owner`, with the next attempt and epoch; None: no job."""
+    async def claim_next_job(self, owner: str, base_models: Collection[str] | None = None) -> JobRow | None:
+        """Make the oldest QUEUED job of one of `base_models` (None: of any) RUNNING for `owner`, with the
+        next attempt and epoch; None: no job."""
         async with self._database.write() as connection:
-            job = await jobs.claim(connection, owner, self._clock())
+            job = await jobs.claim(connection, owner, self._clock(), base_models)
         return None if job is None else self._job_changed(job)
 
     async def heartbeat(self, job_id: str, owner: str, epoch: int) -> JobRow:
@@ -320,6 +321,11 @@ class Registry:
         """The base model of an adapter, deleted or not; empty where there never was one."""
         async with self._database.read() as connection:
             return await adapters.base_model_of(connection, adapter_id)
+
+    async def bases_of_adapters(self) -> Mapping[str, str]:
+        """The base models of all adapters that are not deleted, by the adapters' ids."""
+        async with self._database.read() as connection:
+            return await adapters.bases(connection)
 
     async def list_adapters(self, *, limit: int = 50, cursor: str = "") -> Page[AdapterRow]:
         """By name. Raises InvalidRequest (field page_token)."""

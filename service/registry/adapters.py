@@ -1,5 +1,7 @@
 """SQL for adapters."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import ColumnElement, Select, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,6 +71,13 @@ async def exists(connection: AsyncConnection, adapter_id: str, base_model: str) 
 async def base_model_of(connection: AsyncConnection, adapter_id: str) -> str:
     found = await connection.execute(select(adapters.c.base_model).where(adapters.c.id == adapter_id))
     return found.scalar_one_or_none() or ""
+
+
+async def bases(connection: AsyncConnection) -> Mapping[str, str]:
+    found = await connection.execute(
+        select(adapters.c.id, adapters.c.base_model).where(adapters.c.delete_time.is_(None))
+    )
+    return {row.id: row.base_model for row in found}
 
 
 async def get(connection: AsyncConnection, adapter_id: str) -> AdapterRow:

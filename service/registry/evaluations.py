@@ -4,10 +4,10 @@ As everything here: one transaction a method, one guarded write a change of stat
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, true, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -108,13 +108,18 @@ class Evaluations:
             )
             return [_row(row) for row in found]
 
-    async def claim(self, owner: str) -> EvaluationRow | None:
-        """Make the oldest QUEUED one RUNNING for `owner`, with the next epoch; None: there is none."""
+    async def claim(self, owner: str, base_models: Collection[str] | None = None) -> EvaluationRow | None:
+        """Make the oldest QUEUED one of a version of one of `base_models` (None: of any) RUNNING for `owner`,
+        with the next epoch; None: there is none."""
         async with self._database.write() as connection:
             now = self._clock()
             oldest = await connection.execute(
                 select(evaluations.c.id)
-                .where(evaluations.c.state == EvaluationState.QUEUED)
+                .join(adapters, adapters.c.id == evaluations.c.adapter_id)
+                .where(
+                    evaluations.c.state == EvaluationState.QUEUED,
+                    true() if base_models is None else adapters.c.base_model.in_(base_models),
+                )
                 .order_by(evaluations.c.ordinal)
                 .limit(1)
                 .with_for_update(skip_locked=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, true, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -186,10 +186,15 @@ async def unfinished_ids(connection: AsyncConnection) -> frozenset[str]:
     return frozenset(found.scalars())
 
 
-async def claim(connection: AsyncConnection, owner: str, now: float) -> JobRow | None:
+async def claim(
+    connection: AsyncConnection, owner: str, now: float, base_models: Collection[str] | None
+) -> JobRow | None:
     oldest = await connection.execute(
         select(jobs.c.id)
-        .where(jobs.c.state == JobState.QUEUED)
+        .where(
+            jobs.c.state == JobState.QUEUED,
+            true() if base_models is None else jobs.c.base_model.in_(base_models),
+        )
         .order_by(jobs.c.ordinal)
         .limit(1)
         .with_for_update(skip_locked=True)

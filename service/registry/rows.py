@@ -49,10 +49,6 @@ class DatasetRow:
     """By whose template and tokenizer the rows were checked and counted; empty for datasets of earlier
     releases."""
 
-    def is_counted_by(self, base_model: str) -> bool:
-        """Whether lengths are in tokens of that base model, as far as anybody wrote it down."""
-        return self.base_model in ("", base_model)
-
     @property
     def objective(self) -> Objective:
         """The one that its rows are for."""

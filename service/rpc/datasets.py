@@ -64,6 +64,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         self, request: pb.ImportDatasetRequest, findings: Findings, opened: ExitStack
     ) -> BinaryIO | None:
         """The file that is named, which `opened` closes; None for a split of the hub."""
+        findings.add(self._store.unknown_base(request.header.base_model))
         if request.header.dataset_id and not request.header.validate_only:
             free = self._store.refuse_if_taken(request.header.dataset_id)
             await findings.look_up("header.dataset_id", free)
@@ -113,7 +114,8 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             report, kind, preview = await self._store.look_at(
                 wish=wish, chunks=chunks, base_model=header.base_model, idle_seconds=idle_seconds
             )
-            return inspection.looked_at_message(header, report, kind, preview)
+            counter = self._store.counter(header.base_model)
+            return inspection.looked_at_message(header, report, kind, preview, base_model=counter)
         row = await self._store.upload(
             dataset_id=header.dataset_id,
             display_name=header.display_name,

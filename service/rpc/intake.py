@@ -52,6 +52,8 @@ class _Draft:
     """The rows as the run takes them."""
     prompt_tokens: int
     """Of the initial prompt."""
+    counted: bool
+    """Whether the rows were counted by the base: else their lengths are estimates, which refuse nothing."""
     needs: Needs | None
 
 
@@ -92,7 +94,7 @@ class Intake:
             evaluation_dataset_id="" if draft.asked is None else draft.asked.id,
             start_version=conversion.version_of(request.start_version) if request.start_version else None,
             warnings=(
-                *remarks.on_dataset(dataset, draft.base.name),
+                *([] if draft.counted else remarks.on_dataset(dataset.base_model, draft.base.name)),
                 *remarks.on_settings(
                     request.hyperparameters,
                     draft.settings,
@@ -127,9 +129,9 @@ class Intake:
             dataset = await findings.look_up("dataset", self._dataset(request.dataset))
         if request.start_version:
             start = await findings.look_up("start_version", self._start_of(request.start_version))
-        base = await self._base(request, start)
+        base = await self._base(request, start, findings)
         if request.adapter_id:
-            await findings.look_up("adapter_id", self._refuse_adapter_id(request.adapter_id, base))
+            await findings.look_up("adapter_id", self._refuse_adapter_id(request, base))
         if request.evaluation_dataset:
             asked = await findings.look_up("evaluation_dataset", self._dataset(request.evaluation_dataset))
         technique = self._technique(request, start, findings)
@@ -154,21 +156,29 @@ class Intake:
             settings=settings,
             pieces=pieces,
             needs=needs,
+            counted=dataset is None or self._bases.counts(base, dataset.base_model),
             prompt_tokens=await asyncio.to_thread(base.renderer.token_count, settings.initial_prompt),
         )
 
-    async def _base(self, request: pb.CreateTuningJobRequest, start: Start | None) -> Base:
+    async def _base(
+        self, request: pb.CreateTuningJobRequest, start: Start | None, findings: Findings
+    ) -> Base:
         """The one that is named, else that of what is to be trained further."""
-        name = request.base_model
+        name, field = request.base_model, ""
         if not name and start is not None:
-            name = start.base_model
+            name, field = start.base_model, "start_version"
         elif not name and request.adapter_id:
-            name = await self._registry.base_model_of(request.adapter_id)
+            name, field = await self._registry.base_model_of(request.adapter_id), "adapter_id"
+        if field and self._bases.find(name) is None:
+            findings.add(self._bases.absent(name, field=field))
         return self._bases.meant(name)
 
-    async def _refuse_adapter_id(self, adapter_id: str, base: Base) -> None:
-        self._bases.refuse_name(adapter_id)
-        await self._registry.refuse_adapter_id(adapter_id, base.name)
+    async def _refuse_adapter_id(self, request: pb.CreateTuningJobRequest, base: Base) -> None:
+        self._bases.refuse_name(request.adapter_id)
+        own = await self._registry.base_model_of(request.adapter_id)
+        # A base that is not there is what is wrong, and was told.
+        if self._bases.find(request.base_model or own) is not None:
+            await self._registry.refuse_adapter_id(request.adapter_id, base.name)
 
     async def _dataset(self, name: str) -> DatasetRow:
         return await self._registry.get_dataset(conversion.id_of(name))
@@ -226,7 +236,7 @@ class Intake:
         if draft.technique is None:
             return
         findings.add(job_checks.unservable(draft.technique, draft.base.unservable()))
-        if draft.needs is not None:
+        if draft.needs is not None and draft.counted:
             findings.add(room.violations(draft.needs, draft.technique))
         if draft.start is not None:
             findings.add(
@@ -257,7 +267,7 @@ class Intake:
             findings.add(job_checks.contradicting_objective(draft.objective, dataset))
         if draft.asked is not None:
             findings.add(job_checks.unlike_evaluation(dataset, draft.asked))
-        if not dataset.is_counted_by(draft.base.name):
+        if not draft.counted:
             return  # how long its rows are for this base, the run will see
         if technique is Technique.PROMPT_TUNING and findings.knows(_SETTINGS + "virtual_tokens"):
             findings.add(job_checks.no_room(settings, dataset, draft.base.context_length))

@@ -76,7 +76,7 @@ class PlanningServicer(pb_grpc.PlanningServiceServicer):
             findings.add(job_checks.too_high_rank(None, settings, base.fleet.max_rank))
             findings.add(job_checks.beyond_context(settings, base.context_length))
             knows_length = findings.knows("hyperparameters.max_sequence_length")
-            if dataset is not None and knows_length and dataset.is_counted_by(base.name):
+            if dataset is not None and knows_length and self._bases.counts(base, dataset.base_model):
                 findings.add(job_checks.too_long_rows(settings, dataset, base.context_length))
         pieces = None
         if data is not None and findings.knows(*contradictions.DECIDE_STEPS):

@@ -4,7 +4,7 @@ Of settings, only those that were asked for are spoken of. Pure functions.
 """
 
 from hotlora.v1 import tuning_service_pb2 as pb
-from service.registry import DatasetRow, SettingWarning
+from service.registry import SettingWarning
 from trainer.config import Hyperparameters
 from trainer.pacing import total_steps, validation_count
 
@@ -23,16 +23,15 @@ def on_settings(
     ]
 
 
-def on_dataset(dataset: DatasetRow, base_model: str) -> list[SettingWarning]:
-    """What to say of a dataset that was checked and counted by another base model than the job's."""
-    if dataset.is_counted_by(base_model):
-        return []
+def on_dataset(counter: str, base_model: str) -> list[SettingWarning]:
+    """What to say of a dataset that was checked and counted by `counter`, another base model than the
+    job's."""
     return [
         SettingWarning(
             field="dataset",
-            description=f"was checked and counted as {dataset.base_model} reads it, so that lengths, times "
-            f"and memory are estimates, and rows that {base_model} refuses are told when the run reads them; "
-            f"upload it with base_model {base_model} to know before",
+            description=f"was checked and counted as {counter or 'the default base'} reads it, so that "
+            f"lengths, times and memory are estimates, and rows that {base_model} refuses are told when the "
+            f"run reads them; upload it with base_model {base_model} to know before",
         )
     ]
 

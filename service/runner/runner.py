@@ -61,7 +61,7 @@ class Runner:
         memory_kills: Callable[[], int] = memory_kills,
     ) -> None:
         """`command` starts a fork server, which holds the first of `base_models` ready; its arguments are
-        added. `clock` gives seconds since the epoch.
+        added. Jobs of other bases wait in the queue. `clock` gives seconds since the epoch.
         `memory_kills` counts what the kernel has killed for want of memory."""
         self._registry = registry
         self._changes = changes
@@ -136,7 +136,7 @@ class Runner:
     async def _claimed(self) -> AsyncIterator[JobRow | None]:
         # Under the lock, a rescue never sees a job that is ours and not yet known to run.
         async with self._claims:
-            job = await self._registry.claim_next_job(self._owner_name)
+            job = await self._registry.claim_next_job(self._owner_name, self._base_models.keys())
             if job is not None:
                 self._running.add(job.id)
         try:
@@ -174,11 +174,6 @@ class Runner:
         )
 
     async def _attempt(self, job: JobRow) -> None:
-        if job.base_model not in self._base_models:
-            message = f"The job is for base model {job.base_model!r}; the service now has "
-            names = ", ".join(map(repr, self._base_models))
-            await self._endings.fail(job, "BASE_MODEL_ERROR", f"{message}{names}.")
-            return
         if await self._endings.adopt(job):
             return
         job_path = await self._write_job_file(job)

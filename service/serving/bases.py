@@ -70,12 +70,19 @@ class Bases:
         base = self._by_name.get(base_model)
         if base is None:
             raise WrongState(
-                f"it belongs to base model {base_model!r}, which this service was not started with; it has "
-                f"{', '.join(self.names)}",
+                self.absent(base_model, field="")[0].description,
                 state="another base",
                 reason="BASE_NOT_SERVED",
             )
         return base
+
+    def absent(self, base_model: str, *, field: str) -> list[FieldViolation]:
+        """What is wrong with something that belongs to a base which is not there."""
+        names = ", ".join(self.names)
+        what = (
+            f"belongs to base model {base_model!r}, which this service was not started with; it has {names}"
+        )
+        return [FieldViolation(field=field, description=what)]
 
     def unknown(self, name: str, *, field: str = "base_model", advice: str = "") -> list[FieldViolation]:
         """What is wrong with `name` where a caller chooses a base; nothing where there is such a base."""
@@ -84,14 +91,14 @@ class Bases:
         description = f"there is no base model {name[:60]!r} here; there is {' and '.join(self.names)}"
         return [FieldViolation(field=field, description=description + advice)]
 
+    def counts(self, base: Base, counter: str) -> bool:
+        """Whether lengths that the base called `counter` counted are in tokens of `base`. Empty: nobody wrote
+        down which one it was, and the default one is taken for it."""
+        return (counter or self.default.name) == base.name
+
     def refuse_name(self, adapter_id: str) -> None:
         """Raise AlreadyExists (NAME_OF_BASE_MODEL) where an adapter would hide a base."""
         if adapter_id in self._by_name:
             raise AlreadyExists(
                 "NAME_OF_BASE_MODEL", f"{adapter_id!r} is the name of a base model; choose another adapter_id"
             )
-
-    @property
-    def supervised(self) -> bool:
-        """Whether all engines are children of this service."""
-        return all(base.fleet.supervised for base in self)

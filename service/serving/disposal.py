@@ -2,8 +2,9 @@
 
 vLLM evicts adapters and reads their directories again whenever it likes, also after an unload; a missing
 directory kills it. So a directory goes only when each engine that was told of it is of a later generation by
-now. That is known without writing it down: only where all engines are supervised are files ever deleted, and
-no supervised engine outlives the service that started it. Files of attached engines are never deleted.
+now. That is known without writing it down: only where all engines of a base are supervised are files of its
+versions ever deleted, and no supervised engine outlives the service that started it. Files of attached
+engines are never deleted.
 """
 
 import asyncio
@@ -43,13 +44,17 @@ class Disposal:
     async def collect(self) -> None:
         """Delete what no living engine was told of. What cannot be deleted is said once and tried again at
         each call; nothing happens while another call is at it."""
-        if self._bases.supervised and not self._collecting.locked():
+        if not self._collecting.locked():
             async with self._collecting:
                 await self._collect()
 
     async def _collect(self) -> None:
         deleted = await self._registry.deleted_versions()
-        doomed = [row for row in deleted if (row.adapter_id, row.number) not in self._gone]
+        doomed = [
+            row
+            for row in deleted
+            if (row.adapter_id, row.number) not in self._gone and self._is_ours(row.base_model)
+        ]
         if not doomed:
             return
         needed = await self._needed_digests(deleted)
@@ -64,6 +69,11 @@ class Disposal:
                     self._stuck.add(row.digest)
                 continue
             self._gone.add((row.adapter_id, row.number))
+
+    def _is_ours(self, base_model: str) -> bool:
+        """Whether no engine but our own children can have been told of its versions. Of a base that is not
+        there nobody knows: its engines may have been somebody else's, and live on."""
+        return base_model in self._bases.names and self._bases.of(base_model).fleet.supervised
 
     def _is_known(self, digest: str) -> bool:
         """Whether an engine that may live still can read it: a new generation begins after the old one's

@@ -48,6 +48,8 @@ class Housed:
     answering: bool
     idle_seconds: float
     """Since its last answer, or since it was proven."""
+    stuck: bool = False
+    """Not proven, and nothing to compare it with: its base does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,10 @@ def _is_over(model: str, wanted: Mapping[str, VersionRow], observed: Observed) -
 
 
 def _idlest(observed: Observed, besides: Sequence[str]) -> list[str]:
-    """The one that has idled longest, if long enough."""
+    """One that is stuck, else the one that has idled longest, if long enough."""
+    stuck = [model for model, housed in observed.housed.items() if housed.stuck and model not in besides]
+    if stuck:
+        return stuck[:1]
     idle = {
         model: housed.idle_seconds
         for model, housed in observed.housed.items()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from service.engine.face import EngineState
 from service.errors import Conflict, HotloraError, Unavailable
 from service.registry import VersionRow, VersionState
 from service.serving.housing import Housed, Observed, Retire, Start, Stop, plan
@@ -76,7 +77,7 @@ class OwnEngines:
             self._wake.set()
             left = deadline - self._means.clock()
             if left <= 0 or model in self._problems:
-                raise self._problems.get(model) or self._not_yet(model)
+                raise self._problems.get(model) or self._not_yet(row)
             await self._means.changes.wait(TOPIC, seen, timeout_seconds=min(left, self._means.timing.period))
             if self._means.served.holds(model):
                 self._asked.pop(model, None)
@@ -91,7 +92,11 @@ class OwnEngines:
             return Serving.STARTING
         return Serving.ASLEEP if row.state == VersionState.ACTIVE else Serving.NONE
 
-    def _not_yet(self, model: str) -> Unavailable:
+    def _not_yet(self, row: VersionRow) -> Unavailable:
+        model = row.model
+        if self._is_away(row.base_model):
+            away = f"{model} is proven against {row.base_model}, which does not answer"
+            return Unavailable("ENGINE_UNAVAILABLE", away, retry_seconds=RETRY_SECONDS)
         others = [other for other in self._engines if other != model]
         what = (
             f"{model} is starting on an engine of its own"
@@ -109,7 +114,7 @@ class OwnEngines:
                 self._means.served.remove(row.model)
         if self._means.settings.own_engines == 0:
             await self._refuse(desired)
-        for action in plan(desired, self._observed()):
+        for action in plan(desired, self._observed(desired)):
             match action:
                 case Start(row=row):
                     self._asked.pop(row.model, None)
@@ -126,13 +131,18 @@ class OwnEngines:
                     except Conflict:
                         self._wake.set()
 
+    def _is_away(self, base_model: str) -> bool:
+        return self._means.bases.of(base_model).fleet.state is not EngineState.READY
+
     async def _refuse(self, desired: Sequence[VersionRow]) -> None:
         for row in desired:
             if row.state in {VersionState.PENDING, VersionState.VERIFYING}:
                 await OwnEngine(row, self._means).reject(RejectedError(Rejection.LOAD_REFUSED, _NONE))
 
-    def _observed(self) -> Observed:
+    def _observed(self, desired: Sequence[VersionRow]) -> Observed:
         now = self._means.clock()
+        # Without its base no whole model can be proven: its engine would take a place for nothing.
+        away = {row.model for row in desired if self._is_away(row.base_model)}
         for model, own in self._engines.items():
             if self._means.served.answers(model):
                 own.used = now
@@ -143,11 +153,12 @@ class OwnEngines:
                     proven=self._means.served.holds(model),
                     answering=self._means.served.answers(model) > 0,
                     idle_seconds=now - own.used,
+                    stuck=model in away and not self._means.served.holds(model),
                 )
                 for model, own in self._engines.items()
             },
             asked=list(self._asked),
-            resting=frozenset(self._resting),
+            resting=frozenset(self._resting | away),
             places=self._means.settings.own_engines,
             idle_limit_seconds=self._means.settings.own_engine_idle_seconds,
         )

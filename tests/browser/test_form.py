@@ -1,9 +1,13 @@
-"""What a form of the page makes of texts; no browser is needed for that."""
+"""What a form of the page makes of texts, and its pickers of lists; no browser is needed for that."""
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from hotlora.errors import FieldViolation, InvalidArgument
+from hotlora.v1.adapter_service_pb2 import AdapterVersion
+from hotlora.v1.chat_service_pb2 import ListModelsResponse, Model
 from hotlora.v1.tuning_service_pb2 import METRIC_TASK_SCORE, Hyperparameters
+from ui.models import offer
 from ui.settings import COMMON, EVALUATION, RARE, choices, hyperparameters, options
 from ui.typed import adapter_id, columns, dataset, version
 from ui.words import plain
@@ -101,3 +105,29 @@ def test_names_are_refused_by_the_field_that_they_stand_in() -> None:
     for wrong in ("", "Support Desk", "-a", "a" * 64):
         with pytest.raises(InvalidArgument, match=r"^Adapter: .*lower-case letters, digits and dashes"):
             adapter_id(wrong, "adapter")
+
+
+def test_the_newest_adapter_is_offered_beside_its_own_base() -> None:
+    active = AdapterVersion.STATE_ACTIVE
+
+    def version(id: str, base: str, seconds: int, serving: Model.Serving) -> Model:
+        return Model(
+            id=id,
+            base_model=base,
+            adapter_version=f"adapters/{id.replace('@', '/versions/')}",
+            state=active,
+            serving=serving,
+            available=serving == Model.SERVING_READY,
+            create_time=Timestamp(seconds=seconds),
+        )
+
+    bases = [Model(id=name, base_model=name, available=True) for name in ("one", "two")]
+    versions = [
+        version("a@1", "one", 1, Model.SERVING_READY),
+        version("b@1", "two", 2, Model.SERVING_READY),
+        version("c@1", "gone", 3, Model.SERVING_NONE),
+    ]
+    found = offer(ListModelsResponse(models=[*bases, *versions]))
+    assert (found.base, found.newest_active) == ("two", "b@1")
+    assert [label for label, _ in found.choices][-1] == "c@1 · its base model is not here"
+    assert offer(ListModelsResponse(models=bases)).base == "one"

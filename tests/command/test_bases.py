@@ -47,6 +47,22 @@ def test_an_adapter_of_either_base_is_trained_proven_and_asked(
     assert sorted(dataset["baseModel"] for dataset in listed["datasets"]) == [OTHER, BASE]
 
 
+def test_what_is_trained_further_is_read_by_its_own_base_and_compared_with_it(
+    hotlora: Hotlora, tmp_path: Path
+) -> None:
+    rows = tmp_path / "again.jsonl"
+    rows.write_bytes(GOOD_ROW * 5)
+    for options in (("--base-model", OTHER), ()):
+        trained = hotlora("train", str(rows), "--adapter", "again", *options, "--json")
+        assert trained.code == 0, trained.err
+    jobs = hotlora("jobs", "--json").documents()[0]["tuningJobs"]
+    newest = next(job for job in jobs if job["adapter"] == "adapters/again")
+    assert (newest["baseModel"], newest.get("warnings", [])) == (OTHER, [])
+    compared = hotlora("compare", "again", "--prompt", "hello", "--json")
+    assert compared.code == 0, compared.err
+    assert sorted(side["model"] for side in compared.documents()) == ["again@2", OTHER]
+
+
 def test_a_plan_and_an_upload_are_for_the_base_that_is_named(hotlora: Hotlora, tmp_path: Path) -> None:
     rows = tmp_path / "others.jsonl"
     rows.write_bytes(GOOD_ROW * 4)

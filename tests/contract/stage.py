@@ -43,10 +43,14 @@ from service.settings import Settings
 from tests.bases import made_base
 from tests.doubles.engine import EngineDouble
 from tests.service.runner_stage import in_background
-from tests.tiny_renderer import tiny_renderer
+from tests.tiny_renderer import CHATML, tiny_renderer
 from trainer.config import BaseModel, Technique
 
 ResultT = TypeVar("ResultT")
+HEARING = CHATML.replace(
+    "{{ message.content }}", "{% if message.role == 'user' %}Hear: {% endif %}{{ message.content }}"
+)
+"""Template of further bases."""
 BASE = "tiny-base"
 CONTEXT_LENGTH = 512
 ENGINE_MAX_RANK = 32
@@ -186,7 +190,7 @@ async def running(
     more_bases: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[Stage]:
     """A service that answers until the block ends. `more_bases` are names of base models beside `BASE`, with
-    their context lengths; files and engine are the same."""
+    their context lengths; they have a template of their own, a layer more and the same engine."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
     changes, clock = Changes(), Clock()
     url = f"sqlite+aiosqlite:///{home}/registry.db"
@@ -207,21 +211,31 @@ async def running(
         )
         engine = AttachedEngine(url=double.url, settings=settings, base=base, changes=changes)
         served = Served(changes=changes)
+        for name in more_bases:
+            (home / name).mkdir()
+            (home / name / "config.json").write_text(json.dumps({**shape, "num_hidden_layers": 3}))
         bases = Bases(
             [
                 made_base(
                     each,
                     Fleet([engine]),
-                    renderer=renderer,
+                    renderer=its_renderer,
                     changes=changes,
                     served=served,
                     context_length=length,
                     linear_modules=LINEAR_MODULES,
                     unservable=unservable,
                 )
-                for each, length in (
-                    (base, context_length),
-                    *((replace(base, name=name), length) for name, length in more_bases.items()),
+                for each, its_renderer, length in (
+                    (base, renderer, context_length),
+                    *(
+                        (
+                            BaseModel(name=name, path=home / name, revision=f"sha256:{name}"),
+                            tiny_renderer(home / name, HEARING),
+                            length,
+                        )
+                        for name, length in more_bases.items()
+                    ),
                 )
             ]
         )

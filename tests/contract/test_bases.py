@@ -2,6 +2,7 @@
 what is there."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ from hotlora.v1 import dataset_service_pb2 as datasets_pb
 from hotlora.v1 import planning_service_pb2 as planning_pb
 from hotlora.v1 import tuning_service_pb2 as pb
 from tests.contract.stage import BASE, CONTEXT_LENGTH, GOOD_LINE, Stage, create_refused, refused, running
-from tests.contract.test_adapter_imports import files, parts
+from tests.contract.test_adapter_imports import SHAPES, files, parts, weights
 from tests.contract.test_adapters import PUBLISHED
 
 SHORT = "short"
@@ -75,6 +76,10 @@ async def test_a_base_that_is_not_there_is_refused_with_those_that_are(two: Stag
     assert NAMES in refusal.violations["base_model"]
     refusal = await refused(two.send(sent(GOOD_LINE, base_model="wishful")))
     assert NAMES in refusal.violations["header.base_model"]
+    header = datasets_pb.UploadHeader(base_model="wishful")
+    request = datasets_pb.ImportDatasetRequest(header=header, local_path="/nowhere")
+    refusal = await refused(two.datasets.ImportDataset(request))
+    assert refusal.violations.keys() == {"header.base_model", "local_path"}
     refusal = await refused(two.send_adapter(parts(files(), adapter_id="mine", base_model="wishful")))
     assert NAMES in refusal.violations["header.base_model"]
 
@@ -100,7 +105,9 @@ async def test_a_job_is_held_to_what_its_own_base_serves(two: Stage) -> None:
         refusal = await refused(two.planning.Plan(request))
         assert str(length) in refusal.violations["hyperparameters.max_sequence_length"]
     plan = await two.planning.Plan(planning_pb.PlanRequest(base_model=SHORT))
-    assert plan.base_model == SHORT
+    usual = await two.planning.Plan(planning_pb.PlanRequest())
+    assert (plan.base_model, usual.base_model) == (SHORT, BASE)
+    assert plan.parameters > usual.parameters, "it has a layer more"
 
 
 async def test_a_dataset_is_counted_by_one_base_and_a_job_of_another_says_so(two: Stage) -> None:
@@ -108,6 +115,12 @@ async def test_a_dataset_is_counted_by_one_base_and_a_job_of_another_says_so(two
     assert dataset.base_model == BASE
     counted = await two.datasets.UploadDataset(sent(GOOD_LINE, dataset_id="counted", base_model=SHORT))
     assert counted.base_model == SHORT
+    for name, said in (("rows", "user\nhello"), ("counted", "user\nHear: hello")):
+        request = datasets_pb.PreviewDatasetRequest(name=f"datasets/{name}")
+        (row,) = (await two.datasets.PreviewDataset(request)).rows
+        assert said in "".join(segment.text for segment in row.segments)
+    looked_at = await two.datasets.UploadDataset(sent(GOOD_LINE, validate_only=True))
+    assert looked_at.base_model == BASE
 
     assert not (await two.job(adapter_id="one")).warnings
     (warning,) = (await two.job(adapter_id="two", base_model=SHORT)).warnings
@@ -124,7 +137,11 @@ async def test_a_dataset_is_counted_by_one_base_and_a_job_of_another_says_so(two
 
 
 async def test_an_adapter_is_imported_for_the_base_that_it_belongs_to(two: Stage) -> None:
-    first = await two.send_adapter(parts(files(), adapter_id="mine", base_model=SHORT))
+    of_third_layer = {name.replace("layers.1.", "layers.2."): shape for name, shape in SHAPES.items()}
+    deeper = files(weights(of_third_layer))
+    first = await two.send_adapter(parts(deeper, adapter_id="mine", base_model=SHORT))
+    refusal = await refused(two.send_adapter(parts(deeper, adapter_id="elsewhere")))
+    assert "the base model has 2 layers" in str(refusal.violations)
     second = await two.send_adapter(parts(files(), adapter_id="mine"))
     other = await two.send_adapter(parts(files(), adapter_id="other"))
     assert [first.model, second.model, other.model] == ["mine@1", "mine@2", "other@1"]
@@ -133,3 +150,27 @@ async def test_an_adapter_is_imported_for_the_base_that_it_belongs_to(two: Stage
         assert adapter.base_model == base
     refusal = await refused(two.send_adapter(parts(files(), adapter_id="mine", base_model=BASE)))
     assert refusal.reason == "OTHER_BASE_MODEL"
+
+
+async def test_what_belongs_to_a_base_that_is_not_there_says_so(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    async with running(tmp_path, more_bases={SHORT: SHORT_LENGTH}) as stage:
+        await stage.send_adapter(parts(files(), adapter_id="mine", base_model=SHORT))
+    async with running(tmp_path) as stage:
+        await stage.upload(GOOD_LINE, "others")
+        refusal = await create_refused(stage, adapter_id="mine", dataset="datasets/others")
+        assert refusal.violations.keys() == {"adapter_id"}
+        assert f"belongs to base model '{SHORT}'" in refusal.violations["adapter_id"]
+        refusal = await refused(stage.send_adapter(parts(files(), adapter_id="mine")))
+        assert f"belongs to base model '{SHORT}'" in refusal.violations["header.adapter_id"]
+        (_, mine) = (await stage.chat.ListModels(chat_pb.ListModelsRequest())).models
+        assert (mine.id, mine.serving) == ("mine@1", chat_pb.Model.SERVING_NONE)
+
+
+async def test_a_dataset_of_an_earlier_release_was_counted_by_the_default_base(two: Stage) -> None:
+    await two.upload(GOOD_LINE)
+    row = await two.registry.get_dataset("rows")
+    await two.registry.create_dataset(replace(row, id="old", base_model=""))
+    assert not (await two.job(adapter_id="one", dataset="datasets/old")).warnings
+    (warning,) = (await two.job(adapter_id="two", dataset="datasets/old", base_model=SHORT)).warnings
+    assert "counted as the default base reads it" in warning.description

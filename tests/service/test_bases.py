@@ -2,8 +2,8 @@
 template, and what befalls one base takes nothing from another."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from service.errors import InvalidRequest, Unavailable, WrongState
 from service.evaluation import Evaluator, Limits
-from service.registry import Imported, VersionRow, VersionState
+from service.registry import EvaluationRow, Imported, VersionRow, VersionState
 from service.registry.states import EVALUATION_ENDED
 from service.serving import ChatMessage, ChatTurn, Serving
 from tests.doubles.engine import EngineDouble
@@ -181,36 +181,108 @@ async def test_tools_are_offered_where_the_template_of_the_version_has_them(tmp_
             await anext(on.chat.stream(replace(turn, model=MODEL.name)))
 
 
-async def test_a_version_is_evaluated_against_its_own_base(tmp_path: Path) -> None:
-    datasets_dir = tmp_path / "datasets"
+@asynccontextmanager
+async def _evaluating(on: Stage, datasets_dir: Path) -> AsyncIterator[None]:
+    """An evaluator at work, and rows for it."""
     datasets_dir.mkdir()
-    rows = '{"messages": [{"role": "user", "content": "a %d"}, {"role": "assistant", "content": "b"}]}\n'
-    (datasets_dir / "rows.jsonl").write_text("".join(rows % number for number in range(40)))
+    row = '{"messages": [{"role": "user", "content": "a %d"}, {"role": "assistant", "content": "b"}]}\n'
+    (datasets_dir / "rows.jsonl").write_text("".join(row % number for number in range(40)))
+    evaluator = Evaluator(
+        registry=on.registry,
+        changes=on.changes,
+        chat=on.chat,
+        served=on.served,
+        bases=on.bases,
+        datasets_dir=datasets_dir,
+        limits=Limits(period_seconds=0.1),
+    )
+    task = asyncio.create_task(evaluator.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _report_on(on: Stage, adapter_id: str) -> EvaluationRow:
+    """The evaluation of its first version, once it has ended."""
+    found: list[EvaluationRow] = []
+
+    async def reached() -> bool:
+        page = await on.registry.evaluations.listing(limit=1, adapter_id=adapter_id, number=1)
+        found[:] = [each for each in page.rows if each.state in EVALUATION_ENDED]
+        return bool(found)
+
+    await until_reached(on.changes, "polled", reached)
+    return found[0]
+
+
+async def test_a_version_is_evaluated_against_its_own_base(tmp_path: Path) -> None:
     async with stage(tmp_path, template=CHATML, more_bases={OTHER: CHATML}) as on:
         heard = [_heard(on.double), _heard(on.others[OTHER].double)]
         row = await on.outcome(await _publish(on, "two", OTHER, CHATML))
         assert row.state == VersionState.ACTIVE, row.failure_message
         await on.is_served(row)
-        evaluator = Evaluator(
-            registry=on.registry,
-            changes=on.changes,
-            chat=on.chat,
-            served=on.served,
-            bases=on.bases,
-            datasets_dir=datasets_dir,
-            limits=Limits(period_seconds=0.1),
-        )
-        task = asyncio.create_task(evaluator.run())
-
-        async def reached() -> bool:
-            page = await on.registry.evaluations.listing(limit=1)
-            return any(each.state in EVALUATION_ENDED for each in page.rows)
-
-        await until_reached(on.changes, "polled", reached)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        (evaluation,) = (await on.registry.evaluations.listing(limit=1)).rows
+        async with _evaluating(on, tmp_path / "datasets"):
+            evaluation = await _report_on(on, "two")
 
         assert evaluation.report is not None, evaluation.failure_message
         assert not heard[0]
         assert {fields["model"] for fields in heard[1]} == {OTHER, "two@1"}
+
+
+async def test_a_version_whose_base_is_away_holds_up_no_report_of_another_and_gets_its_own_later(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, template=CHATML, more_bases={OTHER: CHATML}) as on:
+        for name, base in (("two", OTHER), ("one", MODEL.name)):
+            await on.is_served(await on.outcome(await _publish(on, name, base, CHATML)))
+        await on.others[OTHER].go()
+        async with _evaluating(on, tmp_path / "datasets"):
+            assert (await _report_on(on, "one")).report is not None
+            await on.others[OTHER].come_back()
+            assert (await _report_on(on, "two")).report is not None
+
+
+async def test_a_whole_model_whose_base_is_away_takes_no_place_from_others(tmp_path: Path) -> None:
+    async with own_stage(tmp_path, more_bases={OTHER: None}, own_engines=1) as (on, row):
+        await on.others[OTHER].go()
+        stuck = await register(
+            on.registry,
+            write_model(on.artifacts_dir, b"stuck", base=replace(MODEL, name=OTHER)),
+            adapter_id="stuck",
+            rank=0,
+            technique=Technique.FULL,
+            base_model=OTHER,
+        )
+        other = await register(
+            on.registry,
+            write_model(on.artifacts_dir, b"free"),
+            adapter_id="free",
+            rank=0,
+            technique=Technique.FULL,
+        )
+        assert (await on.outcome(other)).state == VersionState.ACTIVE
+        assert (await on.row(stuck)).state == VersionState.PENDING
+        assert {engine.name for engine in row.engines} == {"free@1"}
+        row.now += 1_000
+        await on.others[OTHER].come_back()
+        assert (await on.outcome(stuck)).state == VersionState.ACTIVE
+
+
+async def test_files_are_deleted_only_where_nobody_else_can_have_been_told_of_them(tmp_path: Path) -> None:
+    async with stage(tmp_path, supervised=False, more_bases={OTHER: None}) as on:
+        digests = []
+        for name, base in (("one", MODEL.name), ("two", OTHER)):
+            row = await on.outcome(await _publish(on, name, base))
+            await on.is_served(row)
+            digests.append(row.digest)
+    async with stage(tmp_path) as on:  # the other base is gone, and the one has engines of its own now
+        await on.is_served_by(on.engine, row=await on.registry.get_version("one", 1))
+        for name in ("one", "two"):
+            await on.registry.delete_adapter(name)
+        one, two = (on.artifacts_dir / digest for digest in digests)
+        await on.soon(lambda: "one@1" not in on.double.adapters)
+        await on.engine.restart()
+        await on.soon(lambda: not one.exists())
+        assert two.is_dir()
