@@ -34,6 +34,9 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PAR
 # either.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
+import trainer.forkable  # noqa: F401  (before anything else imports peft)
+
+# isort: split
 import torch
 
 from trainer.channel import Channel, watch_lifeline, watch_socket

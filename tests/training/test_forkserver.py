@@ -1,6 +1,8 @@
 """The fork server and its trainers: start, cancel, resume after SIGKILL, and that nobody outlives anybody."""
 
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +58,25 @@ def test_a_job_is_trained_and_published(server: ForkServer, make_job: Jobs, tech
         "exit_code": 0,
         "signal": None,
     }
+
+
+def test_the_server_leaves_a_gpu_to_its_trainers(base_of: Bases) -> None:
+    """Where torch says that there is a GPU; its state would not survive the fork."""
+    code = f"""
+import os, pathlib, traceback, torch
+def initialise():
+    traceback.print_stack()
+    os._exit(3)
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda._lazy_init = initialise
+from trainer import forkserver
+assert forkserver._prepare(pathlib.Path({str(base_of("llama"))!r}), 1)
+print("ready", flush=True)
+import bitsandbytes  # asks the GPU, and so shows that the look above is one
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.returncode) == ("ready\n", 3), ended.stderr
 
 
 def test_a_base_that_is_not_held_ready_is_loaded(server: ForkServer, make_job: Jobs) -> None:
