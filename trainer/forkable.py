@@ -7,6 +7,8 @@ trainer imports it when peft looks for it again, in 0.1 s instead of two: what i
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 _ASKS_GPUS = "bitsandbytes"
@@ -15,6 +17,21 @@ _ASKS_GPUS = "bitsandbytes"
 cast(dict[str, object], sys.modules)[_ASKS_GPUS] = None
 try:
     import peft  # noqa: F401
-    import torch._inductor.compile_fx  # noqa: F401
+    import torch._inductor.compile_fx
 finally:
     del sys.modules[_ASKS_GPUS]
+
+
+@contextmanager
+def nothing_is_captured() -> Iterator[None]:
+    """Within it models can run on the CPU, and no GPU is asked anything.
+
+    transformers asks in every forward pass whether a CUDA graph is being captured, and torch initialises the
+    driver to find out. Nobody captures one here.
+    """
+    asks_the_driver = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: False
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = asks_the_driver

@@ -34,7 +34,7 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PAR
 # either.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
-import trainer.forkable  # noqa: F401  (before anything else imports peft)
+from trainer.forkable import nothing_is_captured  # before anything else imports peft
 
 # isort: split
 import torch
@@ -145,7 +145,7 @@ def _prepare(path: Path | None, control: int) -> Prepared | None:
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        with pulse(partial(_say, control, {"loading": True})):
+        with pulse(partial(_say, control, {"loading": True})), nothing_is_captured():
             return prepare(path, fastest_dtype(device))
     except (BaseModelLoadError, RenderingError) as error:
         print(f"{path} is not held ready: {error}", file=sys.stderr)  # a job that wants it will say so

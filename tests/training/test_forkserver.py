@@ -60,7 +60,8 @@ def test_a_job_is_trained_and_published(server: ForkServer, make_job: Jobs, tech
     }
 
 
-def test_the_server_leaves_a_gpu_to_its_trainers(base_of: Bases) -> None:
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mamba"])
+def test_the_server_leaves_a_gpu_to_its_trainers(base_of: Bases, family: str) -> None:
     """Where torch says that there is a GPU; its state would not survive the fork."""
     code = f"""
 import os, pathlib, traceback, torch
@@ -69,9 +70,9 @@ def initialise():
     os._exit(3)
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 1
-torch.cuda._lazy_init = initialise
+torch.cuda._lazy_init = torch.cuda.is_current_stream_capturing = initialise
 from trainer import forkserver
-assert forkserver._prepare(pathlib.Path({str(base_of("llama"))!r}), 1)
+assert forkserver._prepare(pathlib.Path({str(base_of(family))!r}), 1)
 print("ready", flush=True)
 import bitsandbytes  # asks the GPU, and so shows that the look above is one
 """
