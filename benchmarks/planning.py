@@ -192,12 +192,12 @@ def planned_bytes(case: Case, base: Path, renderer: Renderer, data: Path) -> int
 
 
 def footing_of(case: Case) -> Footing:
-    """What a trainer stands on here; a GPU's allocator knows nothing of interpreter and libraries."""
-    has_gpu = torch.cuda.is_available()
+    """What a trainer stands on here."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return Footing(
-        device="cuda" if has_gpu else "cpu",
+        device=device,
         number_bytes=4 if case.dtype == "float32" else 2,
-        runtime_bytes=0 if has_gpu else RUNTIME_BYTES,
+        runtime_bytes=RUNTIME_BYTES[device],
     )
 
 

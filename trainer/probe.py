@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainer.config import Hyperparameters, Technique
 from trainer.planning.calibration import Calibration, Sample
-from trainer.planning.memory import Load
+from trainer.planning.memory import RUNTIME_BYTES, Load
 
 _ROW_TOKENS = 128
 _PASSES = {"cpu": (128, 512), "cuda": (1024, 8192)}
@@ -59,7 +59,7 @@ def probe(base_path: Path, technique: Technique, *, threads: int = 0) -> Calibra
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    runtime_bytes = 0 if device.type == "cuda" else resident_bytes()
+    runtime_bytes = RUNTIME_BYTES["cuda"] if device.type == "cuda" else resident_bytes()
     dtype = fastest_dtype(device)
     base = load_base(base_path, dtype)
     vocabulary = int(base.model.config.vocab_size)

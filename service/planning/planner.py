@@ -220,7 +220,7 @@ def _as_it_is(own: OwnDevice, measured: Mapping[Technique, Kept]) -> Device:
     guess = Footing(
         device=own.kind,
         number_bytes=own.number_bytes,
-        runtime_bytes=RUNTIME_BYTES if own.kind == "cpu" else 0,
+        runtime_bytes=RUNTIME_BYTES[own.kind],
     )
     return Device(
         footing=footings[0] if footings else guess,
@@ -234,7 +234,7 @@ def _as_described(device: DescribedDevice) -> Device:
         footing=Footing(
             device=device.kind,
             number_bytes=_DESCRIBED_NUMBER_BYTES[device.kind],
-            runtime_bytes=RUNTIME_BYTES if device.kind == "cpu" else 0,
+            runtime_bytes=RUNTIME_BYTES[device.kind],
         ),
         memory_bytes=device.memory_bytes,
         available_bytes=device.memory_bytes,

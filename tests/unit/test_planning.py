@@ -11,6 +11,7 @@ from tests.doubles.probe import calibration
 from trainer.config import Hyperparameters, Metric, Objective, Technique
 from trainer.planning import (
     EXAMPLES,
+    RUNTIME_BYTES,
     Calibration,
     Data,
     Device,
@@ -33,7 +34,7 @@ from trainer.planning.memory import largest_pass, memory, total
 from trainer.planning.textbook import GPT2, LLAMA_7B
 
 GB = 10**9
-GPU = Footing(device="cuda", number_bytes=2, runtime_bytes=0)
+GPU = Footing(device="cuda", number_bytes=2, runtime_bytes=RUNTIME_BYTES["cuda"])
 CPU = Footing(device="cpu", number_bytes=4, runtime_bytes=500_000_000)
 LOAD = Load(tokens=1024, trained_tokens=512, rows=8, longest_row=128)
 DATA = Data(rows=2_000, tokens=256_000, longest_row=256, trained_share=0.5)
@@ -107,6 +108,12 @@ def test_adams_moments_are_8_bytes_for_every_trained_parameter() -> None:
         lines = {line.part: line.bytes for line in memory(LLAMA_7B, technique, LOAD, GPU)}
         assert lines[Part.OPTIMIZER] == 2 * lines[Part.GRADIENTS]
     assert lines[Part.GRADIENTS] == 4 * LLAMA_7B.parameters
+
+
+def test_a_gpu_holds_what_cublas_works_in_however_small_the_model_is() -> None:
+    for technique in (Technique.LORA, Technique.PROMPT_TUNING, Technique.FULL):
+        overhead = next(line for line in memory(GPT2, technique, LOAD, GPU) if line.part is Part.OVERHEAD)
+        assert (overhead.bytes, overhead.how) == (64 * 1024**2, "what cuBLAS works in")
 
 
 def test_more_of_anything_never_needs_less_memory() -> None:

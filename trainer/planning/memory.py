@@ -24,9 +24,11 @@ FOUR_BIT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 ERROR_SHARE = 0.2
 """Of a total, by which a run may need more or less: the worst of what `benchmarks.planning` measures, whose
 median is half of that. Whoever refuses a run for its memory allows for it."""
-RUNTIME_BYTES = 560_000_000
-"""Interpreter, libraries, tokenizer of a trainer on a CPU with torch 2.13: 540 MB without a model, and more
-is imported on the way. A probe looks itself."""
+RUNTIME_BYTES = {"cpu": 560_000_000, "cuda": 2 * 32 * 1024**2}
+"""Of a trainer without a model, by the kind of its device. On a CPU interpreter, libraries and tokenizer: 540
+MB with torch 2.13, and more is imported on the way; a probe looks itself. On a GPU what cuBLAS works in:
+torch gives it 32 MiB for each of the two threads that multiply, the forward and the backward one (on Hopper
+and newer; less before); the plans of tiny models on an H100 were 48 to 64 MiB too small without."""
 _KEPT_BY_ALLOCATOR = 0.75
 """Of the activations, measured: on a CPU freed blocks below 32 MiB stay with the process, and those of the
 next pass do not fit all of the gaps. It is less in the first passes of a run and stands still after a few."""
@@ -70,7 +72,7 @@ class Footing:
     number_bytes: int
     """Of a number of the arithmetic: 4 for float32, 2 for bfloat16."""
     runtime_bytes: int
-    """Interpreter and libraries on a CPU; on a GPU its allocator knows nothing of them."""
+    """Interpreter and libraries on a CPU; what cuBLAS has on a GPU, whose allocator does not see those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +233,7 @@ def _other_phases(
     shape: ModelShape, technique: Technique, footing: Footing, training: int, trained: int
 ) -> tuple[int, str]:
     """What loading and publishing need beyond training, and what the overhead is made of."""
-    process = "interpreter and libraries" if footing.runtime_bytes else "none that a GPU's allocator knows of"
+    process = "interpreter and libraries" if footing.device == "cpu" else "what cuBLAS works in"
     whole = shape.parameters * footing.number_bytes
     reading = whole + shape.parameters * _FILE_BYTES
     weights, _ = _weights(shape, technique, footing.number_bytes)
