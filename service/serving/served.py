@@ -78,7 +78,7 @@ class Served:
     @contextmanager
     def answering(self, engine: Engine, model: str) -> Iterator[None]:
         """Counts an answer while `engine` is giving it."""
-        key = (engine, model)
+        key, was_proven = (engine, model), self._is_proven(engine, model)  # a base model never is
         self._answering[key] += 1
         try:
             yield
@@ -86,7 +86,7 @@ class Served:
             self._answering[key] -= 1
             if not self._answering[key]:
                 del self._answering[key]
-                if engine not in self._proven.get(model, {}):
+                if was_proven and not self._is_proven(engine, model):
                     self._changes.notify("versions")
 
     def answers(self, model: str) -> int:
@@ -100,6 +100,9 @@ class Served:
             for (where, name), count in self._answering.items()
             if where is engine and model in {None, name}
         )
+
+    def _is_proven(self, engine: Engine, model: str) -> bool:
+        return engine in self._proven.get(model, {})
 
     @property
     def all_answers(self) -> int:

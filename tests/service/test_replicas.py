@@ -208,6 +208,19 @@ async def test_an_answer_that_waits_for_a_replica_that_is_seen_to_hang_comes_fro
         assert on.served.answers_on(hung) == 0
 
 
+async def test_an_answer_wakes_nobody_who_waits_for_versions(tmp_path: Path) -> None:
+    """They read the registry then: between two answers of an idle service, more than the answer costs."""
+    async with stage(tmp_path) as on:
+        row = await on.outcome(await on.publish("support", b"good"))
+        await on.is_served_by(on.engine, row=row)
+        seen = on.changes.seen("versions")
+
+        for model in ("", row.model):
+            await _answer(on, model)
+
+        assert on.changes.seen("versions") == seen
+
+
 async def test_a_request_that_an_engine_refuses_for_what_it_is_goes_to_no_other(tmp_path: Path) -> None:
     async with stage(tmp_path, replicas=2) as on:
         digest = write_prompt(on.artifacts_dir, 1)
