@@ -5,6 +5,7 @@ Both arms ask the same vLLM the same kind of questions, in turn, so their ratio 
 
 import asyncio
 import json
+from operator import sub
 from statistics import median
 
 import aiohttp
@@ -49,7 +50,7 @@ def _compared(gateway: list[Measured], direct: list[Measured]) -> dict[str, floa
         ),
         "direct tokens per second": median(m.tokens_per_second for m in direct),
         "time to first token ratio": median_ratio(first(gateway), first(direct)),
-        "added milliseconds to first token": 1000 * (median(first(gateway)) - median(first(direct))),
+        "added milliseconds to first token": 1000 * median(map(sub, first(gateway), first(direct))),
     }
 
 
