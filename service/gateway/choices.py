@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from service.serving import Chat, ChatDelta, ChatTurn
 
@@ -14,23 +13,20 @@ _WAITING_PIECES = 16
 async def choices(chat: Chat, turn: ChatTurn, number: int) -> AsyncGenerator[tuple[int, ChatDelta], None]:
     """Pieces of `number` answers with the answer's index, as they come. Close it to free the engine.
 
-    All come from the version that gives the first: the others are asked of it by its exact name, since an
-    alias may move meanwhile. A seed is counted up from answer to answer, or they would all be the same.
+    All begin at once, and come from one version: its alias may move meanwhile, and it may be retired.
     Raises as `Chat.stream`, Exhausted before anything is answered; where one answer fails, all do.
     """
+    asked = await chat.prepare(turn)
     with chat.hold(number) as hold:
-        async with aclosing(chat.stream(turn, hold)) as answer:
-            first = await anext(answer)
-            yield 0, first
-            if number == 1:
+        answers = [chat.answer(asked.seeded(index), hold) for index in range(number)]
+        if number == 1:
+            async with aclosing(answers[0]) as answer:
                 async for delta in answer:
                     yield 0, delta
-                return
-            beside = replace(turn, model=first.model)
-            others = [chat.stream(_seeded(beside, index), hold) for index in range(1, number)]
-            async with aclosing(_together([answer, *others])) as pieces:
-                async for piece in pieces:
-                    yield piece
+            return
+        async with aclosing(_together(answers)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def _together(
@@ -62,7 +58,3 @@ async def _together(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _seeded(turn: ChatTurn, index: int) -> ChatTurn:
-    return turn if turn.seed is None else replace(turn, seed=(turn.seed + index) % 2**31)

@@ -235,11 +235,12 @@ class Gateway:
         asked = read(await request.read())
         async with aclosing(choices(self._chat, asked.turn, asked.choices)) as pieces:
             # Errors before the first piece are answers of their own, with a status.
-            _, first = await anext(pieces)
+            begun, first = await anext(pieces)
             envelope = shape(answer_id=self._ids(), created=int(self._clock()), model=first.model)
             if asked.stream:
-                return await self._stream(request, asked, envelope, first, pieces)
-            answers: list[list[ChatDelta]] = [[first], *([] for _ in range(1, asked.choices))]
+                return await self._stream(request, asked, envelope, (begun, first), pieces)
+            answers: list[list[ChatDelta]] = [[] for _ in range(asked.choices)]
+            answers[begun].append(first)
             async for index, delta in pieces:
                 answers[index].append(delta)
             return web.Response(
@@ -253,13 +254,13 @@ class Gateway:
         request: web.Request,
         asked: AnswersRequest,
         envelope: Envelope,
-        first: ChatDelta,
+        first: tuple[int, ChatDelta],
         pieces: AsyncGenerator[tuple[int, ChatDelta], None],
     ) -> web.StreamResponse:
         headers = {
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-cache",
-            MODEL_HEADER: first.model,
+            MODEL_HEADER: first[1].model,
         }
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
@@ -283,13 +284,14 @@ class Gateway:
         self,
         asked: AnswersRequest,
         envelope: Envelope,
-        first: ChatDelta,
+        first: tuple[int, ChatDelta],
         pieces: AsyncGenerator[tuple[int, ChatDelta], None],
     ) -> AsyncGenerator[bytes, None]:
         """The answers as events. The status is sent by now, so an error is an event too, and no [DONE]
         follows."""
-        last, usage = {0: first}, asked.include_usage
-        yield envelope.chunk(0, first, include_usage=usage)
+        usage = asked.include_usage
+        last = dict([first])
+        yield envelope.chunk(*first, include_usage=usage)
         try:
             async for index, delta in pieces:
                 yield envelope.chunk(index, delta, include_usage=usage)

@@ -8,6 +8,7 @@ Serves gRPC and the gateway alike. Writes nothing; what may answer is read from 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from itertools import groupby
@@ -38,13 +39,36 @@ from service.serving.turn import (
 )
 from trainer.config import Technique
 from trainer.records import Turn
-from trainer.rendering import RenderingError, ToolTurn
+from trainer.rendering import RenderingError, Tool, ToolTurn
 
 _LISTED = frozenset({VersionState.PENDING, VersionState.VERIFYING, VersionState.ACTIVE, VersionState.FAILED})
 _MAX_CHARACTERS_PER_TOKEN = 128
 """No vocabulary has longer tokens than its runs of spaces; what is longer cannot fit and is not tokenized."""
 _INLINE_CHARACTERS = 20_000
 """Rendered on the event loop within some 5 ms; a longer conversation goes to a thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Something to answer, and what is to answer it."""
+
+    base: Base
+    model: str
+    """Its exact name."""
+    token_ids: list[int]
+    sampling: Sampling
+    tools: tuple[Tool, ...]
+    field: str
+    """Of the request; to blame where the engine refuses."""
+    arrived: float
+    """On the clock of the chat."""
+
+    def seeded(self, index: int) -> "Prepared":
+        """For the answer of this index: a seed is counted up, or all answers would be the same."""
+        seed = self.sampling.seed
+        if seed is None or index == 0:
+            return self
+        return replace(self, sampling=replace(self.sampling, seed=(seed + index) % 2**31))
 
 
 class Chat:
@@ -111,32 +135,67 @@ class Chat:
         return Serving.NONE if row.state == VersionState.FAILED else Serving.STARTING
 
     def hold(self, answers: int) -> Hold:
-        """Room for so many answers to one request; see `stream`."""
+        """Room for so many answers to one request; see `answer`."""
         return self._room.hold(answers)
 
-    async def stream(self, turn: ChatTurn, hold: Hold | None = None) -> AsyncGenerator[ChatDelta, None]:
+    async def stream(self, turn: ChatTurn) -> AsyncGenerator[ChatDelta, None]:
         """Answer in pieces; the last one, and only that, has a finish_reason. Close it to free the engine.
-        `hold` has room for this answer and those beside it; None: for this one alone.
+
+        Raises as `prepare` and `answer`.
+        """
+        with self.hold(1) as hold:
+            async with aclosing(self.answer(await self.prepare(turn), hold)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    async def prepare(self, turn: ChatTurn) -> Prepared:
+        """What is asked and of which version, checked and rendered: good for any number of answers that
+        begin at once.
 
         Raises InvalidRequest (order of messages, too long, tools where the base's template has none),
         NotFound (no such model), WrongState (not ACTIVE, of a base that is not served), Unavailable (engine
-        starting, answer cut short, version being proven again, a whole model that does not start in time),
-        Exhausted (too many at once).
+        starting, version being proven again, a whole model that does not start in time).
         """
         arrived = self._clock()
-        with self._metrics.answer() as tally, self._room.hold(1) as alone:
-            base, version = await self._find(turn.model, place_of(turn))
-            refuse_tools(turn, base.renderer.tools_refused)
-            if turn.text is None:
-                check_order(turn.messages)
-            token_ids = await _render(turn, base)
-            tally.model = model = await self._awake(base, version)
-            sampling = _sampling(turn, base, len(token_ids), base.replicas.max_model_length(model))
-            field = _asked_in(turn) if turn.json_schema is None else "response_format"
-            (hold or alone).take()
-            answer = self._answer(base.replicas, model, token_ids, sampling, arrived, field)
-            if turn.tools:
-                answer = with_calls(answer, base.renderer.call_reader(turn.tools))
+        try:
+            return await self._prepared(turn, arrived)
+        except BaseException:
+            with self._metrics.answer():  # which never begins
+                raise
+
+    async def _prepared(self, turn: ChatTurn, arrived: float) -> Prepared:
+        found = base, version = await self._find(turn.model, place_of(turn))
+        refuse_tools(turn, base.renderer.tools_refused)
+        if turn.text is None:
+            check_order(turn.messages)
+        token_ids = await _render(turn, base)
+        model = await self._awake(base, version)
+        is_late = _is_long(turn) or (version is not None and version.technique is Technique.FULL)
+        if is_late and await self._find(turn.model, place_of(turn)) != found:
+            return await self._prepared(turn, arrived)  # who was meant may be gone by now
+        base.replicas.check(model)
+        return Prepared(
+            base=base,
+            model=model,
+            token_ids=token_ids,
+            sampling=_sampling(turn, base, len(token_ids), base.replicas.max_model_length(model)),
+            tools=turn.tools,
+            field=_asked_in(turn) if turn.json_schema is None else "response_format",
+            arrived=arrived,
+        )
+
+    async def answer(self, asked: Prepared, hold: Hold) -> AsyncGenerator[ChatDelta, None]:
+        """One answer to what was prepared, as `stream`. `hold` has room for it and those beside it.
+
+        Raises Unavailable (answer cut short, version taken away), Exhausted (too many at once), and
+        InvalidRequest for what the engine refuses.
+        """
+        with self._metrics.answer() as tally:
+            tally.model = asked.model
+            hold.take()
+            answer = self._answer(asked)
+            if asked.tools:
+                answer = with_calls(answer, asked.base.renderer.call_reader(asked.tools))
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
                     _note(tally, delta)
@@ -152,6 +211,7 @@ class Chat:
         """
         base, version = await self._find(model)
         name = await self._awake(base, version)
+        base.replicas.check(name)
         with self._room.hold(1) as hold:
             hold.take()
             return await self._measured(base.replicas, name, token_ids, places)
@@ -168,22 +228,14 @@ class Chat:
         except EngineRefused as error:
             raise _meaning(error, name) from error
 
-    async def _answer(
-        self,
-        replicas: Replicas,
-        model: str,
-        token_ids: list[int],
-        sampling: Sampling,
-        arrived: float,
-        field: str,
-    ) -> AsyncGenerator[ChatDelta, None]:
-        """`field` is to blame where the engine refuses."""
+    async def _answer(self, asked: Prepared) -> AsyncGenerator[ChatDelta, None]:
         first_token: float | None = None
+        model, token_ids = asked.model, asked.token_ids
         try:
-            asked = replicas.ask(model, lambda route: route.stream(token_ids, sampling))
-            async with aclosing(asked) as chunks:
+            pieces = asked.base.replicas.ask(model, lambda route: route.stream(token_ids, asked.sampling))
+            async with aclosing(pieces) as chunks:
                 async for chunk in chunks:
-                    elapsed = self._clock() - arrived
+                    elapsed = self._clock() - asked.arrived
                     first_token = elapsed if first_token is None else first_token
                     reason = chunk.finish_reason
                     yield ChatDelta(
@@ -197,7 +249,7 @@ class Chat:
                         logprobs=chunk.logprobs,
                     )
         except EngineRefused as error:
-            raise _meaning(error, model, field) from error
+            raise _meaning(error, model, asked.field) from error
 
     async def _find(self, name: str, place: float = 0.0) -> tuple[Base, VersionRow | None]:
         """The model that is meant, and its base; None: the base itself."""
@@ -207,12 +259,10 @@ class Chat:
         return self._bases.of(version.base_model), version
 
     async def _awake(self, base: Base, version: VersionRow | None) -> str:
-        """The exact name of a model that was found, once it answers."""
+        """The exact name of a model that was found, once its engine runs."""
         if version is not None and version.technique is Technique.FULL:
             await self._own_engines.awake(version)
-        model = base.name if version is None else version.model
-        base.replicas.check(model)
-        return model
+        return base.name if version is None else version.model
 
 
 def _base_model(base: Base) -> ServedModel:
@@ -226,19 +276,28 @@ def _base_model(base: Base) -> ServedModel:
     )
 
 
+def _characters(turn: ChatTurn) -> int:
+    if turn.text is not None:
+        return len(turn.text)
+    return sum(len(message.content) for message in turn.messages) + tool_characters(turn)
+
+
+def _is_long(turn: ChatTurn) -> bool:
+    """Whether rendering it takes a while."""
+    return _characters(turn) > _INLINE_CHARACTERS
+
+
 async def _render(turn: ChatTurn, base: Base) -> list[int]:
     if turn.text is None:
         turns = [_turn(message) for message in turn.messages]
-        characters = sum(len(message.content) for message in turn.messages) + tool_characters(turn)
         render = partial(base.renderer.prompt, turns, turn.tools)
     else:
-        characters = len(turn.text)
         render = partial(base.renderer.text_prompt, turn.text)
-    length = base.fleet.max_model_length
+    characters, length = _characters(turn), base.fleet.max_model_length
     if characters > length * _MAX_CHARACTERS_PER_TOKEN:
         raise _too_long(f"{characters} characters cannot fit into", length, _asked_in(turn))
     try:
-        return await asyncio.to_thread(render) if characters > _INLINE_CHARACTERS else render()
+        return await asyncio.to_thread(render) if _is_long(turn) else render()
     except RenderingError as error:
         raise InvalidRequest([FieldViolation(field=_asked_in(turn), description=str(error))]) from error
 

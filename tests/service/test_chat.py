@@ -249,6 +249,22 @@ async def test_an_answer_in_flight_ends_on_the_version_that_it_began_with(tmp_pa
         await on.outcome(row, {VersionState.RETIRED})
 
 
+async def test_all_answers_to_what_was_prepared_are_one_versions_though_an_alias_moves(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as on:
+        for weights in (b"one", b"two"):
+            await on.outcome(await on.publish("support", weights))
+        await _split(on, {1: 100})
+        asked = await on.chat.prepare(ChatTurn(model="support", messages=HELLO, seed=2**31 - 1))
+        await _split(on, {2: 100})
+        with on.chat.hold(2) as hold:
+            for index in range(2):
+                deltas = [delta async for delta in on.chat.answer(asked.seeded(index), hold)]
+                assert {delta.model for delta in deltas} == {"support@1"}
+        assert [asked.seeded(index).sampling.seed for index in range(3)] == [2**31 - 1, 0, 1]
+
+
 async def test_models_list_the_base_first_and_versions_newest_first_with_their_states(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         on.double.faults.as_base = {"silent@1"}

@@ -126,8 +126,7 @@ async def test_a_client_that_goes_away_frees_its_places_within_a_second(
                     await response.read()
 
             asking = asyncio.create_task(ask())
-            answers = n if has_begun else 1
-            await door.on.soon(lambda answers=answers: door.on.served.answers(MODEL.name) == answers)
+            await door.on.soon(lambda: door.on.served.answers(MODEL.name) == n)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 

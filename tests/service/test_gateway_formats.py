@@ -2,16 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import openai
 import pytest
 
-from service.gateway.choices import choices
-from service.serving import Chat, ChatDelta, ChatMessage, ChatTurn, FinishReason
-from service.serving.room import Hold, Room
 from tests.doubles.engine import WORDS
 from tests.service.serving_stage import MODEL
 from tests.service.test_gateway import HELLO, TEXT, opened
@@ -64,36 +61,15 @@ async def test_several_answers_come_at_once_whole_and_streamed(tmp_path: Path) -
     assert sorted(roles) == [0, 1, 2]
 
 
-class Moving:
-    """Stands for a `Chat` whose alias moves on as soon as somebody was answered by what it pointed at."""
-
-    def __init__(self) -> None:
-        self.points_at = "support@1"
-
-    def hold(self, answers: int) -> Hold:
-        return Room(answers).hold(answers)
-
-    async def stream(self, turn: ChatTurn, _: Hold | None = None) -> AsyncGenerator[ChatDelta, None]:
-        model = self.points_at if turn.model == "support@prod" else turn.model
-        self.points_at = "support@2"
-        for reason in (None, FinishReason.STOP):
-            yield ChatDelta(
-                text="x",
-                model=model,
-                finish_reason=reason,
-                prompt_tokens=1,
-                completion_tokens=1,
-                time_to_first_token_seconds=0.0,
-                elapsed_seconds=0.0,
-            )
-
-
-async def test_several_answers_are_one_versions_though_its_alias_moves_meanwhile() -> None:
-    turn = ChatTurn(model="support@prod", messages=(ChatMessage(role="user", content="hello"),))
-    pieces = [piece async for piece in choices(cast(Chat, Moving()), turn, 3)]
-    assert sorted((index, delta.model) for index, delta in pieces) == [
-        (index, "support@1") for index in (0, 0, 1, 1, 2, 2)
-    ]
+async def test_several_answers_begin_before_any_of_them_says_something(tmp_path: Path) -> None:
+    """The version may be retired while the first one is thought about; what has begun ends on it."""
+    async with opened(tmp_path) as door:
+        door.on.double.stalled_completions = True
+        began = door.on.double.calls["/v1/completions"]
+        asked = asyncio.create_task(door.ai.chat.completions.create(model="", messages=HELLO, n=3))
+        await door.on.soon(lambda: door.on.double.calls["/v1/completions"] == began + 3)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
 
 
 async def test_several_answers_fail_together_and_go_with_their_client(tmp_path: Path) -> None:
