@@ -113,7 +113,7 @@ class AliasServiceServicer:
         """Has several versions share the requests of an alias. A request's sticky key, or else its conversation, decides which of
         them answers, so that a user or a conversation stays with one version; where a version gains traffic, the users that it
         had stay with it. While a version with a share is not ACTIVE, the others take its requests.
-        Errors: as PromoteVersion; the gate looks at each version that had no traffic before.
+        Errors: as PromoteVersion; the gate looks at each version that gains traffic.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

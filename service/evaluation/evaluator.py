@@ -18,7 +18,7 @@ from service.changes import Changes
 from service.engine import EngineState
 from service.errors import HotloraError, NotFound, WrongState
 from service.evaluation.asking import Ask, Asked, Asking, EngineAwayError
-from service.evaluation.held_out import HeldOut, Source, Training, held_out
+from service.evaluation.held_out import HeldOut, Piece, Question, Source, Training, held_out
 from service.evaluation.questionnaire import Questionnaire, Said, questionnaire
 from service.evaluation.report import Answers, Report, make_report
 from service.registry import DatasetRow, EvaluationRow, JobRow, Registry, VersionRow
@@ -275,7 +275,8 @@ class Evaluator:
 
 def _report(held: HeldOut, base: Said, adapter: Said) -> Report:
     """Over the questions that both models answered in every way; the perplexity over what both told."""
-    rows = len(held.questions) + len(held.pieces)
+    asked: list[Question | Piece] = [*held.questions, *held.pieces]
+    rows = len(asked)
     answered = [part for said in (base, adapter) for part in (said.free, said.constrained) if part]
     kept = [index for index in range(rows) if all(part[index] is not None for part in answered)]
     told = [part for said in (base, adapter) for part in (said.measured, said.rejected) if part]
@@ -286,7 +287,7 @@ def _report(held: HeldOut, base: Said, adapter: Said) -> Report:
         raise _FailedError("NO_ANSWERS", "the engine refused every row; they may be longer than its context")
     return make_report(
         held,
-        [held.questions[index] for index in kept if held.questions],
+        [asked[index] for index in kept],
         _of_model(base, kept, measured),
         _of_model(adapter, kept, measured),
         rows - len(kept),

@@ -19,13 +19,12 @@ class Gate:
 
     async def refuse_worse(self, adapter_id: str, *, new: int, present: int) -> None:
         """Raise WrongState unless version `new` was evaluated at least as well as `present`: EVALUATED_WORSE,
-        or NOT_COMPARABLE where no rows were asked of both."""
+        or NOT_COMPARABLE where no figure of the same rows is known of both."""
         names = f"{adapter_id}@{new}", f"{adapter_id}@{present}"
-        ours, theirs = [await self._succeeded(adapter_id, number) for number in (new, present)]
+        ours, theirs = [await self._reports(adapter_id, number) for number in (new, present)]
         for mine in ours:
             for other in theirs:
-                if await self._are_alike(mine, other):
-                    _compare(names, _report(mine), _report(other))
+                if mine.rows_digest == other.rows_digest and _compared(names, mine, other):
                     return
         raise WrongState(
             f"{names[0]} and {names[1]} were not evaluated on the same rows, so the gate cannot tell which "
@@ -34,27 +33,13 @@ class Gate:
             reason="NOT_COMPARABLE",
         )
 
-    async def _succeeded(self, adapter_id: str, number: int) -> list[EvaluationRow]:
+    async def _reports(self, adapter_id: str, number: int) -> list[Report]:
         """Newest first."""
         await self._registry.get_version(adapter_id, number)
         page = await self._registry.evaluations.listing(
             limit=_LOOKED_AT, adapter_id=adapter_id, number=number
         )
-        return [row for row in page.rows if row.state is EvaluationState.SUCCEEDED]
-
-    async def _are_alike(self, one: EvaluationRow, other: EvaluationRow) -> bool:
-        """Whether both asked the same rows."""
-        if (one.dataset_id, one.from_validation_split) != (other.dataset_id, other.from_validation_split):
-            return False
-        if not one.from_validation_split:
-            return True
-        return await self._split(one) == await self._split(other)
-
-    async def _split(self, row: EvaluationRow) -> tuple[int, float]:
-        """What decides which rows of its dataset were set aside."""
-        assert row.job_id is not None, "only jobs set rows aside"
-        settings = (await self._registry.get_job(row.job_id)).hyperparameters
-        return settings.seed, settings.validation_fraction
+        return [_report(row) for row in page.rows if row.state is EvaluationState.SUCCEEDED]
 
 
 def _report(row: EvaluationRow) -> Report:
@@ -62,7 +47,8 @@ def _report(row: EvaluationRow) -> Report:
     return Report.decode(row.report)
 
 
-def _compare(names: tuple[str, str], new: Report, present: Report) -> None:
+def _compared(names: tuple[str, str], new: Report, present: Report) -> bool:
+    """Whether they have a figure in common, which is no worse in `new`. Raises WrongState."""
     theirs = {(figure.name, figure.constrained): figure for figure in present.figures}
     for mine in new.figures:
         other = theirs.get((mine.name, mine.constrained))
@@ -74,7 +60,8 @@ def _compare(names: tuple[str, str], new: Report, present: Report) -> None:
                     state="evaluated worse",
                     reason="EVALUATED_WORSE",
                 )
-            return
+            return True
+    return False
 
 
 def _is_worse(new: Figure, present: Figure) -> bool:

@@ -99,8 +99,18 @@ class Source:
 
     @property
     def seed(self) -> int:
-        """Chooses the rows to ask."""
-        return self.trainings[0].seed if self.trainings else 0
+        """Chooses the rows to ask: of a dataset of its own the same ones whoever is asked, where training saw
+        none of them."""
+        return self.trainings[0].seed if self.other_path is None else 0
+
+
+def rows_digest(asked: Sequence[Question | Piece]) -> str:
+    """Tells whether two evaluations asked the same rows, in whatever order; hexadecimal."""
+    parts = [
+        f"piece {each.token_ids}" if isinstance(each, Piece) else f"{_digest(each).hex()} {each.expected}"
+        for each in asked
+    ]
+    return hashlib.sha256("\0".join(sorted(parts)).encode()).hexdigest()
 
 
 def held_out(source: Source, limit: int, renderer: Renderer) -> HeldOut:

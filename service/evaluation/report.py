@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.evaluation.general_skill import ITEMS, Item
-from service.evaluation.held_out import HeldOut, Question
+from service.evaluation.held_out import HeldOut, Piece, Question, rows_digest
 from trainer.scoring import Score, Task, headline_figure, score
 
 EXAMPLES_OF_A_KIND = 8
@@ -93,6 +93,8 @@ class Report:
     regressions: int
     examples: tuple[Example, ...]
     general_skill: GeneralSkill
+    rows_digest: str
+    """Of the rows that were asked; see `held_out.rows_digest`."""
 
     def encode(self) -> str:
         """As JSON."""
@@ -124,9 +126,10 @@ class Answers:
 
 
 def make_report(
-    held: HeldOut, questions: Sequence[Question], base: Answers, adapter: Answers, refused: int
+    held: HeldOut, asked: Sequence[Question | Piece], base: Answers, adapter: Answers, refused: int
 ) -> Report:
-    """`questions` are those that both models answered, `refused` counts the others."""
+    """`asked` are those that both models answered, `refused` counts the others."""
+    questions = [each for each in asked if isinstance(each, Question)]
     expected = [question.expected for question in questions]
 
     def judged(answers: Sequence[str]) -> Score:
@@ -182,6 +185,7 @@ def make_report(
         regressions=regressions,
         examples=_clearest([example for example in examples if _differs(example)] + lapses),
         general_skill=skill,
+        rows_digest=rows_digest(asked),
     )
 
 

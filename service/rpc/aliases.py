@@ -88,9 +88,9 @@ class AliasServicer(pb_grpc.AliasServiceServicer):
         alias = await self._aliases.find(wish.adapter_id, wish.alias_id)
         gated = (alias is not None and alias.is_gated) if is_gated is None else is_gated
         if gated and alias is not None and alias.shares and not request.force:
-            had = {share.version for share in alias.shares}
+            had = {share.version: share.percent for share in alias.shares}
             for share in shares:
-                if share.version not in had:
+                if share.version != alias.main_version and share.percent > had.get(share.version, 0):
                     await self._gate.refuse_worse(
                         alias.adapter_id, new=share.version, present=alias.main_version
                     )

@@ -50,16 +50,19 @@ async def model_of(stage: Stage, name: str, place: float = 0.0) -> str:
     return (await stage.registry.resolve_model(name, place)).model
 
 
-async def evaluated(stage: Stage, version: int, accuracy: float, dataset: str = "datasets/rows") -> None:
-    """An evaluation of a version with that accuracy, on a dataset."""
+async def evaluated(stage: Stage, version: int, *figures: Figure, asked: str = "those") -> None:
+    """An evaluation of a version with such figures, on some rows."""
     await stage.evaluations.CreateEvaluation(
         evaluations_pb.CreateEvaluationRequest(
-            adapter_version=f"adapters/support/versions/{version}", dataset=dataset
+            adapter_version=f"adapters/support/versions/{version}", dataset="datasets/rows"
         )
     )
-    figures = (Figure(name="accuracy", base=0.1, adapter=accuracy),)
-    report = replace(REPORT, figures=figures).encode()
+    report = replace(REPORT, figures=figures, rows_digest=asked).encode()
     await stage.registry.evaluations.succeed(await claimed(stage), report)
+
+
+def accuracy(adapter: float) -> Figure:
+    return Figure(name="accuracy", base=0.1, adapter=adapter)
 
 
 async def test_an_alias_points_at_the_version_that_is_promoted(stage: Stage) -> None:
@@ -179,14 +182,14 @@ async def test_a_gated_alias_takes_no_version_that_was_evaluated_worse_unless_fo
     await promoted(stage, 1, gated=True)
     refusal = await refused(promoted(stage, 2))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_COMPARABLE")
-    await evaluated(stage, 1, 0.84)
-    await evaluated(stage, 2, 0.71)
+    await evaluated(stage, 1, accuracy(0.84))
+    await evaluated(stage, 2, accuracy(0.71))
     refusal = await refused(promoted(stage, 2))
     assert refusal.reason == "EVALUATED_WORSE"
     assert "support@2 has accuracy 0.71 where support@1" in refusal.message and "0.84" in refusal.message
     refusal = await refused(split(stage, {1: 90, 2: 10}))
     assert refusal.reason == "EVALUATED_WORSE"
-    await evaluated(stage, 3, 0.84)
+    await evaluated(stage, 3, accuracy(0.84))
     assert percents(await promoted(stage, 3)) == {3: 100}
     assert percents(await promoted(stage, 2, force=True)) == {2: 100}
     assert [change.forced for change in await changes(stage)] == [True, False, False]
@@ -197,11 +200,34 @@ async def test_a_gated_alias_takes_no_version_that_was_evaluated_worse_unless_fo
 async def test_evaluations_on_other_rows_are_not_compared(stage: Stage) -> None:
     await versions(stage, 2)
     await promoted(stage, 1, gated=True)
-    await evaluated(stage, 1, 0.84)
-    await evaluated(stage, 2, 0.71, dataset="")
+    await evaluated(stage, 1, accuracy(0.84))
+    await evaluated(stage, 2, accuracy(0.71), asked="others")
     assert (await refused(promoted(stage, 2))).reason == "NOT_COMPARABLE"
-    await evaluated(stage, 1, 0.5, dataset="")
-    assert percents(await promoted(stage, 2)) == {2: 100}, "both held out the same rows"
+    await evaluated(stage, 1, accuracy(0.5), asked="others")
+    assert percents(await promoted(stage, 2)) == {2: 100}, "both were asked the others"
+
+
+@pytest.mark.parametrize("told", [(), (Figure(name="perplexity", base=9.0, adapter=2.0),)])
+async def test_evaluations_without_a_figure_in_common_are_not_compared(
+    stage: Stage, told: tuple[Figure, ...]
+) -> None:
+    await versions(stage, 2)
+    await promoted(stage, 1, gated=True)
+    await evaluated(stage, 1, accuracy(0.84))
+    await evaluated(stage, 2, *told)
+    assert (await refused(promoted(stage, 2))).reason == "NOT_COMPARABLE"
+
+
+async def test_a_version_with_a_share_passes_the_gate_again_to_get_a_larger_one(stage: Stage) -> None:
+    await versions(stage, 2)
+    await promoted(stage, 1, gated=True)
+    await evaluated(stage, 1, accuracy(0.84))
+    await evaluated(stage, 2, accuracy(0.71))
+    await split(stage, {1: 95, 2: 5}, force=True)
+    for larger in (promoted(stage, 2), split(stage, {1: 90, 2: 10})):
+        assert (await refused(larger)).reason == "EVALUATED_WORSE"
+    assert percents(await split(stage, {1: 97, 2: 3})) == {1: 97, 2: 3}
+    assert percents(await promoted(stage, 1)) == {1: 100}
 
 
 async def test_who_expects_another_revision_changes_nothing(stage: Stage) -> None:

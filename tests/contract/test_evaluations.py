@@ -44,6 +44,7 @@ REPORT = Report(
         ),
     ),
     general_skill=GeneralSkill(items=32, base_right=20, adapter_right=19, forgotten=1),
+    rows_digest="those",
 )
 
 
