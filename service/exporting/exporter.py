@@ -22,6 +22,7 @@ from service.artifacts import (
     verify_files,
 )
 from service.evaluation import Report
+from service.exporting.curve import curve_of
 from service.exporting.formats import Format, Wanted, refuse_unsuited
 from service.exporting.model_card import Lineage, model_card
 from service.exporting.models import ModelMaker
@@ -84,6 +85,7 @@ class Exporter:
             base_name=manifest.base_name,
             base_revision=manifest.base_revision,
             manifest=await asyncio.to_thread(manifest_fields, directory),
+            curve=() if version.job_id is None else curve_of(await self._registry.losses(version.job_id)),
             evaluation=Report.decode(reports[0]) if reports else None,
         )
         return model_card(lineage).encode()

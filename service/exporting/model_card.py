@@ -5,13 +5,14 @@ Pure: text out of the manifest and what the registry knows. The YAML in front is
 
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from service.artifacts import Form
 from service.evaluation import Report
 from service.exporting.formats import Format, GgufType, Wanted
 from service.registry import Verification, VersionRow
+from trainer.curve import CurvePoint
 
 _LIBRARIES = {Form.ADAPTER: "peft", Form.PROMPT: "peft", Form.MODEL: "transformers"}
 _RELATIONS = {Form.ADAPTER: "adapter", Form.PROMPT: "adapter", Form.MODEL: "finetune"}
@@ -30,6 +31,8 @@ class Lineage:
     base_revision: str
     manifest: Mapping[str, object]
     """All that MANIFEST.json says; what older ones do not say is left out of the card."""
+    curve: Sequence[CurvePoint]
+    """Of its training; empty where it was trained elsewhere."""
     evaluation: Report | None
     """The newest one; None without any."""
 
@@ -44,6 +47,7 @@ def model_card(lineage: Lineage) -> str:
         _making(lineage),
         _table("Origin", _origin(lineage)),
         _table("Hyperparameters", _facts(lineage.manifest.get("hyperparameters"))),
+        _curve(lineage.curve),
         _table("End of the training", _facts(lineage.manifest.get("metrics"))),
         _evaluation(lineage.evaluation),
         _proof(version.verification),
@@ -105,6 +109,35 @@ def _facts(fields: object) -> Iterable[tuple[str, object]]:
     if not isinstance(fields, dict):
         return []
     return [(name.replace("_", " "), value) for name, value in fields.items() if value not in (None, [], "")]
+
+
+def _curve(points: Sequence[CurvePoint]) -> str:
+    if not points:
+        return ""
+    rows = [
+        " | ".join(
+            [
+                str(point.step),
+                f"{point.train_loss:.4g}",
+                _or_none(point.eval_loss),
+                _or_none(point.task_score),
+            ]
+        )
+        for point in points
+    ]
+    return "\n".join(
+        [
+            "## Losses",
+            "",
+            "| step | training | rows set aside | score |",
+            "| --- | --- | --- | --- |",
+            *(f"| {row} |" for row in rows),
+        ]
+    )
+
+
+def _or_none(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.4g}"
 
 
 def _evaluation(report: Report | None) -> str:

@@ -47,7 +47,7 @@ from service.registry.states import (
     VersionState,
 )
 from service.registry.versions import Imported
-from trainer.events import Published
+from trainer.events import Evaluation, Metrics, Published
 
 __all__ = [
     "EVALUATION_TRANSITIONS",
@@ -231,6 +231,12 @@ class Registry:
         async with self._database.read() as connection:
             await jobs.get(connection, job_id)
             return await events.after(connection, job_id, sequence, limit)
+
+    async def losses(self, job_id: str) -> list[EventRow]:
+        """All its events with a loss, metrics and evaluations, in order. Raises NotFound."""
+        async with self._database.read() as connection:
+            await jobs.get(connection, job_id)
+            return await events.of_kinds(connection, job_id, [Metrics.kind, Evaluation.kind])
 
     # Jobs, for their owner
 

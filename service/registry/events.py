@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.registry.rows import EventBody, EventRow, StateChanged
@@ -23,12 +25,25 @@ async def append(connection: AsyncConnection, job_id: str, sequence: int, body: 
 
 
 async def after(connection: AsyncConnection, job_id: str, sequence: int, limit: int) -> list[EventRow]:
-    found = await connection.execute(
+    return await _rows(
+        connection,
         select(job_events)
         .where(job_events.c.job_id == job_id, job_events.c.sequence > sequence)
         .order_by(job_events.c.sequence)
-        .limit(limit)
+        .limit(limit),
     )
+
+
+async def of_kinds(connection: AsyncConnection, job_id: str, kinds: Collection[str]) -> list[EventRow]:
+    return await _rows(
+        connection,
+        select(job_events)
+        .where(job_events.c.job_id == job_id, job_events.c.kind.in_(kinds))
+        .order_by(job_events.c.sequence),
+    )
+
+
+async def _rows(connection: AsyncConnection, query: Select[Any]) -> list[EventRow]:
     return [
         EventRow(
             job_id=row.job_id,
@@ -37,7 +52,7 @@ async def after(connection: AsyncConnection, job_id: str, sequence: int, limit: 
             kind=row.kind,
             body=_decode(row.kind, row.body),
         )
-        for row in found
+        for row in await connection.execute(query)
     ]
 
 

@@ -16,6 +16,7 @@ from hotlora.client import Client
 from hotlora.v1 import adapter_service_pb2 as pb
 from tests.contract.stage import BASE, GOOD_LINE, Stage, refused, running, until
 from tests.contract.test_adapters import VERSION, proven
+from tests.contract.training import HISTORY
 from tests.doubles.trainer import write_artifact
 from trainer.config import BaseModel, Hyperparameters, JobFile, Technique
 from trainer.events import Published
@@ -46,6 +47,8 @@ async def kept(stage: Stage) -> Path:
             artifacts_path=artifacts,
         )
     )
+    for told in HISTORY:
+        await stage.registry.append_event(job.id, job.epoch, told)
     event = Published(time=8.0, step=4, digest=digest, size_bytes=size_bytes, rank=16, best_step=2)
     await proven(stage, await stage.registry.succeed_job(job.id, job.epoch, event))
     return artifacts / digest
@@ -78,7 +81,10 @@ async def test_both_clients_write_the_published_files_and_a_card(stage: Stage, t
         "pipeline_tag": "text-generation",
         "tags": ["hotlora", "lora", f"base_model:adapter:{BASE}"],
     }
-    for told in ("support@1", "sha256:tiny", "cd" * 32, "| adapter difference | 0.01 |", directory.name):
+    for told in (
+        *("support@1", "sha256:tiny", "cd" * 32, directory.name),
+        *("| rank | 16 |", "| 2 | 2.5 | 2.25 |  |", "| adapter difference | 0.01 |"),
+    ):
         assert told in text
 
 
