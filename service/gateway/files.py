@@ -5,7 +5,7 @@ Bytes go from the connection into the dataset store as they come; what a row mus
 
 from collections.abc import AsyncIterator
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 
 from service.datasets import DatasetStore
 from service.errors import FieldViolation, InvalidRequest
@@ -16,7 +16,12 @@ from trainer.inspection import Wish
 
 PURPOSE = "fine-tune"
 _CHUNK_BYTES = 1 << 18
+_FIELD_BYTES = 256
+"""At least what a boundary has, which a chunk must hold."""
 _MAX_NAME_CHARACTERS = 200
+_MALFORMED = (ValueError, KeyError)
+"""What aiohttp raises at a boundary that is missing or too long, and at a body that does not end with it."""
+_NO_MULTIPART = "is no multipart/form-data: its parts are not between the boundary that the header names"
 
 
 class Files:
@@ -38,12 +43,12 @@ class Files:
         if request.content_type != "multipart/form-data":
             return plain_error(415, "send multipart/form-data", "wrong_media_type")
         purpose = ""
-        async for part in await request.multipart():
+        async for part in _parts(request):
             if not isinstance(part, BodyPartReader) or part.name not in ("purpose", "file"):
                 name = getattr(part, "name", None) or "a nested part"
                 raise _wrong(name[:64], "is not supported; send purpose, then file")
             if part.name == "purpose":
-                purpose = (await part.read_chunk(64)).decode(errors="replace")
+                purpose = (await anext(_chunks(part, _FIELD_BYTES), b"")).decode(errors="replace")
                 continue
             if purpose != PURPOSE:
                 raise _wrong("purpose", f"must be {PURPOSE!r} and come before file, got {purpose[:40]!r}")
@@ -90,9 +95,23 @@ def file_object(row: DatasetRow) -> dict[str, object]:
     }
 
 
-async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(_CHUNK_BYTES):
-        yield chunk
+async def _parts(request: web.Request) -> AsyncIterator[MultipartReader | BodyPartReader]:
+    """Raises InvalidRequest where the body is not what its header says."""
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            yield part
+    except _MALFORMED as error:
+        raise _wrong("body", _NO_MULTIPART) from error
+
+
+async def _chunks(part: BodyPartReader, size: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
+    """Raises InvalidRequest as above."""
+    try:
+        while chunk := await part.read_chunk(size):
+            yield chunk
+    except _MALFORMED as error:
+        raise _wrong("body", _NO_MULTIPART) from error
 
 
 def _name(filename: str | None) -> str:

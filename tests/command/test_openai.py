@@ -142,6 +142,41 @@ def test_a_bad_file_is_refused_by_its_line_and_leaves_nothing(ai: OpenAI) -> Non
     assert [file.id for file in ai.files.list()] == before
 
 
+def multipart(boundary: str) -> bytes:
+    parts = [
+        b'Content-Disposition: form-data; name="purpose"\r\n\r\nfine-tune',
+        b'Content-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n' + GOOD_ROW * 3,
+    ]
+    mark = b"--" + boundary.encode()
+    return b"".join(mark + b"\r\n" + part + b"\r\n" for part in parts) + mark + b"--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "status"),
+    [
+        (f"; boundary={'b' * 70}", multipart("b" * 70), 200),
+        (f"; boundary={'b' * 71}", multipart("b" * 71), 400),
+        ("", multipart("b"), 400),
+        ("; boundary=other", multipart("b"), 400),
+        ("; boundary=b", multipart("b")[:-20], 400),
+        ("; boundary=b", b"", 400),
+    ],
+    ids=["longest", "too-long", "unnamed", "another", "cut-off", "empty"],
+)
+def test_a_form_is_read_by_the_boundary_that_its_header_names(
+    ai: OpenAI, stage: Stage, header: str, body: bytes, status: int
+) -> None:
+    before = [file.id for file in ai.files.list()]
+    told = {"Content-Type": f"multipart/form-data{header}"}
+    answer = httpx.post(f"{stage.gateway_url}/files", headers=told, content=body)
+    assert answer.status_code == status, answer.text
+    if status == 200:
+        ai.files.delete(answer.json()["id"])
+    else:
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert [file.id for file in ai.files.list()] == before
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
