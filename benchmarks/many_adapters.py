@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from itertools import count
+from pathlib import Path
 from statistics import median
 
 import aiohttp
@@ -38,9 +39,15 @@ PROOFS_SECONDS = 900.0
 async def main() -> None:
     """Measure and print."""
     settings = {"engine_max_loras": SLOTS, "engine_max_cpu_loras": MEMORY}
-    began = time.perf_counter()
+    began = 0.0
+
+    async def prepare(home: Path) -> None:
+        nonlocal began
+        await register(home, ADAPTERS)
+        began = time.perf_counter()
+
     async with (
-        attached_stack(prepare=lambda home: register(home, ADAPTERS), **settings) as stack,
+        attached_stack(prepare=prepare, **settings) as stack,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         async with asyncio.timeout(PROOFS_SECONDS):
