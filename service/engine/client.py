@@ -11,7 +11,7 @@ came, so what happened there is unknown). After an unknown outcome look again wi
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
@@ -50,6 +50,8 @@ MAX_BODY_BYTES: Final = 16 << 20
 IDLE_SECONDS: Final = 2.0
 """How long a connection stays open for the next call. Less than at an engine (vLLM: 5 s), which may close one
 just as it is used again; such a call fails, since only a read may be repeated unasked."""
+_CHUNKS_AHEAD: Final = 2048
+"""Of an answer that wait for a slow reader: all of most answers, and a few hundred KB."""
 _MISSED: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -244,8 +246,15 @@ class EngineClient:
 
         Raises EngineRefused before the first chunk, Unavailable at any time: an answer that is cut
         anywhere, ends without a reason, is aborted or carries an error is not an answer. Closing the
-        iterator frees the engine.
+        iterator frees the engine. An adapter's answer is read as it comes, up to `_CHUNKS_AHEAD`: whoever
+        takes it slowly keeps no place in the engine that others wait for.
         """
+        chunks = self._stream(model, prompt, sampling)
+        async with aclosing(chunks if model == self._base else _ahead(chunks)) as read:
+            async for chunk in read:
+                yield chunk
+
+    async def _stream(self, model: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         request = (
             await asyncio.to_thread(completion_request, model, prompt, sampling)
             if isinstance(prompt, PromptEmbeddings)
@@ -348,6 +357,31 @@ class EngineClient:
         elif self._session.closed:
             raise unavailable("the engine is being restarted")
         return self._session
+
+
+async def _ahead(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """The same chunks, of which some wait here for whoever takes them."""
+    waiting: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue(_CHUNKS_AHEAD)
+
+    async def read() -> None:
+        end: BaseException | None = None
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    await waiting.put(chunk)
+        except Exception as error:
+            end = error
+        await waiting.put(end)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (taken := await waiting.get()) is not None:
+            if isinstance(taken, BaseException):
+                raise taken
+            yield taken
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _json(response: aiohttp.ClientResponse) -> Json:

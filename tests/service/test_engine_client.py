@@ -279,6 +279,21 @@ async def test_an_adapter_whose_files_are_away_is_not_asked_of_an_engine_that_wo
     assert [name for name in "abc" if crowded.has_in_memory(name)] == ["a", "b"]
 
 
+async def test_an_answer_that_nobody_takes_keeps_no_slot_once_the_engine_has_given_it(
+    crowded: EngineClient, double: EngineDouble
+) -> None:
+    double.hold = asyncio.Event()
+    async with aclosing(crowded.stream(model="b", prompt=PROMPT, sampling=Sampling(max_tokens=8))) as chunks:
+        first = await anext(chunks)
+        double.hold.set()
+
+        assert (await _answer(crowded, "c"))[0]
+
+        rest = [chunk async for chunk in chunks]
+    assert first.finish_reason is None
+    assert rest[-1].finish_reason is not None
+
+
 async def test_an_adapter_without_a_slot_waits_for_one_within_its_limit_and_the_base_for_none(
     crowded: EngineClient, double: EngineDouble
 ) -> None:
