@@ -172,7 +172,7 @@ class Reconciler:
             answering=frozenset(
                 model for model in {*adapters, *desired} if self._served.answers_on(self._engine, model)
             ),
-            deaths=dict(self._deaths),
+            deaths=self._deaths + Counter(self._served.deaths(self._engine)),
             rejected=rejected,
             refused=frozenset(model for model in rejected if self._outcomes.refused(model)),
             released=released,
@@ -192,6 +192,11 @@ class Reconciler:
                 )
                 del self._at_risk[model]
         if generation != self._generation:
+            self._served.blame(self._engine)
+            for model, deaths in self._served.deaths(self._engine).items():
+                _log.warning(
+                    "the engine died while answering", engine=self._engine.name, model=model, deaths=deaths
+                )
             self._without_outcome.clear()
             self._generation = generation
 
@@ -323,6 +328,7 @@ class Reconciler:
         loads, started = self._loads, monotonic()
         try:
             candidate = await self._examine(row)
+            self._at_risk[row.model] = generation
             try:
                 await self._prove(candidate, client, generation, sequences=1)
             except RejectedError:
@@ -330,6 +336,7 @@ class Reconciler:
         except RejectedError as error:
             self._reject(row, error, generation, monotonic() - started)
         else:
+            self._settle(row.model)
             self._serves(row, generation, loads)
 
     def _serves(self, row: VersionRow, generation: int, loads: int) -> None:
@@ -338,7 +345,10 @@ class Reconciler:
         self._metrics.verified(row.model)
 
     async def _quarantine(self, row: VersionRow, deaths: int, generation: int) -> None:
-        message = f"the engine died {deaths} times while loading or proving it; ask again to have it loaded"
+        message = (
+            f"the engine died {deaths} times while loading, proving or answering as it; ask again to have it "
+            "loaded"
+        )
         if not self._engine.supervised:
             # Nobody here sees how it was started, and with vLLM 0.32's own operators every proof ends it.
             message += ". On a CPU that engine needs the plugin hotlora-vllm-cpu-lora"
@@ -347,6 +357,7 @@ class Reconciler:
     def _reject(self, row: VersionRow, error: RejectedError, generation: int, seconds: float) -> None:
         """Not on this engine. What that means for the version is seen at the next look."""
         self._served.remove_from(self._engine, row.model)
+        self._served.acquit(self._engine, row.model)
         self._settle(row.model)
         onboarding.count_rejection(self._metrics, row.model, error)
         _log.warning(

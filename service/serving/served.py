@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.changes import Changes
+from service.engine.client import EngineClient
 from service.engine.face import Engine, EngineState
+from service.errors import Unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,9 @@ class Served:
         self._changes = changes
         self._proven: dict[str, dict[Engine, Proven]] = {}
         self._answering: Counter[tuple[Engine, str]] = Counter()
+        self._broken_off: dict[Engine, dict[str, tuple[EngineClient, float]]] = {}
+        """Models whose answers broke off, by engine, with its client and when that had last seen a token."""
+        self._deaths: Counter[tuple[Engine, str]] = Counter()
 
     def add(self, model: str, proven: Proven) -> None:
         """Let `model` answer on the engine that it was proven on."""
@@ -54,6 +59,9 @@ class Served:
         """Nothing was ever proven on `engine`, which is gone for good."""
         for model in list(self._proven):
             self.remove_from(engine, model)
+        self._broken_off.pop(engine, None)
+        for model in self.deaths(engine):
+            self.acquit(engine, model)
 
     def engines(self, model: str) -> tuple[Engine, ...]:
         """Where a request for `model` would be taken now."""
@@ -77,17 +85,43 @@ class Served:
 
     @contextmanager
     def answering(self, engine: Engine, model: str) -> Iterator[None]:
-        """Counts an answer while `engine` is giving it."""
+        """Counts an answer while `engine` is giving it. Raises Unavailable where there is none to ask."""
         key, was_proven = (engine, model), self._is_proven(engine, model)  # a base model never is
+        client = engine.client
         self._answering[key] += 1
         try:
             yield
+        except Unavailable:
+            self._broken_off.setdefault(engine, {})[model] = client, client.last_token_time
+            raise
+        else:
+            self._deaths.pop(key, None)
         finally:
             self._answering[key] -= 1
             if not self._answering[key]:
                 del self._answering[key]
                 if was_proven and not self._is_proven(engine, model):
                     self._changes.notify("versions")
+
+    def blame(self, engine: Engine) -> None:
+        """`engine` is a new process: the old one died of the version that alone was answering then, as far as
+        can be told. Of several that were, the base model among them, none is suspected."""
+        broken_off = self._broken_off.pop(engine, {})
+        died_with = [
+            model
+            for model, (client, last_token_time) in broken_off.items()
+            if client.last_token_time == last_token_time  # and so it did not live on
+        ]
+        if len(died_with) == 1 and self._is_proven(engine, died_with[0]):
+            self._deaths[engine, died_with[0]] += 1
+
+    def deaths(self, engine: Engine) -> dict[str, int]:
+        """How often `engine` died of the answers of a version, without one that ended well in between."""
+        return {model: count for (where, model), count in self._deaths.items() if where is engine}
+
+    def acquit(self, engine: Engine, model: str) -> None:
+        """What happened is settled."""
+        self._deaths.pop((engine, model), None)
 
     def answers(self, model: str) -> int:
         """Answers that `model` is giving now."""

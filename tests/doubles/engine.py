@@ -58,6 +58,8 @@ class Faults:
     bad_gateways: set[str] = field(default_factory=set)
     """Paths that a proxy before the engine answers with 502."""
     dies_at_load: set[str] = field(default_factory=set)
+    dies_at_answer: set[str] = field(default_factory=set)
+    """Models whose streamed answers end it; being measured does not."""
     stalled_loads: set[str] = field(default_factory=set)
     """Adapters whose load never answers and never happens."""
     without_loading: bool = False
@@ -309,6 +311,8 @@ class EngineDouble:
         if asked.length + limit > self._max_model_length:
             message = f"max_tokens={limit} cannot be greater than max_model_len={self._max_model_length}."
             return _error(400, "BadRequestError", message, param="max_tokens")
+        if model in self.faults.dies_at_answer and fields.get("stream"):
+            self.die(request)
         if model in self.faults.broken_weights:
             return _error(500, "InternalServerError", "Out of range float values are not JSON compliant")
         if fields.get("stream"):
