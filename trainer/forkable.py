@@ -6,6 +6,7 @@ bitsandbytes for a helper that nobody here calls. So peft is imported as if bits
 trainer imports it when peft looks for it again, in 0.1 s instead of two: what it needs is here already.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,16 +23,35 @@ finally:
     del sys.modules[_ASKS_GPUS]
 
 
+def gpu_count() -> int:
+    """How many GPUs there are. A child asks: torch asks the driver where NVML cannot tell, as with
+    CUDA_VISIBLE_DEVICES=MIG-..., and poisons the forks of whoever asks it (`torch.cuda.is_available`)."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(torch.cuda.device_count())
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 @contextmanager
-def nothing_is_captured() -> Iterator[None]:
-    """Within it models can run on the CPU, and no GPU is asked anything.
+def gpus_left_alone(count: int) -> Iterator[None]:
+    """Within it models can run on the CPU, and no GPU is asked anything; there are `count`.
 
     transformers asks in every forward pass whether a CUDA graph is being captured, and torch initialises the
     driver to find out. Nobody captures one here.
     """
-    asks_the_driver = torch.cuda.is_current_stream_capturing
-    torch.cuda.is_current_stream_capturing = lambda: False
+    answers = {
+        "device_count": lambda: count,
+        "is_available": lambda: count > 0,
+        "is_current_stream_capturing": lambda: False,
+    }
+    asking = {name: getattr(torch.cuda, name) for name in answers}
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, answer)
     try:
         yield
     finally:
-        torch.cuda.is_current_stream_capturing = asks_the_driver
+        for name, ask in asking.items():
+            setattr(torch.cuda, name, ask)

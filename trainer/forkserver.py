@@ -30,11 +30,11 @@ from typing import NoReturn
 # exist in the children, which wait for it for ever. Idle threads sleep at once: spinning ones take the
 # cores from the engine next door.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
-# Asking whether there is a GPU must not initialise CUDA here, where its state would not survive the fork
-# either.
+# Whoever asks at its import whether there is a GPU must not initialise CUDA here, where its state would not
+# survive the fork.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
-from trainer.forkable import nothing_is_captured  # before anything else imports peft
+from trainer.forkable import gpu_count, gpus_left_alone  # before anything else imports peft
 
 # isort: split
 import torch
@@ -143,9 +143,10 @@ def _prepare(path: Path | None, control: int) -> Prepared | None:
     """Load the base that most jobs will want; None if there is none to load."""
     if path is None:
         return None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    count = gpu_count()
+    device = torch.device("cuda" if count else "cpu")
     try:
-        with pulse(partial(_say, control, {"loading": True})), nothing_is_captured():
+        with pulse(partial(_say, control, {"loading": True})), gpus_left_alone(count):
             return prepare(path, fastest_dtype(device))
     except (BaseModelLoadError, RenderingError) as error:
         print(f"{path} is not held ready: {error}", file=sys.stderr)  # a job that wants it will say so

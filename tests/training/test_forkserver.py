@@ -62,19 +62,22 @@ def test_a_job_is_trained_and_published(server: ForkServer, make_job: Jobs, tech
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mamba"])
 def test_the_server_leaves_a_gpu_to_its_trainers(base_of: Bases, family: str) -> None:
-    """Where torch says that there is a GPU; its state would not survive the fork."""
+    """Where there is a GPU that only the driver tells of; its state would not survive the fork."""
     code = f"""
 import os, pathlib, traceback, torch
-def initialise():
+server = os.getpid()
+def ask_the_driver():
+    if os.getpid() != server:
+        return 1
     traceback.print_stack()
     os._exit(3)
-torch.cuda.is_available = lambda: True
-torch.cuda.device_count = lambda: 1
-torch.cuda._lazy_init = torch.cuda.is_current_stream_capturing = initialise
+torch.cuda.is_available = torch.cuda.device_count = ask_the_driver
+torch.cuda._lazy_init = torch.cuda.is_current_stream_capturing = ask_the_driver
 from trainer import forkserver
-assert forkserver._prepare(pathlib.Path({str(base_of(family))!r}), 1)
+prepared = forkserver._prepare(pathlib.Path({str(base_of(family))!r}), 1)
+assert prepared.base.model.dtype == torch.bfloat16
 print("ready", flush=True)
-import bitsandbytes  # asks the GPU, and so shows that the look above is one
+import bitsandbytes  # asks for GPUs, and so shows that what looks for it above finds it
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.stdout, ended.returncode) == ("ready\n", 3), ended.stderr
