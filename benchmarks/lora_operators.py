@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from service.engine.command import Packages
+
 if TYPE_CHECKING:
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -52,6 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="turns for each side and shape (default 7)")
     rounds = parser.parse_args().rounds
+    if not Packages.installed().is_cpu_build:
+        print(json.dumps({"benchmark": "lora_operators", "operators of a GPU's engine": "its own"}))
+        return
     dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     torch.set_num_threads(1)
     with torch.inference_mode():

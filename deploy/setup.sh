@@ -38,7 +38,8 @@ choose_stack() {
 install_environment() {
   local stack=$1 python
   python=$(find_python)
-  if [ ! -x .venv/bin/python ]; then
+  # Also where making it was broken off: it has its Python before it has pip.
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     step "Making the environment in .venv with $("$python" --version)"
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
       as_root_or "This Python lacks its venv module. On Debian: apt-get install python3-venv" python3-venv

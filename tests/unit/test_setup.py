@@ -14,7 +14,8 @@ TOOLS = ("bash", "dirname", "cat", "sha256sum", "grep", "mkdir", "cp", "chmod")
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "--version") echo Python 3.11.9 ;;
-  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ -z "${STOPPED:-}" ] && > .venv/pip ;;
+  "-m pip --version") [ -e .venv/pip ] ;;
   "-m pip install"*) cp "$STAND_INS/uv" .venv/bin/uv ;;
   *Python.h*) [ -z "${WITHOUT_HEADERS:-}" ] ;;
 esac
@@ -120,6 +121,15 @@ def test_a_step_that_fails_says_what_to_do_and_is_done_again(machine: Machine) -
     assert "set-up failed: the packages could not be installed" in ran.stderr
     assert "Free disk and the network" in ran.stderr
     machine.sets_up()
+    assert machine.sets_up() == ""
+
+
+def test_an_environment_whose_making_was_broken_off_is_made_whole(machine: Machine) -> None:
+    assert machine.run(STOPPED="1").returncode == 1
+    assert (machine.checkout / ".venv" / "bin" / "python").exists()
+
+    machine.sets_up()
+
     assert machine.sets_up() == ""
 
 
