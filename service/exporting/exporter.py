@@ -27,6 +27,8 @@ from service.exporting.formats import Format, Wanted, refuse_unsuited
 from service.exporting.model_card import Lineage, model_card
 from service.exporting.models import ModelMaker
 from service.registry import Registry, VersionRow
+from trainer.curve import CurvePoint
+from trainer.events import Evaluation, Metrics
 
 CARD_NAME = "README.md"
 _CHUNK_BYTES = 512 * 1024
@@ -85,10 +87,15 @@ class Exporter:
             base_name=manifest.base_name,
             base_revision=manifest.base_revision,
             manifest=await asyncio.to_thread(manifest_fields, directory),
-            curve=() if version.job_id is None else curve_of(await self._registry.losses(version.job_id)),
+            curve=await self._curve(version),
             evaluation=Report.decode(reports[0]) if reports else None,
         )
         return model_card(lineage).encode()
+
+    async def _curve(self, version: VersionRow) -> tuple[CurvePoint, ...]:
+        if version.job_id is None:
+            return ()
+        return curve_of(await self._registry.events_of(version.job_id, {Metrics.kind, Evaluation.kind}))
 
 
 def _is_made(manifest: Manifest, wanted: Wanted) -> bool:

@@ -47,7 +47,7 @@ from service.registry.states import (
     VersionState,
 )
 from service.registry.versions import Imported
-from trainer.events import Evaluation, Metrics, Published
+from trainer.events import Published
 
 __all__ = [
     "EVALUATION_TRANSITIONS",
@@ -232,11 +232,11 @@ class Registry:
             await jobs.get(connection, job_id)
             return await events.after(connection, job_id, sequence, limit)
 
-    async def losses(self, job_id: str) -> list[EventRow]:
-        """All its events with a loss, metrics and evaluations, in order. Raises NotFound."""
+    async def events_of(self, job_id: str, kinds: Collection[str]) -> list[EventRow]:
+        """All its events of these kinds, in order. Raises NotFound."""
         async with self._database.read() as connection:
             await jobs.get(connection, job_id)
-            return await events.of_kinds(connection, job_id, [Metrics.kind, Evaluation.kind])
+            return await events.of_kinds(connection, job_id, kinds)
 
     # Jobs, for their owner
 
@@ -287,13 +287,16 @@ class Registry:
             job = await jobs.pause(connection, job_id, epoch, self._clock())
         return self._job_changed(job)
 
-    async def requeue_job(self, job_id: str, epoch: int, *, crash: tuple[str, str] | None = None) -> JobRow:
-        """RUNNING becomes QUEUED with the next epoch. `crash` (reason, message) counts against the job.
+    async def requeue_job(
+        self, job_id: str, epoch: int, *, crash: tuple[str, str] | None = None, crashes: int = 1
+    ) -> JobRow:
+        """RUNNING becomes QUEUED with the next epoch. `crash` (reason, message) is what ended the attempt,
+        `crashes` what then stands against the job; without a crash it stays.
 
         Raises as `succeed_job`.
         """
         async with self._database.write() as connection:
-            job = await jobs.requeue(connection, job_id, epoch, crash, self._clock())
+            job = await jobs.requeue(connection, job_id, epoch, crash, crashes, self._clock())
         return self._job_changed(job)
 
     async def owned_jobs(self) -> list[JobRow]:

@@ -308,7 +308,12 @@ async def pause(connection: AsyncConnection, job_id: str, epoch: int, now: float
 
 
 async def requeue(
-    connection: AsyncConnection, job_id: str, epoch: int, crash: tuple[str, str] | None, now: float
+    connection: AsyncConnection,
+    job_id: str,
+    epoch: int,
+    crash: tuple[str, str] | None,
+    crashes: int,
+    now: float,
 ) -> JobRow:
     reason, message = crash or (None, None)
     return await move(
@@ -318,7 +323,7 @@ async def requeue(
         sources=frozenset({JobState.RUNNING}),
         expected_epoch=epoch,
         epoch=jobs.c.epoch + 1,
-        crashes=jobs.c.crashes + (0 if crash is None else 1),
+        crashes=jobs.c.crashes if crash is None else crashes,
         owner=None,
     )
 

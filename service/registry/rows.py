@@ -84,7 +84,7 @@ class JobRow:
     attempt: int
     """How many times a trainer began it."""
     crashes: int
-    """How many of the attempts died or hung."""
+    """How many attempts in a row died or hung: the last one that kept a checkpoint, and those after it."""
     epoch: int
     """Raised by each claim and each requeue: whoever knows a smaller one is fenced off."""
     owner: str | None

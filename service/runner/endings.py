@@ -11,11 +11,11 @@ import structlog
 
 from service.errors import Conflict, WrongState
 from service.metrics import Metrics
-from service.registry import JobRow, JobState, Registry
+from service.registry import JobRow, JobState, Registry, StateChanged
 from service.registry.states import JOB_ENDED, JOB_OWNED
 from service.runner.attempt import Crash
 from service.runner.files import JobFiles
-from trainer.events import Published
+from trainer.events import CheckpointSaved, Published
 
 _log = structlog.get_logger(__name__)
 _MAX_MESSAGE_CHARACTERS = 1000
@@ -87,16 +87,34 @@ class Endings:
                     await self._pause(job)
                 elif crash.is_final:
                     await self.fail(job, crash.reason, crash.message)
-                elif present.crashes + 1 >= self._max_crashes:
-                    tries = f" It was attempt {present.attempt}, and {self._max_crashes} of them ended so."
+                elif not (got_somewhere := await self.got_somewhere(present)) and (
+                    present.crashes + 1 >= self._max_crashes
+                ):
+                    tries = f" It was attempt {present.attempt}, and the last {self._max_crashes} ended so."
                     await self.fail(job, crash.reason, crash.message + tries)
                 else:
-                    await self._registry.requeue_job(job.id, job.epoch, crash=(crash.reason, crash.message))
+                    await self._registry.requeue_job(
+                        job.id,
+                        job.epoch,
+                        crash=(crash.reason, crash.message),
+                        crashes=1 if got_somewhere else present.crashes + 1,
+                    )
                     _log.warning("job is tried again", job=job.id, reason=crash.reason, message=crash.message)
                 return
             except WrongState:
                 # A wish came between the look and the write; look again.
                 continue
+
+    async def got_somewhere(self, job: JobRow) -> bool:
+        """Whether the present attempt kept a checkpoint."""
+        told = await self._registry.events_of(job.id, {CheckpointSaved.kind, StateChanged.kind})
+        for row in reversed(told):
+            match row.body:
+                case CheckpointSaved():
+                    return True
+                case StateChanged(state=JobState.RUNNING):
+                    break
+        return False
 
     async def put_back(self, job: JobRow) -> None:
         """The service stops, or its owner vanished: back to the queue, or to the end of a cancel or pause.

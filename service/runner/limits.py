@@ -32,4 +32,5 @@ class Limits:
     retry_seconds: float = 1.0
     """Pause after the registry or the disk refused something."""
     max_crashes: int = 3
-    """Attempts of a job that may die or hang; then it is FAILED."""
+    """Attempts of a job that may die or hang in a row, where those after the first kept no checkpoint; then
+    it is FAILED."""

@@ -21,7 +21,7 @@ from service.disk import Disk
 from service.errors import Conflict, Exhausted, HotloraError, NotFound, Unavailable, WrongState
 from service.machine import memory_kills
 from service.metrics import Metrics
-from service.registry import JobRow, JobState, Registry, StateChanged
+from service.registry import JobRow, Registry
 from service.runner.attempt import Attempt, Crash, NotStarted, Outcome
 from service.runner.endings import Endings
 from service.runner.files import JobFiles
@@ -37,8 +37,6 @@ COMMAND = (sys.executable, "-m", "trainer.forkserver")
 _log = structlog.get_logger(__name__)
 _MAX_SOCKET_DIR = 60
 """A Unix socket's path has about 100 bytes; a job's socket takes up to 40 of them."""
-_LATEST_EVENTS = 400
-"""Looked through for a checkpoint; at most what the registry gives at once."""
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 """What the machine lacks for a while; no job is to blame."""
 
@@ -296,22 +294,11 @@ class Runner:
     async def _take_over(self, job: JobRow) -> None:
         """Back to the queue. A service that died before the job got anywhere may have died of it, which
         counts as a crash: otherwise such a job would end one service after the other."""
-        if job.owner == self._owner_name or await self._got_somewhere(job):
+        if job.owner == self._owner_name or await self._endings.got_somewhere(job):
             await self._endings.put_back(job)
             return
         message = "The service died while the job ran, before the attempt kept a checkpoint."
         await self._endings.stopped(job, Crash(reason="SERVICE_DIED", message=message))
-
-    async def _got_somewhere(self, job: JobRow) -> bool:
-        """Whether the attempt kept a checkpoint."""
-        latest = await self._registry.events_after(job.id, max(0, job.last_sequence - _LATEST_EVENTS))
-        for row in reversed(latest):
-            match row.body:
-                case events.CheckpointSaved():
-                    return True
-                case StateChanged(state=JobState.RUNNING):
-                    return False
-        return True  # so much was said since it began
 
     def _is_lost(self, job: JobRow) -> bool:
         if job.owner == self._owner_name:

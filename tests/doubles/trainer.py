@@ -46,6 +46,8 @@ class Behaviour:
     """SIGKILL to itself instead of this step."""
     crash_attempts: int = 1_000
     """Only attempts up to this one crash."""
+    crash_after_saving: bool = False
+    """SIGKILL to itself after the first checkpoint of each attempt."""
     crash_before_connecting: bool = False
     hang_at_step: int = 0
     """Says nothing more, and does not obey."""
@@ -171,6 +173,8 @@ class Trainer:
     def _save(self, step: int) -> None:
         (self._job.work_path / "checkpoints" / str(step)).touch()
         self._say(events.CheckpointSaved(time=time.time(), step=step))
+        if self._behaviour.crash_after_saving:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _pause(self, done: int) -> int:
         if self._behaviour.crash_when_paused:

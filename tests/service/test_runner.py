@@ -71,6 +71,16 @@ async def test_a_crashed_trainer_is_followed_by_one_that_resumes(stage: Stage) -
     assert "signal 9" in (changes[2].message or "")
 
 
+async def test_a_job_may_be_killed_any_number_of_times_as_long_as_it_gets_on(stage: Stage) -> None:
+    stage.plan(crash_after_saving=True)
+    async with stage.running():
+        job = await stage.run(max_steps=10)
+    assert (job.state, job.attempt, job.crashes) == (JobState.SUCCEEDED, 4, 1)
+    rows = await stage.events(job)
+    assert [row.body.step for row in rows if row.kind == "resumed"] == [3, 6, 9]  # type: ignore[union-attr]
+    await stage.check_ended_once(job, JobState.SUCCEEDED)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
