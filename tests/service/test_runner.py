@@ -71,6 +71,16 @@ async def test_a_crashed_trainer_is_followed_by_one_that_resumes(stage: Stage) -
     assert "signal 9" in (changes[2].message or "")
 
 
+async def test_the_log_names_each_job_that_ends_and_the_version_that_it_made(stage: Stage) -> None:
+    stage.plan("poison", fail_at_step=1)
+    with capture_logs() as said:
+        async with stage.running():
+            jobs = [await stage.run("good"), await stage.run("poison")]
+    told = {entry["job"]: entry for entry in said if entry["event"] in {"job succeeded", "job failed"}}
+    assert [told[job.id]["event"] for job in jobs] == ["job succeeded", "job failed"]
+    assert told[jobs[0].id]["model"] == "good@1"
+
+
 async def test_a_job_may_be_killed_any_number_of_times_as_long_as_it_gets_on(stage: Stage) -> None:
     stage.plan(crash_after_saving=True)
     async with stage.running():
