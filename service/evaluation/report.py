@@ -93,8 +93,8 @@ class Report:
     regressions: int
     examples: tuple[Example, ...]
     general_skill: GeneralSkill
-    rows_digest: str
-    """Of the rows that were asked; see `held_out.rows_digest`."""
+    rows_digest: str = ""
+    """Of the rows that were asked; see `held_out.rows_digest`. Empty in what earlier releases recorded."""
 
     def encode(self) -> str:
         """As JSON."""

@@ -203,6 +203,9 @@ async def test_evaluations_on_other_rows_are_not_compared(stage: Stage) -> None:
     await evaluated(stage, 1, accuracy(0.84))
     await evaluated(stage, 2, accuracy(0.71), asked="others")
     assert (await refused(promoted(stage, 2))).reason == "NOT_COMPARABLE"
+    for version in (1, 2):  # as earlier releases recorded it
+        await evaluated(stage, version, accuracy(0.9), asked="")
+    assert (await refused(promoted(stage, 2))).reason == "NOT_COMPARABLE"
     await evaluated(stage, 1, accuracy(0.5), asked="others")
     assert percents(await promoted(stage, 2)) == {2: 100}, "both were asked the others"
 
