@@ -20,6 +20,7 @@ from typing import Final
 import aiohttp
 
 from service import traces
+from service.ahead import read_ahead
 from service.engine.cached import CachedAdapters
 from service.engine.capacity import UNKNOWN, Capacity
 from service.engine.embeddings import Dtype, PromptEmbeddings
@@ -250,8 +251,13 @@ class EngineClient:
         takes it slowly keeps no place in the engine that others wait for.
         """
         chunks = self._stream(model, prompt, sampling)
-        async with aclosing(chunks if model == self._base else _ahead(chunks)) as read:
-            async for chunk in read:
+        if model == self._base:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+            return
+        async with aclosing(read_ahead([chunks], _CHUNKS_AHEAD)) as pieces:
+            async for _, chunk in pieces:
                 yield chunk
 
     async def _stream(self, model: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
@@ -357,31 +363,6 @@ class EngineClient:
         elif self._session.closed:
             raise unavailable("the engine is being restarted")
         return self._session
-
-
-async def _ahead(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """The same chunks, of which some wait here for whoever takes them."""
-    waiting: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue(_CHUNKS_AHEAD)
-
-    async def read() -> None:
-        end: BaseException | None = None
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    await waiting.put(chunk)
-        except Exception as error:
-            end = error
-        await waiting.put(end)
-
-    reading = asyncio.create_task(read())
-    try:
-        while (taken := await waiting.get()) is not None:
-            if isinstance(taken, BaseException):
-                raise taken
-            yield taken
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _json(response: aiohttp.ClientResponse) -> Json:

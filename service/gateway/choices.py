@@ -1,9 +1,9 @@
 """Several answers to one request, given at once by one version."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from service.ahead import read_ahead
 from service.serving import Chat, ChatDelta, ChatTurn
 
 _WAITING_PIECES = 16
@@ -24,37 +24,6 @@ async def choices(chat: Chat, turn: ChatTurn, number: int) -> AsyncGenerator[tup
                 async for delta in answer:
                     yield 0, delta
             return
-        async with aclosing(_together(answers)) as pieces:
+        async with aclosing(read_ahead(answers, _WAITING_PIECES)) as pieces:
             async for piece in pieces:
                 yield piece
-
-
-async def _together(
-    answers: Sequence[AsyncGenerator[ChatDelta, None]],
-) -> AsyncGenerator[tuple[int, ChatDelta], None]:
-    pieces: asyncio.Queue[tuple[int, ChatDelta] | BaseException | None] = asyncio.Queue(_WAITING_PIECES)
-
-    async def read(index: int, answer: AsyncGenerator[ChatDelta, None]) -> None:
-        try:
-            async with aclosing(answer):
-                async for delta in answer:
-                    await pieces.put((index, delta))
-            await pieces.put(None)
-        except Exception as error:
-            await pieces.put(error)
-
-    tasks = [asyncio.create_task(read(index, answer)) for index, answer in enumerate(answers)]
-    try:
-        ended = 0
-        while ended < len(tasks):
-            piece = await pieces.get()
-            if isinstance(piece, BaseException):
-                raise piece
-            if piece is None:
-                ended += 1
-            else:
-                yield piece
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
