@@ -5,10 +5,9 @@ after a crash counts once, as it was done last.
 """
 
 from collections.abc import Iterable
-from statistics import mean
 
 from service.registry import EventRow
-from trainer.curve import CurvePoint
+from trainer.curve import Curve, CurvePoint
 from trainer.events import Evaluation, Metrics
 
 _MOST_POINTS = 20
@@ -28,18 +27,15 @@ def curve_of(rows: Iterable[EventRow]) -> tuple[CurvePoint, ...]:
     kept = steps[:: -(-len(steps) // _MOST_POINTS) or 1]
     if steps and kept[-1] != steps[-1]:
         kept.append(steps[-1])
-    points, before = [], 0
-    for step in kept:
-        since = [loss for at, loss in losses.items() if before < at <= step]
-        if since:
+    curve = Curve()
+    for step in sorted(set(losses) | set(kept)):
+        if step in losses:
+            curve = curve.stepped(losses[step])
+        if step in kept and curve.pending_steps:
             found = evaluations.get(step)
-            points.append(
-                CurvePoint(
-                    step=step,
-                    train_loss=mean(since),
-                    eval_loss=None if found is None else found.eval_loss,
-                    task_score=None if found is None else found.task_score,
-                )
+            curve = curve.evaluated(
+                step,
+                None if found is None else found.eval_loss,
+                None if found is None else found.task_score,
             )
-            before = step
-    return tuple(points)
+    return curve.points
