@@ -192,10 +192,12 @@ class Reconciler:
                 )
                 del self._at_risk[model]
         if generation != self._generation:
-            self._served.blame(self._engine)
-            for model, deaths in self._served.deaths(self._engine).items():
+            if (culprit := self._served.blame(self._engine)) is not None:
                 _log.warning(
-                    "the engine died while answering", engine=self._engine.name, model=model, deaths=deaths
+                    "the engine died while answering",
+                    engine=self._engine.name,
+                    model=culprit,
+                    deaths=self._served.deaths(self._engine)[culprit],
                 )
             self._without_outcome.clear()
             self._generation = generation

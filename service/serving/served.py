@@ -103,17 +103,20 @@ class Served:
                 if was_proven and not self._is_proven(engine, model):
                     self._changes.notify("versions")
 
-    def blame(self, engine: Engine) -> None:
-        """`engine` is a new process: the old one died of the version that alone was answering then, as far as
-        can be told. Of several that were, the base model among them, none is suspected."""
+    def blame(self, engine: Engine) -> str | None:
+        """`engine` is a new process: gives the version that the old one died of, which is the one that alone
+        was answering then, as far as can be told. Of several that were, the base model among them, none is
+        suspected."""
         broken_off = self._broken_off.pop(engine, {})
         died_with = [
             model
             for model, (client, last_token_time) in broken_off.items()
             if client.last_token_time == last_token_time  # and so it did not live on
         ]
-        if len(died_with) == 1 and self._is_proven(engine, died_with[0]):
-            self._deaths[engine, died_with[0]] += 1
+        if len(died_with) != 1 or not self._is_proven(engine, died_with[0]):
+            return None
+        self._deaths[engine, died_with[0]] += 1
+        return died_with[0]
 
     def deaths(self, engine: Engine) -> dict[str, int]:
         """How often `engine` died of the answers of a version, without one that ended well in between."""
