@@ -32,7 +32,7 @@ def gpu_count() -> int:
             os._exit(torch.cuda.device_count())
         finally:
             os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return max(0, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))  # below 0: ended by a signal
 
 
 @contextmanager
