@@ -7,7 +7,7 @@ import json
 import random
 import struct
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,9 @@ from service.registry import NewJob, Registry, VersionRow, VersionState
 from service.serving import (
     Bases,
     Chat,
+    ChatDelta,
+    ChatMessage,
+    ChatTurn,
     Disposal,
     Means,
     OwnEngines,
@@ -316,6 +319,12 @@ class Stage:
 
         await until_reached(self.changes, f"version/{row.model}", reached)
         return await self.row(row)
+
+    async def answer(self, model: str = "") -> list[ChatDelta]:
+        """All of an answer to a greeting; "" asks the base."""
+        turn = ChatTurn(model=model, messages=(ChatMessage(role="user", content="hello world"),))
+        async with aclosing(self.chat.stream(turn)) as deltas:
+            return [delta async for delta in deltas]
 
     async def is_served(self, row: VersionRow) -> None:
         """Wait until a version may answer."""

@@ -2,25 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from service.errors import Unavailable, WrongState
 from service.registry import VersionState
-from service.serving import ChatDelta, ChatMessage, ChatTurn, Serving
+from service.serving import ChatMessage, ChatTurn, Serving
 from tests.service.own_engines_stage import GIB, own_stage, publish_whole
 from tests.service.registry_stage import until
 from tests.service.serving_stage import Stage, register, write_artifact, write_model
 from trainer.config import Technique
 
 HELLO = (ChatMessage(role="user", content="hello world"),)
-
-
-async def _answer(on: Stage, model: str) -> list[ChatDelta]:
-    async with aclosing(on.chat.stream(ChatTurn(model=model, messages=HELLO))) as deltas:
-        return [delta async for delta in deltas]
 
 
 async def _serving(on: Stage, model: str) -> Serving:
@@ -45,7 +39,7 @@ async def test_a_whole_model_is_proven_on_an_engine_of_its_own_and_answers_besid
         assert version.verification.adapter_difference <= version.verification.tolerance
         assert on.double.adapters == {}
         assert on.double.calls["/v1/load_lora_adapter"] == 0
-        assert (await _answer(on, "whole"))[-1].model == "whole@1"
+        assert (await on.answer("whole"))[-1].model == "whole@1"
         assert row.engines[0].double.streams == 0
         models = {model.id: model for model in await on.chat.models()}
         assert (models["whole@1"].serving, models["whole@1"].max_model_length) == (Serving.READY, 1000)
@@ -79,7 +73,7 @@ async def test_an_idle_one_sleeps_and_the_first_request_wakes_it(tmp_path: Path)
         await _soon(on, lambda: not row.running)
         assert await _serving(on, "whole@1") is Serving.ASLEEP
 
-        answer = await _answer(on, "whole")
+        answer = await on.answer("whole")
 
         assert answer[-1].model == "whole@1"
         assert len(row.engines) == 2
@@ -109,14 +103,14 @@ async def test_a_request_that_may_not_wait_is_told_to_come_again_and_starts_it(t
         row.may_start.clear()
 
         with pytest.raises(Unavailable) as refusal:
-            await _answer(on, "whole")
+            await on.answer("whole")
 
         assert (refusal.value.reason, refusal.value.retry_seconds) == ("MODEL_STARTING", 10)
         await _soon(on, lambda: bool(row.running))
         assert await _serving(on, "whole@1") is Serving.STARTING
         row.may_start.set()
         await _soon(on, lambda: on.served.holds("whole@1"))
-        assert (await _answer(on, "whole"))[-1].model == "whole@1"
+        assert (await on.answer("whole"))[-1].model == "whole@1"
 
 
 async def test_a_model_that_is_asked_gets_the_place_of_one_that_idles(tmp_path: Path) -> None:
@@ -127,7 +121,7 @@ async def test_a_model_that_is_asked_gets_the_place_of_one_that_idles(tmp_path: 
         assert row.running == ["second@1"]
         row.now += 20
 
-        assert (await _answer(on, "first"))[-1].model == "first@1"
+        assert (await on.answer("first"))[-1].model == "first@1"
 
         assert row.running == ["first@1"]
         assert await _serving(on, "second@1") is Serving.ASLEEP
@@ -171,7 +165,7 @@ async def test_a_sleeping_one_that_would_not_fit_says_so_and_stays_active(tmp_pa
         row.available = GIB
 
         with pytest.raises(Unavailable, match=r"3\.0 GiB"):
-            await _answer(on, "whole")
+            await on.answer("whole")
 
         assert (await on.row(version)).state == VersionState.ACTIVE
 
@@ -200,11 +194,11 @@ async def test_unloading_ends_its_engine_and_loading_proves_it_again(tmp_path: P
         await on.outcome(version, {VersionState.RETIRED})
         assert row.running == []
         with pytest.raises(WrongState):
-            await _answer(on, "whole")
+            await on.answer("whole")
 
         await on.registry.request_load("whole", 1)
         await on.outcome(version, {VersionState.ACTIVE})
-        assert (await _answer(on, "whole"))[-1].model == "whole@1"
+        assert (await on.answer("whole"))[-1].model == "whole@1"
 
 
 async def test_deleting_it_ends_its_engine_and_removes_its_files(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The reconciler brings versions into the engine, proves them there, and repairs what happens to it."""
 
 import asyncio
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,9 @@ import pytest
 from service.engine.capacity import Capacity
 from service.errors import Unavailable
 from service.registry import VersionState
-from service.serving import ChatMessage, ChatTurn
 from service.serving.reconciler import MAX_ATTEMPTS_WITHOUT_OUTCOME
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_artifact
 from trainer.config import BaseModel
-
-
-async def _answer(on: Stage, model: str = "") -> str:
-    turn = ChatTurn(model=model, messages=(ChatMessage(role="user", content="hello world"),))
-    async with aclosing(on.chat.stream(turn)) as deltas:
-        return "".join([delta.text async for delta in deltas])
 
 
 async def test_a_published_version_becomes_active_with_its_figures(tmp_path: Path) -> None:
@@ -189,7 +181,7 @@ async def _kill(on: Stage, *models: str) -> None:
     """Have the engine die while it answers as these, and wait for the next one."""
     generation = on.engine.generation
     on.double.faults.dies_at_answer = set(models)
-    ends = await asyncio.gather(*(_answer(on, model) for model in models), return_exceptions=True)
+    ends = await asyncio.gather(*(on.answer(model) for model in models), return_exceptions=True)
     assert all(isinstance(end, Unavailable) for end in ends), ends
     on.double.faults.dies_at_answer = set()
     await on.soon(lambda: on.engine.generation == generation + 1)
@@ -220,7 +212,7 @@ async def test_an_adapter_that_answers_well_between_two_deaths_or_is_not_alone_i
         row = await on.outcome(await on.publish("support", b"good"))
         await _kill(on, row.model)
         await on.is_served(row)
-        assert await _answer(on, row.model)
+        assert await on.answer(row.model)
         for models in ([row.model], [row.model, MODEL.name]):
             await _kill(on, *models)
             await on.is_served(row)

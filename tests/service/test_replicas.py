@@ -10,17 +10,12 @@ import pytest
 from service.engine import EngineState
 from service.errors import Unavailable
 from service.registry import VersionRow, VersionState
-from service.serving import ChatDelta, ChatMessage, ChatTurn, FinishReason
+from service.serving import ChatMessage, ChatTurn, FinishReason
 from tests.doubles.engine import EngineDouble
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_prompt
 from trainer.config import Technique
 
 HELLO = (ChatMessage(role="user", content="hello world"),)
-
-
-async def _answer(on: Stage, model: str = "") -> list[ChatDelta]:
-    async with aclosing(on.chat.stream(ChatTurn(model=model, messages=HELLO))) as deltas:
-        return [delta async for delta in deltas]
 
 
 async def _served_by_both(on: Stage, name: str = "support") -> VersionRow:
@@ -61,7 +56,7 @@ async def test_a_version_that_one_replica_rejects_is_served_by_the_other_and_unl
         assert row.state == VersionState.ACTIVE
         await on.is_served_by(good, row=row)
         assert row.model not in bad.double.adapters
-        assert {delta.model for _ in range(4) for delta in await _answer(on, "support")} == {row.model}
+        assert {delta.model for _ in range(4) for delta in await on.answer("support")} == {row.model}
         assert (await on.row(row)).state == VersionState.ACTIVE
         assert bad.double.calls["/v1/load_lora_adapter"] == 1
 
@@ -118,7 +113,7 @@ async def test_a_version_stays_active_while_the_only_replica_that_serves_it_rest
         looks = bad.double.calls["/v1/models"]
         await on.soon(lambda: bad.double.calls["/v1/models"] > looks + 2)
         with pytest.raises(Unavailable, match="proven again"):
-            await _answer(on, "support@1")
+            await on.answer("support@1")
 
         await good.come_back()
 
@@ -136,7 +131,7 @@ async def test_a_hung_replica_delays_no_activation_and_no_answer_of_the_other(tm
         assert {row.state for row in rows} == {VersionState.ACTIVE}
         for row in rows:
             await on.is_served_by(well, row=row)
-            assert (await _answer(on, row.model))[-1].finish_reason is FinishReason.STOP
+            assert (await on.answer(row.model))[-1].finish_reason is FinishReason.STOP
         hung.double.faults.hanging = False
         await hung.restart()
         await on.is_served_by(*on.engines, row=rows[0])
@@ -164,7 +159,7 @@ async def test_a_replica_that_dies_unseen_between_requests_fails_none_of_them(tm
         row = await _served_by_both(on)
         on.engine.double.dead = True
 
-        answers = [await _answer(on, model) for _ in range(8) for model in ("", "support")]
+        answers = [await on.answer(model) for _ in range(8) for model in ("", "support")]
 
         assert {answer[-1].finish_reason for answer in answers} == {FinishReason.STOP}
         assert set(on.served.engines(row.model)) == set(on.engines)  # nobody noticed
@@ -186,7 +181,7 @@ async def test_an_answer_that_fails_before_its_first_token_comes_from_the_other_
                 ill.faults.bad_gateways = {"/v1/completions"}
 
         for _ in range(6):
-            answer = await _answer(on, row.model)
+            answer = await on.answer(row.model)
             assert "".join(delta.text for delta in answer) == "all is well with this "
 
 
@@ -197,7 +192,7 @@ async def test_an_answer_that_waits_for_a_replica_that_is_seen_to_hang_comes_fro
         hung, well = on.engines
         hung.double.stalled_completions = True
         with on.served.answering(well, MODEL.name):
-            waiting = asyncio.create_task(_answer(on))
+            waiting = asyncio.create_task(on.answer())
             await on.soon(lambda: on.served.answers_on(hung) == 1)
         hung.state = EngineState.DOWN
         on.changes.notify("engine")
@@ -216,7 +211,7 @@ async def test_an_answer_wakes_nobody_who_waits_for_versions(tmp_path: Path) -> 
         seen = on.changes.seen("versions")
 
         for model in ("", row.model):
-            await _answer(on, model)
+            await on.answer(model)
 
         assert on.changes.seen("versions") == seen
 
@@ -232,7 +227,7 @@ async def test_a_request_that_an_engine_refuses_for_what_it_is_goes_to_no_other(
         before = [engine.double.calls["/v1/completions"] for engine in on.engines]
 
         with pytest.raises(Exception, match="refuses this request"):
-            await _answer(on, row.model)
+            await on.answer(row.model)
 
         after = [engine.double.calls["/v1/completions"] for engine in on.engines]
         assert sum(after) == sum(before) + 1
@@ -245,7 +240,7 @@ async def test_when_every_replica_fails_each_was_asked_once_and_the_caller_is_to
         before = [engine.double.calls["/v1/completions"] for engine in on.engines]
 
         with pytest.raises(Unavailable):
-            await _answer(on)
+            await on.answer()
 
         after = [engine.double.calls["/v1/completions"] for engine in on.engines]
         assert after == [calls + 1 for calls in before]
@@ -270,7 +265,7 @@ async def test_an_answer_that_breaks_off_after_its_first_token_is_an_error_and_t
             assert survivor.calls["/v1/completions"] == asked
         survivor.hold = None
 
-        answers = [await _answer(on, "support") for _ in range(3)]
+        answers = [await on.answer("support") for _ in range(3)]
 
         assert {answer[-1].finish_reason for answer in answers} == {FinishReason.STOP}
         assert {answer[-1].model for answer in answers} == {row.model}
@@ -298,7 +293,7 @@ async def test_of_replicas_only_those_that_have_a_version_proven_answer_for_it(t
         before = {engine.name: engine.double.calls["/v1/completions"] for engine in on.engines}
 
         for _ in range(5):
-            await _answer(on, "support")
+            await on.answer("support")
 
         assert has.calls["/v1/completions"] == before["double-3"] + 5
         assert [engine.double.calls["/v1/completions"] for engine in on.engines[:2]] == [

@@ -5,7 +5,6 @@ import base64
 import io
 import json
 import struct
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,10 @@ from service.artifacts import Form, Manifest
 from service.engine.embeddings import Dtype, PromptEmbeddings
 from service.errors import InvalidRequest
 from service.registry import VersionState
-from service.serving import ChatDelta, ChatMessage, ChatTurn
+from service.serving import ChatMessage, ChatTurn
 from service.serving.soft_prompts import EmbeddingTable, NoPlainEmbeddingsError, SoftPrompt
 from tests.service.serving_stage import (
     EMBEDDINGS,
-    Stage,
     register,
     safetensors,
     stage,
@@ -31,11 +29,6 @@ HELLO = (ChatMessage(role="user", content="hello world"),)
 INFINITE = struct.pack("<f", float("inf"))[2:]
 
 
-async def _answer(on: Stage, model: str) -> list[ChatDelta]:
-    async with aclosing(on.chat.stream(ChatTurn(model=model, messages=HELLO))) as deltas:
-        return [delta async for delta in deltas]
-
-
 async def test_a_prompt_tuned_version_is_proven_and_answers_under_its_name(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         digest = write_prompt(on.artifacts_dir, 1)
@@ -46,7 +39,7 @@ async def test_a_prompt_tuned_version_is_proven_and_answers_under_its_name(tmp_p
         assert figures is not None
         assert figures.tokens == 16 + 16
         assert figures.adapter_difference <= figures.tolerance < figures.effect
-        answer = await _answer(on, "support")
+        answer = await on.answer("support")
         assert answer[-1].model == "support@1"
         assert on.double.adapters == {}
         assert on.double.calls["/v1/load_lora_adapter"] == 0
@@ -56,7 +49,7 @@ async def test_its_virtual_tokens_take_places_of_the_context(tmp_path: Path) -> 
     async with stage(tmp_path) as on:
         row = await on.outcome(await register(on.registry, write_prompt(on.artifacts_dir, 1, tokens=7)))
         length = next(model.max_model_length for model in await on.chat.models() if model.id == row.model)
-        rendered = (await _answer(on, "support"))[-1].prompt_tokens
+        rendered = (await on.answer("support"))[-1].prompt_tokens
         turn = ChatTurn(model="support", messages=HELLO, max_tokens=length - rendered + 1)
 
         assert length == 2048 - 7
@@ -128,7 +121,7 @@ async def test_it_lives_beside_adapters_and_is_unloaded_and_deleted_like_them(tm
             await register(on.registry, write_prompt(on.artifacts_dir, 1), adapter_id="tuned")
         )
         assert on.bases.default.routes.held(on.engine).keys() == {prompt.model}
-        assert [delta.model for delta in await _answer(on, "support")][-1] == adapter.model
+        assert [delta.model for delta in await on.answer("support")][-1] == adapter.model
 
         await on.registry.request_unload("tuned", 1)
         await on.outcome(prompt, {VersionState.RETIRED})
