@@ -1,6 +1,7 @@
 """The jobs of the Training tab: cards of all, and of one its loss, its verdict, and buttons to steer it."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -10,14 +11,27 @@ from hotlora.errors import HotloraError
 from hotlora.v1.tuning_service_pb2 import TuningJob
 from ui.board import FINISHED, Board, Curve
 from ui.cards import cards, fit_line, title
-from ui.listening import PRIVATE, toast, told
+from ui.listening import PRIVATE, WHATEVER_STANDS, standing, toast, told
 from ui.plot import plot_html
 
 REFRESH_SECONDS = 1.0
 
 
-def jobs_panel(client: Callable[[], AsyncClient], board: Callable[[], Board]) -> gr.Dropdown:
-    """Lay out the panel and wire it; returns the picker of the job that is looked at."""
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the panel shows. Equal ones need no redraw."""
+
+    cards: str
+    choices: list[tuple[str, str]]
+    job: str | None
+    plot: str
+    fit: str
+    started: str | None
+    """The job that was started last from this page: it was looked at then, whatever was chosen since."""
+
+
+def jobs_panel(client: Callable[[], AsyncClient], board: Callable[[], Board]) -> gr.State:
+    """Lay out the panel and wire it; returns where the name of a job goes that is to be looked at now."""
     listing = gr.HTML(cards([], {}), elem_id="jobs")
     with gr.Row():
         job = gr.Dropdown(choices=[], label="Job", elem_id="job", interactive=True, filterable=False, scale=4)
@@ -26,22 +40,23 @@ def jobs_panel(client: Callable[[], AsyncClient], board: Callable[[], Board]) ->
         cancel = gr.Button("Cancel job", scale=1, min_width=100, elem_id="cancel-job")
     plot = gr.HTML(plot_html(Curve()), elem_id="loss")
     fit = gr.HTML("", elem_id="fit")
-    seen = gr.State(None)
-    cancel.click(_stop(client), job, None, api_visibility=PRIVATE)
-    pause.click(_pause(client), job, None, api_visibility=PRIVATE)
-    resume.click(_resume(client), job, None, api_visibility=PRIVATE)
+    started, seen = gr.State(None), gr.State(None)
+    cancel.click(_stop(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
+    pause.click(_pause(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
+    resume.click(_resume(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
     gr.Timer(REFRESH_SECONDS).tick(
         _refresh(board),
-        [job, seen],
+        [job, started, seen],
         [listing, job, plot, fit, seen],
         show_progress="hidden",
+        preprocess=WHATEVER_STANDS,
         api_visibility=PRIVATE,
     )
-    return job
+    return started
 
 
 def _stop(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
-    async def stop(chosen: str | None) -> None:
+    async def stop(chosen: object) -> None:
         cancelled = await _asked(client().cancel_tuning_job, chosen)
         if cancelled.state not in FINISHED:
             gr.Info("The job is asked to stop; it ends within 5 seconds.")
@@ -50,7 +65,7 @@ def _stop(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
 
 
 def _pause(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
-    async def pause(chosen: str | None) -> None:
+    async def pause(chosen: object) -> None:
         paused = await _asked(client().pause_tuning_job, chosen)
         if paused.state != TuningJob.STATE_PAUSED:
             gr.Info("The job pauses after the step it is in.")
@@ -59,34 +74,45 @@ def _pause(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
 
 
 def _resume(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
-    async def resume(chosen: str | None) -> None:
+    async def resume(chosen: object) -> None:
         await _asked(client().resume_tuning_job, chosen)
 
     return resume
 
 
-async def _asked(ask: Callable[[str], Awaitable[TuningJob]], chosen: str | None) -> TuningJob:
+async def _asked(ask: Callable[[str], Awaitable[TuningJob]], chosen: object) -> TuningJob:
     """The chosen job after the wish; a toast where there is none, or where the service refuses."""
-    if not chosen:
+    name = standing(chosen)
+    if not name:
         raise toast("Choose a job first.")
     with told():
-        return await ask(chosen)
+        return await ask(name)
 
 
 def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
-    async def refresh(chosen: str | None, before: object) -> Any:
+    async def refresh(chosen: object, started: str | None, before: Shown | None) -> Any:
         try:
             jobs = await board().jobs()
             differences = await board().quantisation_differences(jobs)
         except HotloraError:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
-        choices = [(title(found), found.name) for found in jobs]
-        value = _still_there(chosen, jobs)
+        just_started = started if before is None or started != before.started else None
+        value = _still_there(just_started or standing(chosen), jobs)
         curve = board().curve(value) if value else Curve()
-        now = (cards(jobs, differences), choices, value, plot_html(curve), fit_line(curve.fit))
+        now = Shown(
+            cards=cards(jobs, differences),
+            choices=[(title(found), found.name) for found in jobs],
+            job=value,
+            plot=plot_html(curve),
+            fit=fit_line(curve.fit),
+            started=started,
+        )
         if now == before:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        return now[0], gr.Dropdown(choices=choices, value=value), now[3], now[4], now
+        # Without a value it keeps what somebody chose while this was asked for.
+        keep = value == chosen
+        picker = gr.Dropdown(choices=now.choices) if keep else gr.Dropdown(choices=now.choices, value=value)
+        return now.cards, picker, now.plot, now.fit, now
 
     return refresh
 

@@ -11,11 +11,21 @@ from ui.words import plain
 
 PRIVATE = "private"
 """Visibility of listeners: Gradio would offer each as an endpoint to programs, which have the service."""
+WHATEVER_STANDS = False
+"""`preprocess` of listeners that read pickers whose choices come from the service. Gradio would refuse a
+value that is not among the choices it sent to this browser's session. Those are gone once the page was
+restarted or the browser's machine slept for an hour, and the listener that sends them anew would be refused
+for good. `standing` makes what they get a name or nothing; the service judges it."""
 
 Parts = set[Block]
 """Of a form: where a listener takes a set, what stands in them comes by part."""
 Given = Mapping[gr.components.Component, object]
 """What stands in the parts of a form."""
+
+
+def standing(value: object) -> str | None:
+    """What stands in a picker, as it came from the browser; None where nothing is chosen."""
+    return value if isinstance(value, str) else None
 
 
 def text_in(given: Given, part: gr.components.Component) -> str:

@@ -90,7 +90,7 @@ def _base_model(client: Callable[[], AsyncClient], fold: gr.Accordion) -> gr.Dro
         choices=[usual],
         value="",
         label="Base model",
-        filterable=False,
+        allow_custom_value=True,
         elem_id="base-model",
     )
 

@@ -10,7 +10,7 @@ from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from ui.board import Board
 from ui.compare import compare_tab, picked
-from ui.listening import PRIVATE
+from ui.listening import PRIVATE, WHATEVER_STANDS, standing
 from ui.models import Offer, offer, unreachable
 from ui.reports import reports_tab
 from ui.training import training_tab
@@ -52,10 +52,15 @@ def build(address: str) -> gr.Blocks:
         refresh = _refresh(client)
         models = [left.model, right.model, shown]
         outputs = [left.model, right.model, engine, shown]
-        page.load(refresh, models, outputs, show_progress="hidden", api_visibility=PRIVATE)
-        gr.Timer(MODELS_REFRESH_SECONDS).tick(
-            refresh, models, outputs, show_progress="hidden", api_visibility=PRIVATE
-        )
+        for happens in (page.load, gr.Timer(MODELS_REFRESH_SECONDS).tick):
+            happens(
+                refresh,
+                models,
+                outputs,
+                show_progress="hidden",
+                preprocess=WHATEVER_STANDS,
+                api_visibility=PRIVATE,
+            )
     page.queue(default_concurrency_limit=64)
     return page
 
@@ -64,7 +69,7 @@ Refreshed = tuple[object, object, object, object]
 
 
 def _refresh(client: Callable[[], AsyncClient]) -> Callable[..., object]:
-    async def refresh(left: str | None, right: str | None, shown: Offer | None) -> Refreshed:
+    async def refresh(left: object, right: object, shown: Offer | None) -> Refreshed:
         try:
             now = offer(await client().list_models())
         except HotloraError as error:
@@ -73,11 +78,11 @@ def _refresh(client: Callable[[], AsyncClient]) -> Callable[..., object]:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         if not now.choices:
             return gr.skip(), gr.skip(), now.engine, now
-        left, right = picked(now, left, right)
+        models = picked(now, standing(left), standing(right))
         choices = list(now.choices)
         return (
-            gr.Dropdown(choices=choices, value=left),
-            gr.Dropdown(choices=choices, value=right),
+            gr.Dropdown(choices=choices, value=models[0]),
+            gr.Dropdown(choices=choices, value=models[1]),
             now.engine,
             now,
         )

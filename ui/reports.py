@@ -7,7 +7,7 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
-from ui.listening import PRIVATE
+from ui.listening import PRIVATE, WHATEVER_STANDS, standing
 from ui.report_html import NO_REPORTS, report_html, title
 
 REFRESH_SECONDS = 2.0
@@ -21,16 +21,24 @@ def reports_tab(client: Callable[[], AsyncClient]) -> None:
     seen = gr.State(None)
     refresh = _refresh(client)
     inputs, outputs = [picker, seen], [picker, panel, seen]
-    picker.input(refresh, inputs, outputs, show_progress="hidden", api_visibility=PRIVATE)
-    gr.Timer(REFRESH_SECONDS).tick(refresh, inputs, outputs, show_progress="hidden", api_visibility=PRIVATE)
+    for happens in (picker.input, gr.Timer(REFRESH_SECONDS).tick):
+        happens(
+            refresh,
+            inputs,
+            outputs,
+            show_progress="hidden",
+            preprocess=WHATEVER_STANDS,
+            api_visibility=PRIVATE,
+        )
 
 
 def _refresh(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
-    async def refresh(chosen: str | None, before: object) -> Any:
+    async def refresh(chosen: object, before: object) -> Any:
+        name = standing(chosen)
         try:
             found = list((await client().list_evaluations(page_size=MAX_REPORTS)).evaluations)
             known = [one.name for one in found]
-            value = chosen if chosen in known else next(iter(known), None)
+            value = name if name in known else next(iter(known), None)
             shown = NO_REPORTS if value is None else report_html(await client().get_evaluation(value))
         except HotloraError:
             return gr.skip(), gr.skip(), before

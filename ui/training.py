@@ -7,7 +7,6 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from ui.board import Board
-from ui.cards import title
 from ui.findings import findings
 from ui.jobs import jobs_panel
 from ui.listening import PRIVATE, Given, told
@@ -25,9 +24,11 @@ def training_tab(client: Callable[[], AsyncClient], board: Callable[[], Board]) 
             plan_panel(client, order)
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(scale=3, min_width=320):
-            job = jobs_panel(client, board)
+            started = jobs_panel(client, board)
     _look_at_files(client, order, found)
-    start.click(_begin(client, order), order.parts(), job, api_visibility=PRIVATE, show_progress="minimal")
+    start.click(
+        _begin(client, order), order.parts(), started, api_visibility=PRIVATE, show_progress="minimal"
+    )
 
 
 def _look_at_files(client: Callable[[], AsyncClient], order: Order, found: gr.HTML) -> None:
@@ -66,13 +67,13 @@ def _look_at_files(client: Callable[[], AsyncClient], order: Order, found: gr.HT
 
 
 def _begin(client: Callable[[], AsyncClient], order: Order) -> Callable[..., Any]:
-    async def begin(given: Given) -> Any:
+    async def begin(given: Given) -> str:
         with told():
             job, dataset = await order.place(client(), given)
         adapter = job.adapter.removeprefix("adapters/")
         gr.Info(f"Training of {adapter} on {dataset.rows:,} rows is queued.")
         for warning in job.warnings:
             gr.Warning(about(warning.field, warning.description))
-        return gr.Dropdown(choices=[(title(job), job.name)], value=job.name)
+        return job.name
 
     return begin
