@@ -5,6 +5,7 @@ Blocks for milliseconds (a GPU's tool: up to a second); callers hand it to a thr
 """
 
 from dataclasses import dataclass
+from importlib import metadata
 
 import psutil
 
@@ -27,8 +28,9 @@ class OwnDevice:
 
 
 def own_device() -> OwnDevice:
-    """Look at the machine."""
-    return _gpu() or _cpu()
+    """Look at the machine, and at whether the torch that is installed can use its GPU."""
+    is_for_cpus = metadata.version("torch").endswith("+cpu")
+    return (None if is_for_cpus else _gpu()) or _cpu()
 
 
 def _cpu() -> OwnDevice:
