@@ -106,8 +106,7 @@ def history(address: str | None, adapter: str, alias: str, *, limit: int, as_jso
     rows = [
         (
             str(change.revision),
-            AliasChange.Kind.Name(change.kind).removeprefix("KIND_").replace("_", " ").lower()
-            + (", forced" if change.forced else ""),
+            _what(change),
             _shares(change.before) or "nothing",
             _shares(change.after) or "nothing",
             change.author,
@@ -126,6 +125,13 @@ def delete(address: str | None, adapter: str, alias: str, *, as_json: bool) -> N
         output.print_json({"deleted": names.alias(adapter, alias)})
     else:
         output.console().print(f"Alias {alias} of {adapter} is deleted.")
+
+
+def _what(change: AliasChange) -> str:
+    if change.kind == AliasChange.KIND_GATE_CHANGED:
+        return "gate on" if change.gated else "gate off"
+    words = AliasChange.Kind.Name(change.kind).removeprefix("KIND_").replace("_", " ").lower()
+    return f"{words}, forced" if change.forced else words
 
 
 def _print(alias: Alias, *, as_json: bool) -> None:

@@ -38,7 +38,7 @@ class TrafficShare(_message.Message):
     def __init__(self, version: _Optional[int] = ..., percent: _Optional[int] = ...) -> None: ...
 
 class AliasChange(_message.Message):
-    __slots__ = ("revision", "kind", "time", "author", "before", "after", "forced")
+    __slots__ = ("revision", "kind", "time", "author", "before", "after", "forced", "gated")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[AliasChange.Kind]
@@ -46,11 +46,13 @@ class AliasChange(_message.Message):
         KIND_SPLIT: _ClassVar[AliasChange.Kind]
         KIND_ROLLED_BACK: _ClassVar[AliasChange.Kind]
         KIND_DELETED: _ClassVar[AliasChange.Kind]
+        KIND_GATE_CHANGED: _ClassVar[AliasChange.Kind]
     KIND_UNSPECIFIED: AliasChange.Kind
     KIND_PROMOTED: AliasChange.Kind
     KIND_SPLIT: AliasChange.Kind
     KIND_ROLLED_BACK: AliasChange.Kind
     KIND_DELETED: AliasChange.Kind
+    KIND_GATE_CHANGED: AliasChange.Kind
     REVISION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +60,7 @@ class AliasChange(_message.Message):
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     FORCED_FIELD_NUMBER: _ClassVar[int]
+    GATED_FIELD_NUMBER: _ClassVar[int]
     revision: int
     kind: AliasChange.Kind
     time: _timestamp_pb2.Timestamp
@@ -65,7 +68,8 @@ class AliasChange(_message.Message):
     before: _containers.RepeatedCompositeFieldContainer[TrafficShare]
     after: _containers.RepeatedCompositeFieldContainer[TrafficShare]
     forced: bool
-    def __init__(self, revision: _Optional[int] = ..., kind: _Optional[_Union[AliasChange.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., author: _Optional[str] = ..., before: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., forced: _Optional[bool] = ...) -> None: ...
+    gated: bool
+    def __init__(self, revision: _Optional[int] = ..., kind: _Optional[_Union[AliasChange.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., author: _Optional[str] = ..., before: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., forced: _Optional[bool] = ..., gated: _Optional[bool] = ...) -> None: ...
 
 class GetAliasRequest(_message.Message):
     __slots__ = ("name",)

@@ -39,6 +39,17 @@ class Wish:
     """0: there is none; None: whatever it is."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A line of the history, but for who and when."""
+
+    kind: AliasChangeKind
+    shares: tuple[Share, ...]
+    returns_to: int | None
+    """The revision that a rollback comes back to."""
+    is_forced: bool = False
+
+
 class Aliases:
     """The part of the registry that knows aliases. Changes are told on `aliases`."""
 
@@ -88,8 +99,8 @@ class Aliases:
         is_gated: bool | None,
         is_forced: bool,
     ) -> AliasRow:
-        """Point an alias at versions, whose percentages make 100, and make it if there is none. One that
-        points there already stays as it is. `is_gated` None: as it was.
+        """Point an alias at versions, whose percentages make 100, and make it if there is none. Of one that
+        points there already no more than its gate changes. `is_gated` None: as it was.
 
         Raises NotFound (adapter, version), WrongState (VERSION_NOT_ACTIVE), Conflict (ALIAS_MOVED), Exhausted
         (TOO_MANY_ALIASES).
@@ -101,11 +112,17 @@ class Aliases:
             await _refuse_inactive(connection, wish.adapter_id, ordered)
             if alias is None:
                 await _make(connection, wish, now)
-            gated = (alias is not None and alias.is_gated) if is_gated is None else is_gated
+            was_gated = alias is not None and alias.is_gated
+            gate = was_gated if is_gated is None else is_gated
             if alias is None or alias.shares != ordered:
                 returns_to = alias.revision if alias is not None and alias.shares else None
-                await _change(connection, wish, ordered, kind, returns_to, is_forced=is_forced, now=now)
-            await _gate(connection, wish, gated)
+                done = Done(kind=kind, shares=ordered, returns_to=returns_to, is_forced=is_forced)
+                await _change(connection, wish, done, is_gated=gate, now=now)
+            elif gate != was_gated:
+                trail = await pointing.trail(connection, alias)
+                returns_to = trail[0][0] if trail else None
+                done = Done(kind=AliasChangeKind.GATE_CHANGED, shares=ordered, returns_to=returns_to)
+                await _change(connection, wish, done, is_gated=gate, now=now)
             row = await pointing.get(connection, wish.adapter_id, wish.alias_id)
         self._changes.notify("aliases")
         return row
@@ -128,8 +145,8 @@ class Aliases:
                 )
             _, shares, returns_to = trail[steps - 1]
             await _refuse_inactive(connection, wish.adapter_id, shares)
-            kind = AliasChangeKind.ROLLED_BACK
-            await _change(connection, wish, shares, kind, returns_to, is_forced=False, now=self._clock())
+            done = Done(kind=AliasChangeKind.ROLLED_BACK, shares=shares, returns_to=returns_to)
+            await _change(connection, wish, done, is_gated=alias.is_gated, now=self._clock())
             row = await pointing.get(connection, wish.adapter_id, wish.alias_id)
         self._changes.notify("aliases")
         return row
@@ -138,9 +155,8 @@ class Aliases:
         """Forget an alias, and not its history. Raises NotFound (adapter, alias), Conflict (ALIAS_MOVED)."""
         async with self._database.write() as connection:
             await _existing(connection, wish)
-            kind = AliasChangeKind.DELETED
-            await _change(connection, wish, (), kind, None, is_forced=False, now=self._clock())
-            await _gate(connection, wish, is_gated=False)
+            done = Done(kind=AliasChangeKind.DELETED, shares=(), returns_to=None)
+            await _change(connection, wish, done, is_gated=False, now=self._clock())
         self._changes.notify("aliases")
 
 
@@ -187,21 +203,12 @@ async def _make(connection: AsyncConnection, wish: Wish, now: float) -> None:
     )
 
 
-async def _change(
-    connection: AsyncConnection,
-    wish: Wish,
-    shares: tuple[Share, ...],
-    kind: AliasChangeKind,
-    returns_to: int | None,
-    *,
-    is_forced: bool,
-    now: float,
-) -> None:
+async def _change(connection: AsyncConnection, wish: Wish, done: Done, *, is_gated: bool, now: float) -> None:
     """The write of a change with its history."""
     moved = await connection.execute(
         update(aliases)
         .where(aliases.c.adapter_id == wish.adapter_id, aliases.c.id == wish.alias_id)
-        .values(revision=aliases.c.revision + 1)
+        .values(revision=aliases.c.revision + 1, is_gated=is_gated)
         .returning(aliases.c.revision)
     )
     await connection.execute(
@@ -210,18 +217,11 @@ async def _change(
             alias_id=wish.alias_id,
             revision=moved.scalar_one(),
             time=now,
-            kind=kind,
+            kind=done.kind,
             author=wish.author,
-            shares=json.dumps([[share.version, share.percent] for share in shares]),
-            returns_to=returns_to,
-            is_forced=is_forced,
+            shares=json.dumps([[share.version, share.percent] for share in done.shares]),
+            returns_to=done.returns_to,
+            is_forced=done.is_forced,
+            is_gated=is_gated,
         )
-    )
-
-
-async def _gate(connection: AsyncConnection, wish: Wish, is_gated: bool) -> None:
-    await connection.execute(
-        update(aliases)
-        .where(aliases.c.adapter_id == wish.adapter_id, aliases.c.id == wish.alias_id)
-        .values(is_gated=is_gated)
     )

@@ -75,6 +75,7 @@ async def history(
             before=earlier,
             after=_shares(row.shares),
             is_forced=row.is_forced,
+            is_gated=row.is_gated,
         )
         for row, earlier in zip(found[:limit], before, strict=False)
     )

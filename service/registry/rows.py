@@ -267,6 +267,7 @@ class AliasChangeKind(StrEnum):
     SPLIT = "SPLIT"
     ROLLED_BACK = "ROLLED_BACK"
     DELETED = "DELETED"
+    GATE_CHANGED = "GATE_CHANGED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +284,8 @@ class AliasChange:
     after: tuple[Share, ...]
     """Empty where it was deleted."""
     is_forced: bool
+    is_gated: bool | None
+    """From then on; None where it was not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)

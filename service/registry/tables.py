@@ -172,6 +172,8 @@ alias_changes = Table(
     # The revision that a rollback comes back to.
     Column("returns_to", Integer),
     Column("is_forced", Boolean, nullable=False),
+    # From then on. None: from before this was recorded.
+    Column("is_gated", Boolean),
     ForeignKeyConstraint(["adapter_id", "alias_id"], ["aliases.adapter_id", "aliases.id"]),
 )
 

@@ -75,6 +75,7 @@ def change_message(change: AliasChange) -> pb.AliasChange:
         before=_shares_sent(change.before),
         after=_shares_sent(change.after),
         forced=change.is_forced,
+        gated=change.is_gated,
     )
 
 

@@ -21,9 +21,11 @@ def test_versions_are_rolled_out_split_looked_back_on_and_rolled_back(
     assert answer.out.strip() in {f"It is {adapter}@1.", f"It is {adapter}@2."}
     back = hotlora("aliases", "rollback", adapter, "--alias", "prod")
     assert back.out == f"{adapter}@prod is 100 % version 1 (revision 3).\n"
+    for gate in ("--gated", "--not-gated"):
+        assert hotlora("aliases", "promote", f"{adapter}@1", "--alias", "prod", gate).code == 0
     told = hotlora("aliases", "history", adapter, "--alias", "prod").out
-    kinds = [line.split()[1] for line in told.splitlines()[1:]]
-    assert kinds == ["rolled", "split", "promoted"]
+    kinds = [" ".join(line.split()[1:3]) for line in told.splitlines()[1:]]
+    assert kinds == ["gate off", "gate on", "rolled back", "split 100", "promoted nothing"]
     assert hotlora("aliases", "delete", adapter, "prod", "--yes").code == 0
     assert f"{adapter} has no aliases" in hotlora("aliases", "list", adapter).out
 

@@ -197,6 +197,27 @@ async def test_a_gated_alias_takes_no_version_that_was_evaluated_worse_unless_fo
     assert (await promoted(stage, 2, gated=False)).gated is False
 
 
+async def test_the_history_tells_when_a_gate_went_on_or_off_and_a_rollback_does_not_count_it(
+    stage: Stage,
+) -> None:
+    await versions(stage, 2)
+    await promoted(stage, 1)
+    await promoted(stage, 2)
+    assert (await promoted(stage, 2, gated=True)).revision == 3
+    assert (await promoted(stage, 2, gated=True)).revision == 3, "it was on"
+    assert (await promoted(stage, 2, gated=False, force=True)).revision == 4
+    told = [(change.Kind.Name(change.kind), change.gated, change.forced) for change in await changes(stage)]
+    assert told == [
+        ("KIND_GATE_CHANGED", False, False),
+        ("KIND_GATE_CHANGED", True, False),
+        ("KIND_PROMOTED", False, False),
+        ("KIND_PROMOTED", False, False),
+    ]
+    assert percents(await rolled_back(stage)) == {1: 100}
+    newest = (await changes(stage))[0]
+    assert ([share.version for share in newest.before], newest.gated) == ([2], False)
+
+
 async def test_evaluations_on_other_rows_are_not_compared(stage: Stage) -> None:
     await versions(stage, 2)
     await promoted(stage, 1, gated=True)
