@@ -17,7 +17,7 @@ from hotlora.client import Client
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRIAGE = ROOT / "examples" / "triage" / "train.jsonl"
-ENGINE_START_SECONDS = 300
+ENGINE_START_SECONDS = 500
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 """A start takes 25 to 90 s on two idle cores; more while other things run."""
 POLL_SECONDS = 0.05
 

@@ -32,8 +32,8 @@ from tests.service.registry_stage import until as until_reached
 from trainer.config import BaseModel
 from trainer.rendering import Renderer
 
-START_SECONDS = 400.0
-PROOF_SECONDS = 200.0
+START_SECONDS = 600.0
+PROOF_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
