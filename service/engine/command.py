@@ -34,6 +34,12 @@ _KEEP_ALIVE_SECONDS = "600"
 """How long vLLM keeps an idle connection: on a busy machine its own 5 s would end one that we use again."""
 _CPU_PROCESS_BYTES = 3 << 29
 """vLLM's two processes without weights and cache: 1.5 GiB."""
+_BIND_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
+_UNBOUND = "nobind"
+_IN_ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
+"""Scheduler and model in one process. vLLM gives the model of a CPU a process of its own, so that its threads
+can be pinned, and both processes spin while they wait for each other, the model's for a second after each
+answer. By its short name, `uni`, it would change the setting back."""
 _POSITIONS = ("max_position_embeddings", "n_positions")
 """What a config.json calls the number of positions; the GPT-2 family has a name of its own for it."""
 _WIDTHS = ("hidden_size", "n_embd")
@@ -166,6 +172,7 @@ def _common(settings: Settings, model: BaseModel, port: int, packages: Packages)
         # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
         *("--generation-config", "vllm"),
         *("--middleware", "hotlora_engine_guard.Guard"),
+        *(_IN_ONE_PROCESS if packages.is_cpu_build and _thread_binding() == _UNBOUND else ()),
         "--disable-uvicorn-access-log",
         *(("--otlp-traces-endpoint", settings.traces_endpoint) if settings.traces_endpoint else ()),
     )
@@ -259,11 +266,15 @@ def _environment(api_key: str, packages: Packages) -> dict[str, str]:
         _CPU_CACHE_VARIABLE: str(cache_gib(os.environ)),
         # Left to itself vLLM pins its threads to cores and leaves one core unused; the trainer wants to
         # share.
-        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        _BIND_VARIABLE: _thread_binding(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
         # Threads that wait for work sleep instead of spinning against a training run on the same cores.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
+
+
+def _thread_binding() -> str:
+    return os.environ.get(_BIND_VARIABLE, _UNBOUND)
 
 
 def _dtype() -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -227,6 +228,13 @@ async def test_an_engine_is_attached_to_by_its_url_and_proves_an_adapter_as_for_
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_nothing_spins_in_a_process_that_waits_for_the_models(real: Real) -> None:
+    assert real.engine.pid is not None
+    titles = [" ".join(child.cmdline()) for child in psutil.Process(real.engine.pid).children(recursive=True)]
+    assert any(title.startswith("VLLM::EngineCore") for title in titles), titles
+    assert not any(title.startswith("VLLM::Worker") for title in titles), titles
 
 
 async def test_an_answer_is_one_of_the_choices_where_there_are_any(real: Real) -> None:

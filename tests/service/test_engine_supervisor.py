@@ -320,6 +320,21 @@ def test_a_cuda_engine_needs_no_plugin_and_chooses_its_own_number_format(tmp_pat
     assert "OMP_NUM_THREADS" not in command.environment.keys() - os.environ.keys()
 
 
+def test_an_engine_is_one_process_behind_its_server_unless_its_threads_are_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora")
+    cuda = Packages(is_cpu_build=False, cpu_plugin=None)
+    name = "VLLM_CPU_OMP_THREADS_BIND"
+    for bound, packages, says_so in ((None, fitted, True), ("0-1", fitted, False), (None, cuda, False)):
+        monkeypatch.delenv(name, raising=False)
+        if bound is not None:
+            monkeypatch.setenv(name, bound)
+        for build in (vllm_command, own_engine_command):
+            command = build(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=packages)
+            assert ("--distributed-executor-backend" in command.arguments) is says_so
+
+
 def test_a_cuda_engine_needs_no_compiler_to_sample_unless_told_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
