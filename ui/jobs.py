@@ -1,6 +1,6 @@
 """The jobs of the Training tab: cards of all, and of one its loss, its verdict, and buttons to steer it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from hotlora.errors import HotloraError
 from hotlora.v1.tuning_service_pb2 import TuningJob
 from ui.board import FINISHED, Board, Curve
 from ui.cards import cards, fit_line, title
-from ui.listening import PRIVATE, WHATEVER_STANDS, standing, toast, told
+from ui.listening import PRIVATE, WHATEVER_STANDS, keep_up, standing, still_there, toast, told
 from ui.plot import plot_html
 
 REFRESH_SECONDS = 1.0
@@ -41,17 +41,10 @@ def jobs_panel(client: Callable[[], AsyncClient], board: Callable[[], Board]) ->
     plot = gr.HTML(plot_html(Curve()), elem_id="loss")
     fit = gr.HTML("", elem_id="fit")
     started, seen = gr.State(None), gr.State(None)
-    cancel.click(_stop(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
-    pause.click(_pause(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
-    resume.click(_resume(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
-    gr.Timer(REFRESH_SECONDS).tick(
-        _refresh(board),
-        [job, started, seen],
-        [listing, job, plot, fit, seen],
-        show_progress="hidden",
-        preprocess=WHATEVER_STANDS,
-        api_visibility=PRIVATE,
-    )
+    for button, steer in ((cancel, _stop), (pause, _pause), (resume, _resume)):
+        button.click(steer(client), job, None, preprocess=WHATEVER_STANDS, api_visibility=PRIVATE)
+    events = [gr.Timer(REFRESH_SECONDS).tick]
+    keep_up(events, _refresh(board), [job, started, seen], [listing, job, plot, fit, seen])
     return started
 
 
@@ -97,7 +90,7 @@ def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
         except HotloraError:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
         just_started = started if before is None or started != before.started else None
-        value = _still_there(just_started or standing(chosen), jobs)
+        value = still_there(just_started or chosen, [job.name for job in jobs])
         curve = board().curve(value) if value else Curve()
         now = Shown(
             cards=cards(jobs, differences),
@@ -115,9 +108,3 @@ def _refresh(board: Callable[[], Board]) -> Callable[..., Any]:
         return now.cards, picker, now.plot, now.fit, now
 
     return refresh
-
-
-def _still_there(chosen: str | None, jobs: Sequence[TuningJob]) -> str | None:
-    """The chosen job, or the newest one when there is none like it."""
-    names = [job.name for job in jobs]
-    return chosen if chosen in names else (names[0] if names else None)

@@ -1,7 +1,8 @@
 """What every listener of the page has in common: it is no API, and its errors are toasts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
@@ -26,6 +27,29 @@ Given = Mapping[gr.components.Component, object]
 def standing(value: object) -> str | None:
     """What stands in a picker, as it came from the browser; None where nothing is chosen."""
     return value if isinstance(value, str) else None
+
+
+def still_there(value: object, offered: Sequence[str]) -> str | None:
+    """What stands in a picker while it is offered, else the first that is; None where nothing is."""
+    return next((each for each in offered if each == value), next(iter(offered), None))
+
+
+def keep_up(
+    events: Sequence[Callable[..., Any]],
+    refresh: Callable[..., Any],
+    inputs: Sequence[Block],
+    outputs: Sequence[Block],
+) -> None:
+    """Have `refresh` keep the outputs up at each of the events, unseen."""
+    for happens in events:
+        happens(
+            refresh,
+            inputs,
+            outputs,
+            show_progress="hidden",
+            preprocess=WHATEVER_STANDS,
+            api_visibility=PRIVATE,
+        )
 
 
 def text_in(given: Given, part: gr.components.Component) -> str:

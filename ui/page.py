@@ -10,7 +10,7 @@ from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from ui.board import Board
 from ui.compare import compare_tab, picked
-from ui.listening import PRIVATE, WHATEVER_STANDS, standing
+from ui.listening import keep_up, standing
 from ui.models import Offer, offer, unreachable
 from ui.reports import reports_tab
 from ui.training import training_tab
@@ -49,18 +49,9 @@ def build(address: str) -> gr.Blocks:
         with gr.Tab("Reports", id="reports"):
             reports_tab(client)
         shown = gr.State(None)
-        refresh = _refresh(client)
         models = [left.model, right.model, shown]
         outputs = [left.model, right.model, engine, shown]
-        for happens in (page.load, gr.Timer(MODELS_REFRESH_SECONDS).tick):
-            happens(
-                refresh,
-                models,
-                outputs,
-                show_progress="hidden",
-                preprocess=WHATEVER_STANDS,
-                api_visibility=PRIVATE,
-            )
+        keep_up([page.load, gr.Timer(MODELS_REFRESH_SECONDS).tick], _refresh(client), models, outputs)
     page.queue(default_concurrency_limit=64)
     return page
 
@@ -78,11 +69,11 @@ def _refresh(client: Callable[[], AsyncClient]) -> Callable[..., object]:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         if not now.choices:
             return gr.skip(), gr.skip(), now.engine, now
-        models = picked(now, standing(left), standing(right))
+        left_model, right_model = picked(now, standing(left), standing(right))
         choices = list(now.choices)
         return (
-            gr.Dropdown(choices=choices, value=models[0]),
-            gr.Dropdown(choices=choices, value=models[1]),
+            gr.Dropdown(choices=choices, value=left_model),
+            gr.Dropdown(choices=choices, value=right_model),
             now.engine,
             now,
         )

@@ -7,7 +7,7 @@ import gradio as gr
 
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
-from ui.listening import PRIVATE, WHATEVER_STANDS, standing
+from ui.listening import keep_up, still_there
 from ui.report_html import NO_REPORTS, report_html, title
 
 REFRESH_SECONDS = 2.0
@@ -19,26 +19,15 @@ def reports_tab(client: Callable[[], AsyncClient]) -> None:
     picker = gr.Dropdown(choices=[], label="Report", elem_id="evaluation", interactive=True, filterable=False)
     panel = gr.HTML(NO_REPORTS, elem_id="report")
     seen = gr.State(None)
-    refresh = _refresh(client)
-    inputs, outputs = [picker, seen], [picker, panel, seen]
-    for happens in (picker.input, gr.Timer(REFRESH_SECONDS).tick):
-        happens(
-            refresh,
-            inputs,
-            outputs,
-            show_progress="hidden",
-            preprocess=WHATEVER_STANDS,
-            api_visibility=PRIVATE,
-        )
+    events = [picker.input, gr.Timer(REFRESH_SECONDS).tick]
+    keep_up(events, _refresh(client), [picker, seen], [picker, panel, seen])
 
 
 def _refresh(client: Callable[[], AsyncClient]) -> Callable[..., Any]:
     async def refresh(chosen: object, before: object) -> Any:
-        name = standing(chosen)
         try:
             found = list((await client().list_evaluations(page_size=MAX_REPORTS)).evaluations)
-            known = [one.name for one in found]
-            value = name if name in known else next(iter(known), None)
+            value = still_there(chosen, [one.name for one in found])
             shown = NO_REPORTS if value is None else report_html(await client().get_evaluation(value))
         except HotloraError:
             return gr.skip(), gr.skip(), before
