@@ -4,14 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import aiosqlite
 import pytest
 from structlog.testing import capture_logs
 
@@ -521,12 +520,12 @@ async def test_a_registry_that_breaks_for_a_while_ends_no_loop_and_later_wishes_
         async def is_noticed() -> bool:
             return "no rescue this time" in str(said) and "cannot be looked at" in str(said)
 
-        broken = sqlite3.connect(stage.home / "registry.db", timeout=60)
-        with capture_logs() as said, closing(broken) as database:
-            # As the registry's own writers begin; SQLite has no queue, so its usual five seconds may not do.
-            database.executescript("BEGIN IMMEDIATE; ALTER TABLE jobs RENAME TO gone; COMMIT")
-            await until(stage.changes, "polled", is_noticed)
-            database.executescript("BEGIN IMMEDIATE; ALTER TABLE gone RENAME TO jobs; COMMIT")
+        with capture_logs() as said:
+            # In a thread of its own: whoever waits for a lock on this loop holds up the writer that has it.
+            async with aiosqlite.connect(stage.home / "registry.db", timeout=60) as database:
+                await database.executescript("BEGIN IMMEDIATE; ALTER TABLE jobs RENAME TO gone; COMMIT")
+                await until(stage.changes, "polled", is_noticed)
+                await database.executescript("BEGIN IMMEDIATE; ALTER TABLE gone RENAME TO jobs; COMMIT")
         await stage.registry.request_cancel(job.id)
         job = await stage.ended(job)
         assert (await stage.run("other")).state == JobState.SUCCEEDED
