@@ -7,7 +7,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 import aiosqlite
@@ -49,6 +49,7 @@ class Database:
             prepare = partial(_prepare_sqlite, busy_timeout_seconds)
             event.listen(engine.sync_engine, "connect", prepare)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(engine.sync_engine, "invalidate", _release_sqlite)
         try:
             database = cls(engine)
             async with database.write() as connection:
@@ -126,6 +127,21 @@ def _begin_sqlite(connection: Connection) -> None:
     # Read-then-update under a deferred BEGIN claims jobs twice or ends in SQLITE_BUSY.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _release_sqlite(
+    connection: AsyncAdapt_aiosqlite_connection, _entry: ConnectionPoolEntry, _error: BaseException | None
+) -> None:
+    """Give up a connection's lock before it is closed, as it is where somebody is cancelled within a
+    statement.
+
+    Closing is not enough: SQLite keeps a connection, and what it locks, until its last statement is gone
+    (https://sqlite.org/c3ref/close.html), and the statement lives as long as the traceback of whoever was
+    cancelled.
+    """
+    # What fails here, or is cancelled again, is closed next all the same.
+    with suppress(sqlite3.Error, ValueError, asyncio.CancelledError):
+        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))
 
 
 @contextmanager

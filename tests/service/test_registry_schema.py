@@ -14,7 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, event, text
 
 from service.changes import Changes
 from service.errors import DataLoss, Unavailable, WrongState
@@ -109,6 +109,32 @@ async def test_a_database_that_another_process_locks_is_unavailable_and_then_wor
         other.rollback()
         other.close()
         await registry.create_dataset(dataset("one"))
+
+
+async def test_whoever_is_cancelled_within_a_statement_holds_up_no_later_write(tmp_path: Path) -> None:
+    many = "SELECT 1 UNION ALL SELECT 2"
+    begun = asyncio.Event()
+
+    def notice(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement == many:
+            begun.set()
+
+    async def write(database: Database) -> None:
+        async with database.write() as connection:
+            await connection.execute(text("CREATE TABLE half_done (one)"))
+            await connection.execute(text(many))
+
+    async with Database.open(url(tmp_path), busy_timeout_seconds=0.5) as database, AsyncExitStack() as end:
+        event.listen(Engine, "before_cursor_execute", notice)
+        end.callback(event.remove, Engine, "before_cursor_execute", notice)
+        writing = asyncio.create_task(write(database))
+        await begun.wait()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await writing
+        async with database.write() as connection:
+            await connection.execute(text("CREATE TABLE half_done (other)"))
+        assert cancelled.tb is not None
 
 
 async def test_a_database_that_cannot_be_opened_is_away_and_not_a_fault(tmp_path: Path) -> None:
