@@ -1,65 +1,78 @@
 """The gateway against the engine behind it, throughput and first token: `python -m benchmarks.gateway`.
 
-Both arms ask the same vLLM the same kind of questions, in turn, so their ratio is what the gateway costs. A
-third asks the engine again: how far that one is from the first is what the machine's noise alone does.
+Both ask the same vLLM the same kind of questions. Throughput is measured in turns, so that a ratio is what
+the gateway costs; first tokens in pairs that are asked at the same moment and so meet the same batch. Each
+is measured once more with the engine in the gateway's place: what is found there, the machine's noise does.
 """
 
 import asyncio
 import json
-from operator import sub
-from statistics import median
+from collections.abc import Sequence
+from operator import truediv
+from statistics import median, quantiles
 
 import aiohttp
 
 from benchmarks.load import Load, Measured, Target
-from benchmarks.rounds import interleaved, median_ratio
+from benchmarks.rounds import interleaved
 from benchmarks.stack import attached_stack
 
-ROUNDS = 5
+ROUNDS = 8
 CONCURRENCIES = (1, 8, 32, 64)
 MAX_TOKENS = 32
+LEAST_PAIRS = 24
 
 
 async def main() -> None:
     """Measure and print."""
+    figures = {}
     async with attached_stack() as stack, aiohttp.ClientSession() as session:
         load = Load(session, max_tokens=MAX_TOKENS)
         direct = Target(url=stack.engine_url, model=stack.base_model, api_key=stack.engine_api_key)
         gateway = Target(url=stack.gateway_url, model=stack.base_model)
-        figures: dict[str, dict[str, object]] = {}
         for concurrency in CONCURRENCIES:
-            requests = max(2, concurrency)
-
-            async def burst(target: Target, *, at: int = concurrency, count: int = requests) -> Measured:
-                return await load.burst([target], concurrency=at, requests=count)
-
-            for target in (direct, gateway):
-                await burst(target)
-            arms = {
-                "direct": lambda: burst(direct),
-                "gateway": lambda: burst(gateway),
-                "direct again": lambda: burst(direct),
-            }
-            results = await interleaved(arms, ROUNDS)
             figures[f"concurrency {concurrency}"] = {
-                "direct tokens per second": median(m.tokens_per_second for m in results["direct"]),
-                "gateway": _compared(results["gateway"], results["direct"]),
-                "noise: direct again": _compared(results["direct again"], results["direct"]),
+                **await _throughput(load, direct, gateway, concurrency),
+                "milliseconds added to the first token": {
+                    "gateway": await _added(load, direct, gateway, concurrency),
+                    "noise: direct again": await _added(load, direct, direct, concurrency),
+                },
             }
     print(json.dumps({"gateway against direct vLLM": figures}))
 
 
-def _compared(arm: list[Measured], direct: list[Measured]) -> dict[str, float]:
-    def first(measured: list[Measured]) -> list[float]:
-        return [m.median_time_to_first_token_seconds for m in measured]
+async def _throughput(load: Load, direct: Target, gateway: Target, concurrency: int) -> dict[str, object]:
+    async def burst(target: Target) -> Measured:
+        return await load.burst([target], concurrency=concurrency, requests=max(2, concurrency))
+
+    for target in (direct, gateway):
+        await burst(target)
+    arms = {
+        "direct": lambda: burst(direct),
+        "gateway": lambda: burst(gateway),
+        "direct again": lambda: burst(direct),
+    }
+    results = await interleaved(arms, ROUNDS)
+    speeds = {name: [one.tokens_per_second for one in measured] for name, measured in results.items()}
+
+    def ratio(name: str) -> dict[str, float]:
+        return _spread(list(map(truediv, speeds[name], speeds["direct"])))
 
     return {
-        "throughput ratio": median_ratio(
-            [m.tokens_per_second for m in arm], [m.tokens_per_second for m in direct]
-        ),
-        "time to first token ratio": median_ratio(first(arm), first(direct)),
-        "added milliseconds to first token": 1000 * median(map(sub, first(arm), first(direct))),
+        "direct tokens per second": median(speeds["direct"]),
+        "throughput ratio": {"gateway": ratio("gateway"), "noise: direct again": ratio("direct again")},
     }
+
+
+async def _added(load: Load, direct: Target, other: Target, concurrency: int) -> dict[str, float]:
+    """How many milliseconds later the first token of `other` comes."""
+    pairs = await load.pairs((direct, other), concurrency=concurrency, pairs=max(LEAST_PAIRS, concurrency))
+    return _spread([1000 * (late - early) for early, late in pairs])
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    lower, middle, upper = quantiles(values, n=4)
+    return {"median": middle, "lower quartile": lower, "upper quartile": upper}
 
 
 if __name__ == "__main__":

@@ -52,6 +52,28 @@ class Load:
             median_time_to_first_token_seconds=median(first for _, first in answers),
         )
 
+    async def pairs(
+        self, targets: tuple[Target, Target], *, concurrency: int, pairs: int
+    ) -> list[tuple[float, float]]:
+        """Seconds to the first token of both targets, pair by pair, at most `concurrency` requests at a time.
+
+        The two of a pair are sent at the same moment, now the one first, now the other; one after the other
+        where `concurrency` is 1.
+        """
+        slots = asyncio.Semaphore(max(1, concurrency // 2))
+
+        async def one(index: int) -> tuple[float, float]:
+            order = targets if index % 2 == 0 else targets[::-1]
+            async with slots:
+                if concurrency == 1:
+                    answers = [await self._request(target) for target in order]
+                else:
+                    answers = await asyncio.gather(*(self._request(target) for target in order))
+            first, second = (seconds for _, seconds in answers)
+            return (first, second) if index % 2 == 0 else (second, first)
+
+        return await asyncio.gather(*(one(index) for index in range(pairs)))
+
     async def _request(self, target: Target) -> tuple[int, float]:
         self._number += 1
         body = {
