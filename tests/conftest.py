@@ -16,6 +16,14 @@ SHARING_ONE_STAGE = {"tests/end_to_end", "tests/browser"}
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that share the tests share the cores: threads that wait for one whose core somebody else has
+    make an engine's small products take longer than a thread alone does."""
+    if processes := config.getoption("numprocesses", default=None):
+        threads = max(1, len(os.sched_getaffinity(0)) // processes)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """How several processes share the tests. (xdist's own groups do nothing with pytest 9.2.)"""

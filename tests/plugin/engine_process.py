@@ -45,11 +45,15 @@ async def running_engine(
         *("--dtype", dtype, "--max-model-len", "256", "--no-enable-prefix-caching"),
         *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(len(adapters))),
         *("--lora-modules", *(f"{name}={path}" for name, path in adapters.items())),
+        # In one process and with no thread bound to a core, as our service has it.
+        *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
         env={
             **os.environ,
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_WAIT_POLICY": "PASSIVE",
             # TRL, where a test imported it, silences every vLLM that is started afterwards.
             "VLLM_LOGGING_LEVEL": "INFO",
         },
