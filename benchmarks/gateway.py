@@ -17,10 +17,10 @@ from benchmarks.load import Load, Measured, Target
 from benchmarks.rounds import interleaved
 from benchmarks.stack import attached_stack
 
-ROUNDS = 8
+ROUNDS = 5
 CONCURRENCIES = (1, 8, 32, 64)
 MAX_TOKENS = 32
-LEAST_PAIRS = 24
+LEAST_PAIRS = 16
 
 
 async def main() -> None:
