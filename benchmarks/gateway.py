@@ -7,7 +7,7 @@ is measured once more with the engine in the gateway's place: what is found ther
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from operator import truediv
 from statistics import median, quantiles
 
@@ -56,7 +56,7 @@ async def _throughput(load: Load, direct: Target, gateway: Target, concurrency: 
     speeds = {name: [one.tokens_per_second for one in measured] for name, measured in results.items()}
 
     def ratio(name: str) -> dict[str, float]:
-        return _spread(list(map(truediv, speeds[name], speeds["direct"])))
+        return _spread(map(truediv, speeds[name], speeds["direct"]))
 
     return {
         "direct tokens per second": median(speeds["direct"]),
@@ -67,10 +67,10 @@ async def _throughput(load: Load, direct: Target, gateway: Target, concurrency: 
 async def _added(load: Load, direct: Target, other: Target, concurrency: int) -> dict[str, float]:
     """How many milliseconds later the first token of `other` comes."""
     pairs = await load.pairs((direct, other), concurrency=concurrency, pairs=max(LEAST_PAIRS, concurrency))
-    return _spread([1000 * (late - early) for early, late in pairs])
+    return _spread(1000 * (late - early) for early, late in pairs)
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def _spread(values: Iterable[float]) -> dict[str, float]:
     lower, middle, upper = quantiles(values, n=4)
     return {"median": middle, "lower quartile": lower, "upper quartile": upper}
 

@@ -63,14 +63,14 @@ class Load:
         slots = asyncio.Semaphore(max(1, concurrency // 2))
 
         async def one(index: int) -> tuple[float, float]:
-            order = targets if index % 2 == 0 else targets[::-1]
+            turn = 1 if index % 2 == 0 else -1
             async with slots:
                 if concurrency == 1:
-                    answers = [await self._request(target) for target in order]
+                    answers = [await self._request(target) for target in targets[::turn]]
                 else:
-                    answers = await asyncio.gather(*(self._request(target) for target in order))
-            first, second = (seconds for _, seconds in answers)
-            return (first, second) if index % 2 == 0 else (second, first)
+                    answers = await asyncio.gather(*(self._request(target) for target in targets[::turn]))
+            (_, first), (_, second) = answers[::turn]
+            return first, second
 
         return await asyncio.gather(*(one(index) for index in range(pairs)))
 

@@ -36,7 +36,7 @@ _CPU_PROCESS_BYTES = 3 << 29
 """vLLM's two processes without weights and cache: 1.5 GiB."""
 _BIND_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 _UNBOUND = "nobind"
-_IN_ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
+IN_ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
 """Scheduler and model in one process. vLLM gives the model of a CPU a process of its own, so that its threads
 can be pinned, and both processes spin while they wait for each other, the model's for a second after each
 answer. By its short name, `uni`, it would change the setting back."""
@@ -172,7 +172,7 @@ def _common(settings: Settings, model: BaseModel, port: int, packages: Packages)
         # Sampling defaults of the model's authors would be mixed into requests; ours are complete.
         *("--generation-config", "vllm"),
         *("--middleware", "hotlora_engine_guard.Guard"),
-        *(_IN_ONE_PROCESS if packages.is_cpu_build and _thread_binding() == _UNBOUND else ()),
+        *(IN_ONE_PROCESS if packages.is_cpu_build and _thread_binding() == _UNBOUND else ()),
         "--disable-uvicorn-access-log",
         *(("--otlp-traces-endpoint", settings.traces_endpoint) if settings.traces_endpoint else ()),
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from service.engine.command import IN_ONE_PROCESS
+
 START_SECONDS = 600.0
 """A start takes 25 to 90 s on two idle cores; more while other things run."""
 POLL_SECONDS = 0.05
@@ -45,8 +47,8 @@ async def running_engine(
         *("--dtype", dtype, "--max-model-len", "256", "--no-enable-prefix-caching"),
         *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(len(adapters))),
         *("--lora-modules", *(f"{name}={path}" for name, path in adapters.items())),
-        # In one process and with no thread bound to a core, as our service has it.
-        *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
+        # And, below, with no thread bound to a core, as our service has it.
+        *IN_ONE_PROCESS,
         env={
             **os.environ,
             "VLLM_CPU_KVCACHE_SPACE": "1",
