@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, text
 
@@ -181,11 +179,8 @@ def test_a_full_disk_refuses_writes_and_harms_nothing(tmp_path: Path) -> None:
 async def test_versions_keep_what_refers_to_them_when_they_may_have_no_job(tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0009")
+        schema.upgrade(connection, "0009")
     engine.dispose()
     database = sqlite3.connect(path, isolation_level=None)
     for row in (
