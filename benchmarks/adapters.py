@@ -26,7 +26,7 @@ from benchmarks.rounds import interleaved, median_ratio
 from benchmarks.stack import running_engine, settings_for
 from service.base_model import resolve_base_model
 from service.engine.client import EngineClient
-from service.engine.command import Packages
+from service.engine.packages import Packages
 
 ROUNDS = 3
 CONCURRENCIES = (1, 2, 8, 32)

@@ -18,6 +18,7 @@ from benchmarks.drawn import register
 from benchmarks.stack import RunningStack, supervised_stack
 from hotlora.errors import HotloraError
 from hotlora.v1.chat_service_pb2 import Engine, Replica
+from service.engine.command import LAUNCHER
 
 ADAPTERS = 50
 ROUNDS = 2
@@ -95,8 +96,7 @@ def _engine() -> psutil.Process:
     return next(
         process
         for process in below
-        if "vllm.entrypoints.openai.api_server" in process.cmdline()
-        and os.getpgid(process.pid) == process.pid
+        if LAUNCHER in process.cmdline() and os.getpgid(process.pid) == process.pid
     )
 
 

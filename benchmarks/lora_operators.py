@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from service.engine.command import Packages
+from service.engine.packages import Packages
 
 if TYPE_CHECKING:
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU

@@ -21,14 +21,9 @@ from service.changes import Changes
 from service.engine.architectures import takes_adapters
 from service.engine.capacity import Capacity, capacity_of
 from service.engine.client import EngineClient
-from service.engine.command import (
-    EngineCannotStartError,
-    EngineCommand,
-    allowed_rank,
-    model_length,
-    vllm_command,
-)
+from service.engine.command import EngineCommand, allowed_rank, model_length, vllm_command
 from service.engine.face import Abilities, EngineState
+from service.engine.packages import EngineCannotStartError
 from service.engine.process import EngineProcess, Spawner, spawn_leashed
 from service.engine.wire import EngineRefused, unavailable
 from service.errors import Unavailable

@@ -13,13 +13,9 @@ from time import monotonic
 import structlog
 
 from service.changes import Changes
-from service.engine.command import (
-    EngineCannotStartError,
-    Room,
-    own_engine_command,
-    room_for_own_engine,
-)
+from service.engine.command import Room, own_engine_command, room_for_own_engine
 from service.engine.face import Engine, EngineState
+from service.engine.packages import EngineCannotStartError
 from service.engine.supervisor import Supervisor
 from service.engine.wire import unavailable
 from service.errors import HotloraError, Unavailable

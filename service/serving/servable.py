@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from service.engine.command import EngineCannotStartError, Packages, own_engine_command
+from service.engine.command import own_engine_command
 from service.engine.fleet import Fleet
+from service.engine.packages import EngineCannotStartError, Packages
 from service.serving.soft_prompts import EmbeddingTable, NoPlainEmbeddingsError
 from service.settings import Settings
 from trainer.config import BaseModel, Technique

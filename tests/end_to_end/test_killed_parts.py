@@ -17,6 +17,7 @@ from hotlora.errors import HotloraError
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.resources_pb2 import Message
 from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Hyperparameters, Milestone, TuningJob
+from service.engine.command import LAUNCHER
 from tests.end_to_end.conftest import ROOT, TRIAGE, Stack, environment
 
 pytestmark = [pytest.mark.engine, pytest.mark.training, pytest.mark.timeout(900)]
@@ -44,8 +45,7 @@ def engine_of(process_id: int) -> psutil.Process:
     return next(
         child
         for child in psutil.Process(process_id).children(recursive=True)
-        if "vllm.entrypoints.openai.api_server" in " ".join(child.cmdline())
-        and "leash" not in " ".join(child.cmdline())
+        if LAUNCHER in child.cmdline() and os.getpgid(child.pid) == child.pid
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.engine.command import Packages
+from service.engine.packages import Packages
 
 if TYPE_CHECKING:
     from hotlora_vllm_cpu_lora.punica_wrapper import HotloraPunicaWrapperCPU

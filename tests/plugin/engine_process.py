@@ -56,6 +56,8 @@ async def running_engine(
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_WAIT_POLICY": "PASSIVE",
+            # No compiler is needed, and no seconds of compiling.
+            "TORCH_COMPILE_DISABLE": "1",
             # TRL, where a test imported it, silences every vLLM that is started afterwards.
             "VLLM_LOGGING_LEVEL": "INFO",
         },

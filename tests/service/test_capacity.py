@@ -7,7 +7,8 @@ import pytest
 from service.changes import Changes
 from service.engine import Supervisor, fleet
 from service.engine.capacity import Capacity, capacity_of
-from service.engine.command import Packages, vllm_command
+from service.engine.command import vllm_command
+from service.engine.packages import Packages
 from service.settings import Settings
 from tests.training.tiny import build_base
 from trainer.config import BaseModel

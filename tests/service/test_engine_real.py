@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -57,10 +58,14 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
     )
     base = BaseModel(name="smollm2-135m-instruct", path=base_model_dir, revision="sha256:test")
     changes = Changes()
-    health = Health(probe_timeout_seconds=15.0, first_backoff_seconds=0.1)
+    health = Health(probe_interval_seconds=2.0, probe_timeout_seconds=10.0, first_backoff_seconds=0.1)
     engine = Supervisor(settings=settings, base=base, changes=changes, health=health)
-    async with serving(settings, engine, base=base, changes=changes) as on:
-        yield on
+    with pytest.MonkeyPatch.context() as machine:
+        # One that has no compiler, nor anything that another engine had compiled.
+        machine.setenv("CXX", str(settings.home / "no-compiler"))
+        machine.setenv("TORCHINDUCTOR_CACHE_DIR", str(settings.home / "nothing-compiled"))
+        async with serving(settings, engine, base=base, changes=changes) as on:
+            yield on
 
 
 def _shape(value: object) -> object:
@@ -228,6 +233,15 @@ async def test_an_engine_is_attached_to_by_its_url_and_proves_an_adapter_as_for_
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_models_process_is_forked_off_the_servers_and_imports_nothing_anew(real: Real) -> None:
+    assert real.engine.pid is not None
+    children = psutil.Process(real.engine.pid).children(recursive=True)
+    (model,) = [child for child in children if child.cmdline()[0].startswith("VLLM::EngineCore")]
+    # What the server had opened is not there in a process that was started by itself.
+    open_ports = {each.laddr.port for each in model.net_connections("tcp") if each.status == "LISTEN"}
+    assert urlsplit(real.engine.client.url).port in open_ports
 
 
 async def test_nothing_spins_in_a_process_that_waits_for_the_models(real: Real) -> None:

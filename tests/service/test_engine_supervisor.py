@@ -17,17 +17,16 @@ from service.changes import Changes
 from service.engine import EngineState, Supervisor, fleet, leash
 from service.engine.client import IDLE_SECONDS
 from service.engine.command import (
-    EngineCannotStartError,
     EngineCommand,
-    Packages,
     Room,
     allowed_rank,
-    cache_gib,
     memory_needed,
     own_engine_command,
     room_for_own_engine,
     vllm_command,
 )
+from service.engine.environment import cache_gib
+from service.engine.packages import EngineCannotStartError, Packages
 from service.engine.supervisor import CommandBuilder, Health
 from service.errors import Unavailable
 from service.machine import Gpu
@@ -333,6 +332,8 @@ def test_an_engine_is_one_process_behind_its_server_unless_its_threads_are_bound
         for build in (vllm_command, own_engine_command):
             command = build(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=packages)
             assert ("--distributed-executor-backend" in command.arguments) is says_so
+            # Which is forked off its server, where vLLM would have it import everything anew.
+            assert (command.environment.get("VLLM_WORKER_MULTIPROC_METHOD") == "fork") is says_so
 
 
 def test_a_cuda_engine_needs_no_compiler_to_sample_unless_told_to(

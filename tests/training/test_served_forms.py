@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from service.artifacts import Form, Manifest, verify_files
-from service.engine.command import Packages
+from service.engine.packages import Packages
 from service.serving.servable import unservable
 from service.serving.soft_prompts import EmbeddingTable
 from service.settings import Settings
