@@ -42,6 +42,7 @@ from service.serving import Bases, Chat, Means, OwnEngines, Prover, Served
 from service.settings import Settings
 from tests.bases import made_base
 from tests.doubles.engine import EngineDouble
+from tests.registry_file import registry_url
 from tests.service.runner_stage import in_background
 from tests.tiny_renderer import CHATML, tiny_renderer
 from trainer.config import BaseModel, Technique
@@ -193,7 +194,7 @@ async def running(
     their context lengths; they have a template of their own, a layer more and the same engine."""
     (home / "datasets").mkdir(parents=True, exist_ok=True)
     changes, clock = Changes(), Clock()
-    url = f"sqlite+aiosqlite:///{home}/registry.db"
+    url = registry_url(home)
     async with (
         Registry.open(
             url, changes=changes, clock=clock, ids=ids("job"), max_queued_jobs=max_queued_jobs

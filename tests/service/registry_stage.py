@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.changes import Changes
 from service.registry import DatasetRow, JobRow, NewJob, Registry
+from tests.registry_file import registry_url
 from trainer import events
 from trainer.config import Hyperparameters, Technique
 from trainer.records import Kind
@@ -44,7 +45,7 @@ async def open_registry(
 ) -> AsyncIterator[Registry]:
     """A registry below `home` with the dataset `rows`."""
     async with Registry.open(
-        url(home),
+        registry_url(home),
         changes=changes or Changes(),
         clock=clock or ticking(),
         ids=ids or numbered("job"),

@@ -48,7 +48,7 @@ asyncio.run(main())
 
 
 async def test_migrations_make_exactly_the_tables_that_the_code_uses(tmp_path: Path) -> None:
-    async with open_registry(tmp_path):
+    async with Registry.open(url(tmp_path), changes=Changes()):
         pass
     engine = create_engine(f"sqlite:///{tmp_path}/registry.db")
     with engine.connect() as connection:

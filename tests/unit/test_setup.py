@@ -17,6 +17,7 @@ case "$*" in
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ -z "${STOPPED:-}" ] && > .venv/pip ;;
   "-m pip --version") [ -e .venv/pip ] ;;
   "-m pip install"*) cp "$STAND_INS/uv" .venv/bin/uv ;;
+  "-m compileall"*) echo "$*" >> "$STAND_INS/calls" ;;
   *Python.h*) [ -z "${WITHOUT_HEADERS:-}" ] ;;
 esac
 """
@@ -55,7 +56,7 @@ class Machine:
         )
 
     def syncs(self) -> list[str]:
-        """What uv was told so far, line by line, what it read included."""
+        """What uv, and Python to compile, was told so far, line by line, what uv read included."""
         calls = self.commands / "calls"
         return calls.read_text().splitlines() if calls.exists() else []
 
@@ -93,8 +94,14 @@ def test_without_a_gpu_the_environment_gets_the_cpu_lock_the_weights_and_both_of
 
 def test_bytecode_is_made_where_python_may_not_write_it_at_every_start(machine: Machine) -> None:
     machine.sets_up(PYTHONDONTWRITEBYTECODE="1")
-
     assert "--compile-bytecode" in machine.syncs()[0].split()
+    assert machine.syncs()[-1].startswith("-m compileall")
+
+    before = machine.syncs()
+    machine.sets_up(PYTHONDONTWRITEBYTECODE="1")  # with code that was edited meanwhile
+    assert machine.syncs() == [*before, before[-1]]
+    machine.sets_up()
+    assert machine.syncs() == [*before, before[-1]]
 
 
 def test_without_folders_of_packages_torch_comes_from_its_own_index(machine: Machine) -> None:
