@@ -138,7 +138,7 @@ async def test_whoever_is_cancelled_within_a_statement_holds_up_no_later_write(t
 async def test_a_database_that_cannot_be_opened_is_away_and_not_a_fault(tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     with pytest.raises(Unavailable) as refused:
-        async with open_registry(tmp_path / "not mounted"):
+        async with Registry.open(url(tmp_path / "not mounted"), changes=Changes()):
             pass
     assert refused.value.reason == "DATABASE_AWAY"
     # The driver's thread ends a moment after its connection failed, and still wants this loop.
