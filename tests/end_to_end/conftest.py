@@ -82,8 +82,8 @@ def stack(
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty questions with their answers alone: enough to train on, few and short enough for seconds."""
+    """Twelve questions with their answers alone: enough to train on, few and short enough for seconds."""
     path = tmp_path_factory.mktemp("data") / "small.jsonl"
-    rows = [json.loads(line)["messages"][1:] for line in TRIAGE.read_text().splitlines()[:20]]
+    rows = [json.loads(line)["messages"][1:] for line in TRIAGE.read_text().splitlines()[:12]]
     path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows))
     return path

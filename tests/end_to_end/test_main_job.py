@@ -12,7 +12,7 @@ from tests.end_to_end.conftest import TRIAGE, Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.training, pytest.mark.timeout(900)]
 
-TRAINED_ROWS = 60
+TRAINED_ROWS = 40
 ASKED_ROWS = 12
 
 
