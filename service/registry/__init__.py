@@ -20,6 +20,7 @@ from service.registry.answers import Answers
 from service.registry.database import BUSY_TIMEOUT_SECONDS, Database
 from service.registry.evaluations import Evaluations, NewEvaluation
 from service.registry.jobs import NewJob
+from service.registry.meanings import Meanings
 from service.registry.rows import (
     AdapterRow,
     AliasChange,
@@ -103,6 +104,7 @@ class Registry:
         self._clock = clock
         self._ids = ids
         self._max_queued_jobs = max_queued_jobs
+        self._meanings = Meanings(database)
         self.evaluations = Evaluations(database=database, changes=changes, clock=clock)
         self.aliases = Aliases(database=database, changes=changes, clock=clock)
         self.answers = Answers(database=database)
@@ -427,8 +429,7 @@ class Registry:
 
         Raises NotFound, WrongState (VERSION_NOT_ACTIVE, NO_ACTIVE_VERSION). Base models are not known here.
         """
-        async with self._database.read() as connection:
-            return await pointing.resolve(connection, name, place)
+        return await self._meanings.resolve(name, place)
 
     def _job_changed(self, job: JobRow) -> JobRow:
         self._changes.notify("jobs")

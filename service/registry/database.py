@@ -34,8 +34,10 @@ _WRITERS_LOCK = 0x40714C0A
 class Database:
     """An open database with the newest schema. Made by `Database.open`."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, watcher: aiosqlite.Connection | None) -> None:
+        """`watcher` is a connection to the same file that is used for nothing else."""
         self._engine = engine
+        self._watcher = watcher
         self._writer = engine.execution_options(writes=True)
         # SQLite has one writer: queueing here is fair and instant, its own busy wait is neither.
         self._turn = asyncio.Lock()
@@ -51,12 +53,23 @@ class Database:
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
             event.listen(engine.sync_engine, "invalidate", _release_sqlite)
         try:
-            database = cls(engine)
-            async with database.write() as connection:
+            async with cls(engine, None).write() as connection:
                 await connection.run_sync(upgrade)
-            yield database
+            async with _watching(engine) as watcher:
+                yield cls(engine, watcher)
         finally:
             await engine.dispose()
+
+    async def stamp(self) -> int | None:
+        """Another number than at the last call where anybody, here or in another process, has committed
+        anything since; None where the database does not tell."""
+        if self._watcher is None:
+            return None
+        try:
+            ((version,),) = await self._watcher.execute_fetchall("PRAGMA data_version")
+        except sqlite3.Error:
+            return None  # who reads now is told what is the matter
+        return int(version)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -74,6 +87,18 @@ class Database:
                     # What BEGIN IMMEDIATE is to SQLite: writers one after the other, each seeing all before.
                     await connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
                 yield connection
+
+
+@asynccontextmanager
+async def _watching(engine: AsyncEngine) -> AsyncIterator[aiosqlite.Connection | None]:
+    """A connection for `Database.stamp`, which counts the commits of all others to the file:
+    https://sqlite.org/pragma.html#pragma_data_version"""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or path is None:
+        yield None
+        return
+    async with aiosqlite.connect(path) as connection:
+        yield connection
 
 
 @asynccontextmanager

@@ -101,25 +101,25 @@ async def trail(
     return settings
 
 
-async def resolve(connection: AsyncConnection, name: str, place: float) -> VersionRow:
-    """The ACTIVE version that a model's name means for a request at `place` (0 to 1, 1 excluded) among all.
+async def meaning(connection: AsyncConnection, name: str) -> tuple[tuple[VersionRow, int], ...]:
+    """The ACTIVE versions that a model's name means, in their order, each with its percentage.
 
     Raises as `Registry.resolve_model`.
     """
     adapter_id, separator, rest = name.partition("@")
     if separator and not rest[:1].isalpha():
-        return await versions.resolve(connection, name)
+        return ((await versions.resolve(connection, name), 100),)
     alias = await find(connection, adapter_id, rest or DEFAULT_ALIAS)
     if alias is None or not alias.shares:
         if rest in ("", DEFAULT_ALIAS):
-            return await versions.resolve(connection, adapter_id)
+            return ((await versions.resolve(connection, adapter_id), 100),)
         raise NotFound("MODEL_NOT_FOUND", f"there is no model {name!r}")
     rows = [await versions.get(connection, adapter_id, share.version) for share in alias.shares]
-    active = [
+    active = tuple(
         (row, share.percent)
         for row, share in zip(rows, alias.shares, strict=True)
         if row.state == VersionState.ACTIVE
-    ]
+    )
     if not active:
         raise WrongState(
             f"{name} points at " + ", ".join(f"{row.model}, which is {row.state}" for row in rows),
@@ -127,7 +127,7 @@ async def resolve(connection: AsyncConnection, name: str, place: float) -> Versi
             allowed=[VersionState.ACTIVE],
             reason="VERSION_NOT_ACTIVE",
         )
-    return _at(place, active)
+    return active
 
 
 async def refuse_pointed_at(connection: AsyncConnection, adapter_id: str, number: int, action: str) -> None:
@@ -158,8 +158,11 @@ def no_alias(adapter_id: str, alias_id: str) -> NotFound:
     return NotFound("ALIAS_NOT_FOUND", f"adapter {adapter_id!r} has no alias {alias_id!r}")
 
 
-def _at(place: float, active: Sequence[tuple[VersionRow, int]]) -> VersionRow:
-    """In the order of versions, so that one that gains traffic keeps the places that it had."""
+def at(place: float, active: Sequence[tuple[VersionRow, int]]) -> VersionRow:
+    """The version for a request at `place` (0 to 1, 1 excluded) among all.
+
+    In the order of versions, so that one that gains traffic keeps the places that it had.
+    """
     left = place * sum(percent for _, percent in active)
     for row, percent in active:
         left -= percent
