@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from rich.text import Text
 
 from hotlora import hub
-from hotlora.client import Client
 from hotlora.command import job_display, names, output, training
+from hotlora.command.calling import connected
 from hotlora.command.failing import ExitCode
 from hotlora.command.options import constant
 from hotlora.v1.adapter_service_pb2 import (
@@ -21,7 +21,7 @@ from hotlora.v1.tuning_service_pb2 import Technique
 
 def list_adapters(address: str | None, *, limit: int, as_json: bool) -> None:
     """Prints adapters by name."""
-    with Client(address) as client:
+    with connected(address) as client:
         found = output.newest(
             lambda page_size, token: client.list_adapters(page_size=page_size, page_token=token),
             lambda page: page.adapters,
@@ -46,7 +46,7 @@ def list_adapters(address: str | None, *, limit: int, as_json: bool) -> None:
 
 def versions(address: str | None, name: str, *, limit: int, as_json: bool) -> None:
     """Prints the versions of an adapter, newest first."""
-    with Client(address) as client:
+    with connected(address) as client:
         found = output.newest(
             lambda page_size, token: client.list_adapter_versions(
                 names.adapter(name), page_size=page_size, page_token=token
@@ -75,7 +75,7 @@ def versions(address: str | None, name: str, *, limit: int, as_json: bool) -> No
 
 def show(address: str | None, name: str, *, as_json: bool) -> None:
     """Prints an adapter, or one version of it when the name says which."""
-    with Client(address) as client:
+    with connected(address) as client:
         if names.is_version(name):
             version = client.get_adapter_version(names.version(name))
             if as_json:
@@ -130,7 +130,7 @@ def _version_fields(version: AdapterVersion) -> Iterable[tuple[str, str | Text]]
 
 def load(address: str | None, name: str, *, follow: bool, as_json: bool) -> ExitCode:
     """Has a version loaded and proven again; follows it until it is ACTIVE."""
-    with Client(address) as client:
+    with connected(address) as client:
         version = client.load_adapter_version(names.version(name))
         if follow:
             return training.follow_version(client, version.name, output.console(), as_json=as_json)
@@ -140,7 +140,7 @@ def load(address: str | None, name: str, *, follow: bool, as_json: bool) -> Exit
 
 def unload(address: str | None, name: str, *, as_json: bool) -> None:
     """Has a version taken out of the engine."""
-    with Client(address) as client:
+    with connected(address) as client:
         version = client.unload_adapter_version(names.version(name))
     _print_version(version, as_json=as_json)
 
@@ -149,7 +149,7 @@ def bring_in(
     address: str | None, source: Path | str, adapter: str, *, base_model: str, follow: bool, as_json: bool
 ) -> ExitCode:
     """Makes the next version of an adapter of a PEFT directory; follows it until it is ACTIVE."""
-    with Client(address) as client:
+    with connected(address) as client:
         adapter_id = names.short(names.adapter(adapter))
         version = client.import_adapter_version(source, adapter_id, base_model=base_model)
         if follow:
@@ -168,7 +168,7 @@ def export(
     as_json: bool,
 ) -> None:
     """Writes a version's files to a directory that does not exist yet."""
-    with Client(address) as client:
+    with connected(address) as client:
         client.export_adapter_version(
             names.version(name),
             directory,
@@ -195,7 +195,7 @@ def push(
 ) -> None:
     """Writes a version's files to the Hugging Face hub."""
     version = names.version(name)
-    with TemporaryDirectory() as beside, Client(address) as client:
+    with TemporaryDirectory() as beside, connected(address) as client:
         directory = client.export_adapter_version(
             version,
             Path(beside) / "export",
@@ -212,7 +212,7 @@ def push(
 
 def delete(address: str | None, name: str, *, as_json: bool) -> None:
     """Deletes an adapter with all its versions."""
-    with Client(address) as client:
+    with connected(address) as client:
         client.delete_adapter(names.adapter(name))
     if as_json:
         output.print_json({"deleted": names.adapter(name)})

@@ -3,8 +3,8 @@
 import getpass
 from collections.abc import Sequence
 
-from hotlora.client import Client
 from hotlora.command import names, output
+from hotlora.command.calling import connected
 from hotlora.errors import InvalidArgument
 from hotlora.v1.alias_service_pb2 import (
     Alias,
@@ -17,7 +17,7 @@ from hotlora.v1.alias_service_pb2 import (
 
 def list_aliases(address: str | None, adapter: str, *, limit: int, as_json: bool) -> None:
     """Prints the aliases of an adapter by name."""
-    with Client(address) as client:
+    with connected(address) as client:
         found = output.newest(
             lambda page_size, token: client.list_aliases(
                 names.adapter(adapter), page_size=page_size, page_token=token
@@ -49,7 +49,7 @@ def promote(
 ) -> None:
     """Points an alias at a version."""
     adapter, _, number = names.version(version).removeprefix("adapters/").partition("/versions/")
-    with Client(address) as client:
+    with connected(address) as client:
         found = client.promote_version(
             names.alias(adapter, alias), int(number), gated=gated, force=force, author=getpass.getuser()
         )
@@ -76,7 +76,7 @@ def split(
                 reason="BAD_SHARE",
             )
         percents[int(version)] = int(percent)
-    with Client(address) as client:
+    with connected(address) as client:
         found = client.split_traffic(
             names.alias(adapter, alias), percents, gated=gated, force=force, author=getpass.getuser()
         )
@@ -85,14 +85,14 @@ def split(
 
 def roll_back(address: str | None, adapter: str, alias: str, *, steps: int, as_json: bool) -> None:
     """Points an alias at what it pointed at before."""
-    with Client(address) as client:
+    with connected(address) as client:
         found = client.roll_back_alias(names.alias(adapter, alias), steps=steps, author=getpass.getuser())
     _print(found, as_json=as_json)
 
 
 def history(address: str | None, adapter: str, alias: str, *, limit: int, as_json: bool) -> None:
     """Prints what was done to an alias, newest first."""
-    with Client(address) as client:
+    with connected(address) as client:
         found = output.newest(
             lambda page_size, token: client.list_alias_changes(
                 names.alias(adapter, alias), page_size=page_size, page_token=token
@@ -119,7 +119,7 @@ def history(address: str | None, adapter: str, alias: str, *, limit: int, as_jso
 
 def delete(address: str | None, adapter: str, alias: str, *, as_json: bool) -> None:
     """Deletes an alias."""
-    with Client(address) as client:
+    with connected(address) as client:
         client.delete_alias(names.alias(adapter, alias), author=getpass.getuser())
     if as_json:
         output.print_json({"deleted": names.alias(adapter, alias)})

@@ -8,6 +8,7 @@ from rich.console import Console
 from hotlora import requests
 from hotlora.client import Client
 from hotlora.command import failing, output
+from hotlora.command.calling import connected
 from hotlora.errors import HotloraError, InvalidArgument
 from hotlora.v1.chat_service_pb2 import ChatResponse
 from hotlora.v1.resources_pb2 import Message
@@ -30,7 +31,7 @@ class Asking:
 
 def chat(address: str | None, model: str, *, prompt: str | None, asking: Asking, as_json: bool) -> None:
     """Answers the prompt, or talks with whoever is at the terminal until end of input."""
-    with Client(address) as client:
+    with connected(address) as client:
         if prompt is not None or not sys.stdin.isatty():
             text = prompt if prompt is not None else question_from_stdin()
             _answer(client, model, asking.messages(requests.user(text)), asking, as_json=as_json)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from hotlora.client import Client
 from hotlora.command import names, output, report_display, training
+from hotlora.command.calling import connected
 from hotlora.v1.dataset_service_pb2 import Dataset, HubSplit, ListDatasetsResponse, UploadHeader
 
 
 def list_datasets(address: str | None, *, limit: int, as_json: bool) -> None:
     """Prints datasets, newest first."""
-    with Client(address) as client:
+    with connected(address) as client:
         found = output.newest(
             lambda page_size, token: client.list_datasets(page_size=page_size, page_token=token),
             lambda page: page.datasets,
@@ -43,7 +43,7 @@ def upload(
     as_json: bool,
 ) -> None:
     """Uploads a file and prints what was found in it."""
-    with Client(address) as client:
+    with connected(address) as client:
         console = None if as_json else output.console()
         dataset = training.upload(
             client, path, dataset_id=dataset_id, console=console, display_name=display_name, wishes=wishes
@@ -61,7 +61,7 @@ def bring_in(
     as_json: bool,
 ) -> None:
     """Has the service read a path of its own or a split of the hub, and prints what was found there."""
-    with Client(address) as client:
+    with connected(address) as client:
         console = None if as_json else output.console()
         dataset = training.bring_in(
             client, source, display_name, dataset_id=dataset_id, console=console, wishes=wishes
@@ -78,7 +78,7 @@ def _show_found(dataset: Dataset, *, as_json: bool) -> None:
 
 def show(address: str | None, name: str, *, as_json: bool) -> None:
     """Prints one dataset."""
-    with Client(address) as client:
+    with connected(address) as client:
         dataset = client.get_dataset(names.dataset(name))
     if as_json:
         output.print_json(dataset)
@@ -104,7 +104,7 @@ def _show(dataset: Dataset) -> None:
 
 def preview(address: str | None, name: str, *, max_rows: int, as_json: bool) -> None:
     """Prints the first rows as the base model will see them, with the trained parts marked."""
-    with Client(address) as client:
+    with connected(address) as client:
         response = client.preview_dataset(names.dataset(name), max_rows=max_rows)
     if as_json:
         output.print_json(response)
@@ -114,7 +114,7 @@ def preview(address: str | None, name: str, *, max_rows: int, as_json: bool) -> 
 
 def delete(address: str | None, name: str, *, as_json: bool) -> None:
     """Deletes a dataset."""
-    with Client(address) as client:
+    with connected(address) as client:
         client.delete_dataset(names.dataset(name))
     if as_json:
         output.print_json({"deleted": names.dataset(name)})

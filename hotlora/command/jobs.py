@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from hotlora.client import Client
 from hotlora.command import job_display, names, output
+from hotlora.command.calling import connected
 from hotlora.command.failing import ExitCode
 from hotlora.command.options import constant
 from hotlora.v1.tuning_service_pb2 import Fit, ListTuningJobsResponse, TuningJob, WatchTuningJobResponse
@@ -14,7 +14,7 @@ def list_jobs(
 ) -> None:
     """Prints jobs, newest first."""
     wanted = [constant("STATE", name) for name in states]
-    with Client(address) as client:
+    with connected(address) as client:
         jobs = output.newest(
             lambda page_size, token: client.list_tuning_jobs(
                 page_size=page_size,
@@ -47,7 +47,7 @@ def list_jobs(
 
 def show_job(address: str | None, name: str, *, as_json: bool) -> None:
     """Prints one job."""
-    with Client(address) as client:
+    with connected(address) as client:
         job = client.get_tuning_job(names.job(name))
     if as_json:
         output.print_json(job)
@@ -77,7 +77,7 @@ def show_job(address: str | None, name: str, *, as_json: bool) -> None:
 
 def watch(address: str | None, name: str, *, after_sequence: int, as_json: bool) -> ExitCode:
     """Follows a job to its end. OK when it SUCCEEDED, FAILED when it did not."""
-    with Client(address) as client:
+    with connected(address) as client:
         updates = client.watch_tuning_job(names.job(name), after_sequence)
         if as_json:
             state = TuningJob.STATE_UNSPECIFIED
@@ -98,19 +98,19 @@ def state_after(update: WatchTuningJobResponse) -> TuningJob.State | None:
 
 def cancel(address: str | None, name: str, *, as_json: bool) -> None:
     """Asks a job to stop."""
-    with Client(address) as client:
+    with connected(address) as client:
         _say_where(client.cancel_tuning_job(names.job(name)), as_json=as_json)
 
 
 def pause(address: str | None, name: str, *, as_json: bool) -> None:
     """Asks a job to pause."""
-    with Client(address) as client:
+    with connected(address) as client:
         _say_where(client.pause_tuning_job(names.job(name)), as_json=as_json)
 
 
 def resume(address: str | None, name: str, *, as_json: bool) -> None:
     """Puts a paused job back into the queue."""
-    with Client(address) as client:
+    with connected(address) as client:
         _say_where(client.resume_tuning_job(names.job(name)), as_json=as_json)
 
 

@@ -8,8 +8,8 @@ from typing import Final
 from rich.text import Text
 
 from hotlora import errors
-from hotlora.client import Client
 from hotlora.command import output, training
+from hotlora.command.calling import connected
 from hotlora.v1 import planning_service_pb2 as pb
 from hotlora.v1.dataset_service_pb2 import UploadHeader
 from hotlora.v1.tuning_service_pb2 import Technique
@@ -42,7 +42,7 @@ def plan(
     address: str | None, source: str, request: pb.PlanRequest, *, wishes: UploadHeader, as_json: bool
 ) -> None:
     """Prints a plan; a file is brought in first, as `train` would do."""
-    with Client(address) as client:
+    with connected(address) as client:
         console = None if as_json else output.console()
         request.dataset = training.dataset_of(client, source, console, wishes=wishes)
         response = client.plan(request)

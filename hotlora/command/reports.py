@@ -8,6 +8,7 @@ from rich.text import Text
 
 from hotlora.client import Client
 from hotlora.command import names, output, training
+from hotlora.command.calling import connected
 from hotlora.command.failing import ExitCode
 from hotlora.v1.evaluation_service_pb2 import (
     AdapterEvaluation,
@@ -32,7 +33,7 @@ _EXAMPLES_OF_A_KIND = 3
 def list_evaluations(address: str | None, *, adapter: str | None, limit: int, as_json: bool) -> None:
     """Prints evaluations, newest first."""
     parent = "" if adapter is None else _parent(adapter)
-    with Client(address) as client:
+    with connected(address) as client:
         found = output.newest(
             lambda page_size, token: client.list_evaluations(
                 page_size=page_size, page_token=token, parent=parent
@@ -60,7 +61,7 @@ def list_evaluations(address: str | None, *, adapter: str | None, limit: int, as
 
 def show(address: str | None, name: str, *, as_json: bool) -> None:
     """Prints one evaluation with its report."""
-    with Client(address) as client:
+    with connected(address) as client:
         evaluation = client.get_evaluation(names.evaluation(name))
     if as_json:
         output.print_json(evaluation)
@@ -71,7 +72,7 @@ def show(address: str | None, name: str, *, as_json: bool) -> None:
 def evaluate(address: str | None, version: str, *, on: str, follow: bool, as_json: bool) -> ExitCode:
     """Queues an evaluation of a version and follows it to its report."""
     console = output.console()
-    with Client(address) as client:
+    with connected(address) as client:
         dataset = training.dataset_of(client, on, None if as_json else console)
         evaluation = client.create_evaluation(names.version(version), dataset=dataset)
         if follow:

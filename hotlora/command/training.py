@@ -2,12 +2,7 @@
 
 import hashlib
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -17,6 +12,7 @@ from hotlora import errors
 from hotlora.calls import UPLOAD_LIMIT_BYTES
 from hotlora.client import Client
 from hotlora.command import job_display, names, output, reading
+from hotlora.command.calling import connected, ended_by_ctrl_c
 from hotlora.command.failing import ExitCode
 from hotlora.command.options import constant
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
@@ -52,7 +48,7 @@ def train(
     Without a technique, the service takes its default, or that of the start version.
     """
     console = output.console()
-    with Client(address) as client:
+    with connected(address) as client:
         shown = None if as_json else console
         wishes.base_model = base_model or _other_base(client, adapter)
         dataset = dataset_of(client, source, shown, dataset_id=dataset_id, wishes=wishes)
@@ -77,37 +73,12 @@ def train(
                     console.print(output.plain(line))
             return ExitCode.OK
         try:
-            with _ended_by_ctrl_c(client):
+            with ended_by_ctrl_c(client):
                 return _follow_job(client, job, console, as_json=as_json)
         except KeyboardInterrupt:
             if not as_json:
                 console.print(f"The job goes on; `hotlora cancel {names.short(job.name)}` would stop it.")
             raise
-
-
-@contextmanager
-def _ended_by_ctrl_c(client: Client) -> Iterator[None]:
-    """Ctrl-C ends the block with KeyboardInterrupt, wherever it strikes.
-
-    The exception alone is lost when the signal comes within one of gRPC's callbacks, which swallow it; so the
-    client is closed too, by a thread, since the signal may have come while gRPC held a lock.
-    """
-    interrupted = Event()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        Thread(target=client.close, daemon=True).start()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except (errors.HotloraError, ValueError):  # ValueError: gRPC's word for a call on a closed channel
-        if not interrupted.is_set():
-            raise
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _follow_job(client: Client, job: TuningJob, console: Console, *, as_json: bool) -> ExitCode:

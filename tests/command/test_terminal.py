@@ -1,9 +1,11 @@
 """The command at a real terminal: the bar, the columns, the conversation, Ctrl-C."""
 
+import contextlib
 import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hotlora.client import Client
+from hotlora.command.calling import connected
 from hotlora.v1.tuning_service_pb2 import TuningJob
 from tests.command.conftest import ROOT, until
 from tests.stage.service import Stage
@@ -115,6 +118,15 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(
     short = job.name.removeprefix("tuningJobs/")
     assert f"The job goes on; `hotlora cancel {short}` would stop it." in run.seen
     assert "Traceback" not in run.seen
+
+
+def test_ctrl_c_ends_a_command_where_the_exception_is_swallowed_as_grpcs_callbacks_do(stage: Stage) -> None:
+    with pytest.raises(KeyboardInterrupt), connected(stage.address) as client:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        while True:
+            client.list_datasets()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("support")
