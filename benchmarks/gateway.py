@@ -1,8 +1,9 @@
 """The gateway against the engine behind it, throughput and first token: `python -m benchmarks.gateway`.
 
 Both ask the same vLLM the same kind of questions. Throughput is measured in turns, so that a ratio is what
-the gateway costs; first tokens in pairs that are asked at the same moment and so meet the same batch. Each
-is measured once more with the engine in the gateway's place: what is found there, the machine's noise does.
+the gateway costs; first tokens in pairs that are asked at the same moment and so meet the same batch: many
+pairs at once, where the gateway prepares one request after the other, and a pair whenever one ends. Each is
+measured once more with the engine in the gateway's place: what is found there, the machine's noise does.
 """
 
 import asyncio
@@ -64,10 +65,15 @@ async def _throughput(load: Load, direct: Target, gateway: Target, concurrency: 
     }
 
 
-async def _added(load: Load, direct: Target, other: Target, concurrency: int) -> dict[str, float]:
+async def _added(load: Load, direct: Target, other: Target, concurrency: int) -> dict[str, dict[str, float]]:
     """How many milliseconds later the first token of `other` comes."""
-    pairs = await load.pairs((direct, other), concurrency=concurrency, pairs=max(LEAST_PAIRS, concurrency))
-    return _spread(1000 * (late - early) for early, late in pairs)
+    at_once = max(1, concurrency // 2)
+    pairs = await load.pairs(
+        (direct, other), concurrency=concurrency, pairs=at_once + max(LEAST_PAIRS, concurrency)
+    )
+    added = [1000 * (late - early) for early, late in pairs]
+    steady = {"in a steady load": _spread(added[at_once:])}
+    return steady if at_once == 1 else {**steady, "asked all at once": _spread(added[:at_once])}
 
 
 def _spread(values: Iterable[float]) -> dict[str, float]:

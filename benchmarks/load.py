@@ -10,6 +10,9 @@ import aiohttp
 
 QUESTION = "Write a long story about a lighthouse keeper and number {number}. Do not stop early."
 
+LENGTHS = (0.5, 1.25, 0.75, 1.5, 1.0)
+"""Of pairs, as parts of the tokens that are asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -42,7 +45,7 @@ class Load:
 
         async def one(index: int) -> tuple[int, float]:
             async with slots:
-                return await self._request(targets[index % len(targets)])
+                return await self._request(targets[index % len(targets)], self._max_tokens)
 
         began = time.perf_counter()
         answers = await asyncio.gather(*(one(index) for index in range(requests)))
@@ -58,28 +61,32 @@ class Load:
         """Seconds to the first token of both targets, pair by pair, at most `concurrency` requests at a time.
 
         The two of a pair are sent at the same moment, now the one first, now the other; one after the other
-        where `concurrency` is 1.
+        where `concurrency` is 1. The first `concurrency // 2` pairs are sent all at once, and each of the
+        others as soon as one has ended; pairs are of several lengths, or they would go on all at once.
         """
         slots = asyncio.Semaphore(max(1, concurrency // 2))
 
         async def one(index: int) -> tuple[float, float]:
             turn = 1 if index % 2 == 0 else -1
+            length = int(self._max_tokens * LENGTHS[index % len(LENGTHS)])
             async with slots:
                 if concurrency == 1:
-                    answers = [await self._request(target) for target in targets[::turn]]
+                    answers = [await self._request(target, length) for target in targets[::turn]]
                 else:
-                    answers = await asyncio.gather(*(self._request(target) for target in targets[::turn]))
+                    answers = await asyncio.gather(
+                        *(self._request(target, length) for target in targets[::turn])
+                    )
             (_, first), (_, second) = answers[::turn]
             return first, second
 
         return await asyncio.gather(*(one(index) for index in range(pairs)))
 
-    async def _request(self, target: Target) -> tuple[int, float]:
+    async def _request(self, target: Target, max_tokens: int) -> tuple[int, float]:
         self._number += 1
         body = {
             "model": target.model,
             "messages": [{"role": "user", "content": QUESTION.format(number=self._number)}],
-            "max_tokens": self._max_tokens,
+            "max_tokens": max_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},

@@ -34,6 +34,9 @@ or the base like a part of it."""
 _COMPANY: Final = 2
 """Sequences of each model that are asked at once: an idle engine may begin with the first request alone, and
 batches those that come meanwhile."""
+_COMPANY_TOKENS: Final = 16
+"""Of each, its last ones: whoever is given another's weights is so from its first token on, and this is asked
+with every adapter."""
 _MAX_CACHED: Final = 4096
 """Base measurements kept; one is some 64 numbers."""
 
@@ -226,7 +229,7 @@ class Prover:
         of the engine's slots, which an engine's first adapters do not reach. (Those of vLLM 0.32 end the
         engine before it comes to this, at the first proof; ones that are mended in part would not.)
         """
-        asked = [sequence.token_ids for sequence in (*canary, *canary)[:_COMPANY]]
+        asked = [sequence.token_ids[-_COMPANY_TOKENS:] for sequence in (*canary, *canary)[:_COMPANY]]
         alone = [await self._base_logprobs(base, generation, token_ids) for token_ids in asked]
         together = await asyncio.gather(
             *(route.logprobs(token_ids) for token_ids in asked for route in (served, base))

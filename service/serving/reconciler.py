@@ -261,7 +261,8 @@ class Reconciler:
                 if row.state == VersionState.PENDING:
                     row = await self._verifying(row)
                 loads = self._loads
-                comparison = await self._prove(candidate, client, generation)
+                prove = self._prove_again if row.state == VersionState.ACTIVE else self._prove
+                comparison = await prove(candidate, client, generation)
             except RejectedError as error:
                 self._reject(row, error, generation, monotonic() - started)
                 return
@@ -325,16 +326,20 @@ class Reconciler:
             raise unavailable("the engine was restarted during the proof")
         return comparison
 
+    async def _prove_again(self, candidate: Candidate, client: EngineClient, generation: int) -> Comparison:
+        """Prove what was proven before on a part of its canary; on all of it where that part disagrees."""
+        try:
+            return await self._prove(candidate, client, generation, sequences=1)
+        except RejectedError:
+            return await self._prove(candidate, client, generation)
+
     async def _recheck(self, row: VersionRow, client: EngineClient, generation: int) -> None:
-        """Prove an ACTIVE version again, on a part of its canary; on all of it where that part disagrees."""
+        """Prove an ACTIVE version again, which is loaded."""
         loads, started = self._loads, monotonic()
         try:
             candidate = await self._examine(row)
             self._at_risk[row.model] = generation
-            try:
-                await self._prove(candidate, client, generation, sequences=1)
-            except RejectedError:
-                await self._prove(candidate, client, generation)
+            await self._prove_again(candidate, client, generation)
         except RejectedError as error:
             self._reject(row, error, generation, monotonic() - started)
         else:
