@@ -17,7 +17,7 @@ case "$*" in
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ -z "${STOPPED:-}" ] && > .venv/pip ;;
   "-m pip --version") [ -e .venv/pip ] ;;
   "-m pip install"*) cp "$STAND_INS/uv" .venv/bin/uv ;;
-  "-m compileall"*) echo "$*" >> "$STAND_INS/calls" ;;
+  "-m compileall"*) echo "$*" >> "$STAND_INS/calls"; exit "${COMPILED:-0}" ;;
   *Python.h*) [ -z "${WITHOUT_HEADERS:-}" ] ;;
 esac
 """
@@ -102,6 +102,10 @@ def test_bytecode_is_made_where_python_may_not_write_it_at_every_start(machine: 
     assert machine.syncs() == [*before, before[-1]]
     machine.sets_up()
     assert machine.syncs() == [*before, before[-1]]
+
+
+def test_a_checkout_where_no_bytecode_can_be_kept_is_set_up_all_the_same(machine: Machine) -> None:
+    assert machine.run(PYTHONDONTWRITEBYTECODE="1", COMPILED="1").returncode == 0
 
 
 def test_without_folders_of_packages_torch_comes_from_its_own_index(machine: Machine) -> None:
