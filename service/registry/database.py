@@ -34,10 +34,9 @@ _WRITERS_LOCK = 0x40714C0A
 class Database:
     """An open database with the newest schema. Made by `Database.open`."""
 
-    def __init__(self, engine: AsyncEngine, watcher: aiosqlite.Connection | None) -> None:
-        """`watcher` is a connection to the same file that is used for nothing else."""
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._watcher = watcher
+        self._watcher: aiosqlite.Connection | None = None
         self._writer = engine.execution_options(writes=True)
         # SQLite has one writer: queueing here is fair and instant, its own busy wait is neither.
         self._turn = asyncio.Lock()
@@ -53,10 +52,11 @@ class Database:
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
             event.listen(engine.sync_engine, "invalidate", _release_sqlite)
         try:
-            async with cls(engine, None).write() as connection:
+            database = cls(engine)
+            async with database.write() as connection:
                 await connection.run_sync(upgrade)
-            async with _watching(engine) as watcher:
-                yield cls(engine, watcher)
+            async with _watching(engine) as database._watcher:
+                yield database
         finally:
             await engine.dispose()
 

@@ -10,10 +10,8 @@ from sqlalchemy import Connection
 
 from service.errors import WrongState
 
-NEWEST = "head"
 
-
-def upgrade(connection: Connection, revision: str = NEWEST) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
     """Run the migrations up to `revision` that are missing, inside the caller's transaction.
 
     Raises WrongState (SCHEMA_TOO_NEW).

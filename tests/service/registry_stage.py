@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from service.changes import Changes
-from service.registry import DatasetRow, JobRow, NewJob, Registry
+from service.registry import DatasetRow, JobRow, NewJob, Registry, Verification, VersionRow, VersionState
 from tests.registry_file import registry_url
 from trainer import events
 from trainer.config import Hyperparameters, Technique
@@ -15,6 +15,16 @@ from trainer.records import Kind
 
 BASE = "tiny-base"
 WAIT_SECONDS = 20.0
+PROOF = Verification(
+    tokens=100,
+    adapter_difference=0.01,
+    effect=0.5,
+    trained_effect=0.5,
+    noise=0.01,
+    tolerance=0.05,
+    seconds=1.5,
+    time=7.0,
+)
 
 
 def url(home: Path) -> str:
@@ -140,3 +150,16 @@ async def ended(registry: Registry, changes: Changes, job_id: str) -> JobRow:
 
     await until(changes, f"job/{job_id}", over)
     return await registry.get_job(job_id)
+
+
+async def made(registry: Registry, adapter_id: str = "support") -> VersionRow:
+    """A PENDING version of an adapter."""
+    job = await registry.create_job(new_job(adapter_id=adapter_id))
+    assert await registry.claim_next_job("me") is not None
+    return await registry.succeed_job(job.id, 1, published())
+
+
+async def active(registry: Registry, adapter_id: str = "support") -> VersionRow:
+    """An ACTIVE version of an adapter."""
+    loaded = await registry.move_version(await made(registry, adapter_id), VersionState.VERIFYING)
+    return await registry.move_version(loaded, VersionState.ACTIVE, verification=PROOF)

@@ -6,17 +6,8 @@ import pytest
 from sqlalchemy import Engine, event
 
 from service.errors import NotFound
-from service.registry import Registry, VersionRow, VersionState
-from tests.service.registry_stage import new_job, numbered, open_registry, published
-
-
-async def active(registry: Registry) -> VersionRow:
-    """The next version of the adapter `support`, ACTIVE."""
-    job = await registry.create_job(new_job(adapter_id="support"))
-    assert await registry.claim_next_job("me") is not None
-    made = await registry.succeed_job(job.id, 1, published())
-    loaded = await registry.move_version(made, VersionState.VERIFYING)
-    return await registry.move_version(loaded, VersionState.ACTIVE)
+from service.registry import VersionState
+from tests.service.registry_stage import active, numbered, open_registry
 
 
 async def test_a_name_is_read_once_until_something_changes(tmp_path: Path) -> None:

@@ -7,32 +7,8 @@ import pytest
 
 from service.changes import Changes
 from service.errors import AlreadyExists, Conflict, NotFound, WrongState
-from service.registry import JobState, Registry, Verification, VersionRow, VersionState
-from tests.service.registry_stage import dataset, new_job, open_registry, published
-
-PROOF = Verification(
-    tokens=100,
-    adapter_difference=0.01,
-    effect=0.5,
-    trained_effect=0.5,
-    noise=0.01,
-    tolerance=0.05,
-    seconds=1.5,
-    time=7.0,
-)
-
-
-async def made(registry: Registry, adapter_id: str = "support") -> VersionRow:
-    """A PENDING version of an adapter."""
-    job = await registry.create_job(new_job(adapter_id=adapter_id))
-    assert await registry.claim_next_job("me") is not None
-    return await registry.succeed_job(job.id, 1, published())
-
-
-async def active(registry: Registry, adapter_id: str = "support") -> VersionRow:
-    """An ACTIVE version of an adapter."""
-    loaded = await registry.move_version(await made(registry, adapter_id), VersionState.VERIFYING)
-    return await registry.move_version(loaded, VersionState.ACTIVE, verification=PROOF)
+from service.registry import JobState, VersionRow, VersionState
+from tests.service.registry_stage import PROOF, active, dataset, made, new_job, open_registry
 
 
 async def test_a_dataset_is_kept_and_its_id_is_never_given_again(tmp_path: Path) -> None:
