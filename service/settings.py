@@ -262,6 +262,11 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     @property
+    def compiled_dir(self) -> Path:
+        """What engines compile; made by the first one that does."""
+        return self.home / "compiled"
+
+    @property
     def calibrations_dir(self) -> Path:
         """What probes of this machine measured; made by the first one."""
         return self.home / "calibrations"

@@ -86,7 +86,7 @@ def vllm_command(
             *(_for_adapters(settings, base) if takes_adapters(base.path) else ()),
             *_gpu_share(packages, settings.engine_gpu_memory_fraction),
         ),
-        environment=engine_environment(api_key, packages),
+        environment=engine_environment(api_key, packages, compiled_dir=settings.compiled_dir),
     )
 
 
@@ -115,7 +115,7 @@ def own_engine_command(
             "--enforce-eager",
             *_gpu_share(packages, settings.own_engine_gpu_memory_fraction),
         ),
-        environment=engine_environment(api_key, packages),
+        environment=engine_environment(api_key, packages, compiled_dir=settings.compiled_dir),
     )
 
 

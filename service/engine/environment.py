@@ -43,13 +43,16 @@ def are_threads_bound() -> bool:
     return os.environ.get(_BIND_VARIABLE, _UNBOUND) != _UNBOUND
 
 
-def engine_environment(api_key: str, packages: Packages) -> dict[str, str]:
-    """Everything, of this process's own variables too. Raises EngineCannotStartError."""
+def engine_environment(api_key: str, packages: Packages, *, compiled_dir: Path) -> dict[str, str]:
+    """Everything, of this process's own variables too. Raises EngineCannotStartError.
+
+    What torch compiles is kept in `compiled_dir` from one start to the next.
+    """
     specific = _for_cpu(packages.cpu_plugin) if packages.is_cpu_build else _for_cuda()
-    return {**without_settings(os.environ), **_common(api_key), **specific}
+    return {**without_settings(os.environ), **_common(api_key, compiled_dir), **specific}
 
 
-def _common(api_key: str) -> dict[str, str]:
+def _common(api_key: str, compiled_dir: Path) -> dict[str, str]:
     search_path = [str(INSIDE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "PYTHONPATH": os.pathsep.join(search_path),
@@ -62,6 +65,8 @@ def _common(api_key: str) -> dict[str, str]:
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _KEEP_ALIVE_SECONDS,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        # Else torch keeps it among the temporary files, which go with the engine.
+        **_kept({"TORCHINDUCTOR_CACHE_DIR": str(compiled_dir)}),
     }
 
 

@@ -1,6 +1,7 @@
 """Runs a command so that nothing of it outlives the service: `python leash.py COMMAND [ARGUMENT...]`.
 
 The command gets a session and process group of its own; its process id is the first line on standard output.
+It gets a directory of its own for temporary files (TMPDIR), which is removed when it has ended.
 Whatever ends first, the whole group ends:
 - the command itself: the leash ends with its exit status (128 + signal when it was killed);
 - standard input (a pipe from the service) reaches its end, as it does when the service dies of anything,
@@ -16,10 +17,15 @@ import selectors
 import signal
 import subprocess
 import sys
+from tempfile import TemporaryDirectory, gettempdir
 from time import monotonic
 
 GRACE_SECONDS = 5.0
 """Enough for vLLM to remove its shared memory, which nobody else removes."""
+PREFIX = "hotlora-engine-"
+"""How the names of the directories for temporary files begin."""
+_LONGEST_PLACE = 45
+"""Characters of the directory that they are in: sockets of 36 more lie within, and Linux takes 107 in all."""
 
 
 def _end_group(group: int, number: int) -> None:
@@ -34,7 +40,16 @@ def main(command: list[str]) -> int:
     signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
+    place = gettempdir() if len(gettempdir()) <= _LONGEST_PLACE else "/tmp"  # noqa: S108
+    # What dies of SIGKILL removes nothing itself, and may write a last file while we do.
+    with TemporaryDirectory(prefix=PREFIX, dir=place, ignore_cleanup_errors=True) as directory:
+        return _run(command, {**os.environ, "TMPDIR": directory}, woken)
+
+
+def _run(command: list[str], environment: dict[str, str], woken: int) -> int:
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+    )
     try:
         os.write(1, f"{child.pid}\n".encode())
         _wait(child, woken)

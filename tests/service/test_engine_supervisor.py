@@ -215,8 +215,9 @@ _SERVICE = """
 import subprocess, sys
 leash = subprocess.Popen(
     [sys.executable, sys.argv[1], sys.executable, "-c",
-     "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
-     "print('both run', file=sys.stderr, flush=True); time.sleep(60)"],
+     "import subprocess, sys, time, tempfile;"
+     "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+     "print(tempfile.mkstemp()[1], file=sys.stderr, flush=True); time.sleep(60)"],
     stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
 )
 print(leash.stdout.readline().decode().strip(), flush=True)
@@ -224,21 +225,23 @@ leash.wait()
 """
 
 
-def test_a_service_killed_with_sigkill_leaves_no_engine_behind() -> None:
+def test_a_service_killed_with_sigkill_leaves_no_engine_behind_and_none_of_its_temporary_files() -> None:
     service = subprocess.Popen(
         [sys.executable, "-c", _SERVICE, leash.__file__], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert service.stdout is not None and service.stderr is not None
     group = int(service.stdout.readline())
-    assert service.stderr.readline() == b"both run\n"
+    file = Path(service.stderr.readline().decode().strip())
     members = _group(group)
-    assert len(members) == 2
+    assert (len(members), file.is_file(), file.parent.name.startswith(leash.PREFIX)) == (2, True, True)
+    keeper = psutil.Process(group).parent()
+    assert keeper is not None
 
     service.kill()
     service.wait()
 
-    _, alive = psutil.wait_procs(members, timeout=10)
-    assert alive == []
+    _, alive = psutil.wait_procs([*members, keeper], timeout=10)
+    assert (alive, file.parent.exists()) == ([], False)
     service.stdout.close()
     service.stderr.close()
 
@@ -248,6 +251,21 @@ def test_a_leash_ends_with_the_status_of_its_command() -> None:
         command = [sys.executable, leash.__file__, sys.executable, "-c", code]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
             assert process.wait(timeout=20) == status
+
+
+def test_an_engines_sockets_fit_however_long_the_place_for_temporary_files_is_called(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    binds = (
+        "import os, socket, tempfile; name = tempfile.gettempdir() + '/' + 36 * 's';"
+        "socket.socket(socket.AF_UNIX).bind(name); assert os.path.exists(name)"
+    )
+    command = [sys.executable, leash.__file__, sys.executable, "-c", binds]
+    environment = {**os.environ, "TMPDIR": str(long)}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize(("rank", "allowed"), [(1, 1), (2, 8), (16, 16), (17, 32), (500, 512)])
@@ -334,6 +352,17 @@ def test_an_engine_is_one_process_behind_its_server_unless_its_threads_are_bound
             assert ("--distributed-executor-backend" in command.arguments) is says_so
             # Which is forked off its server, where vLLM would have it import everything anew.
             assert (command.environment.get("VLLM_WORKER_MULTIPROC_METHOD") == "fork") is says_so
+
+
+def test_what_an_engine_compiled_is_there_for_the_next_though_temporary_files_are_gone(
+    tmp_path: Path,
+) -> None:
+    for packages in (
+        Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora"),
+        Packages(is_cpu_build=False, cpu_plugin=None),
+    ):
+        command = vllm_command(Settings(home=tmp_path), BASE, port=1, api_key="k", packages=packages)
+        assert command.environment["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
 
 
 def test_a_cuda_engine_needs_no_compiler_to_sample_unless_told_to(
