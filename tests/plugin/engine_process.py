@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from service.engine.command import IN_ONE_PROCESS
+from service.engine.command import IN_ONE_PROCESS, LAUNCHER
+from service.engine.environment import INSIDE
 
 START_SECONDS = 600.0
-"""A start takes 25 to 90 s on two idle cores; more while other things run."""
+"""A start takes 20 s on two idle cores; more while other things run."""
 POLL_SECONDS = 0.05
 
 
@@ -42,15 +43,17 @@ async def running_engine(
     # Without AVX-512 the engine itself multiplies bf16 in a scalar loop, several times slower than fp32.
     dtype = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *(sys.executable, "-P", "-m", LAUNCHER),
         *("--uds", str(socket_path), "--model", str(model_dir), "--served-model-name", "base"),
         *("--dtype", dtype, "--max-model-len", "256", "--no-enable-prefix-caching"),
         *("--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(len(adapters))),
         *("--lora-modules", *(f"{name}={path}" for name, path in adapters.items())),
-        # And, below, with no thread bound to a core, as our service has it.
+        # And, below, with no thread bound to a core, and forked off its server, as our service has it.
         *IN_ONE_PROCESS,
         env={
             **os.environ,
+            "PYTHONPATH": str(INSIDE),
+            "VLLM_WORKER_MULTIPROC_METHOD": "fork",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",

@@ -14,6 +14,7 @@ from hotlora_vllm_cpu_lora.register import ACTIVE_MESSAGE
 
 from tests.plugin.engine_process import running_engine
 from tests.plugin.random_adapter import write_random_adapter
+from tests.plugin.shallow_base import write_shallow_base
 
 RANKS = {"red": 16, "green": 8, "blue": 4, "grey": 16}
 """The adapters: one more than there are slots, so that slots are refilled while others generate."""
@@ -61,11 +62,13 @@ class Answer:
 async def test_base_and_adapters_asked_at_once_answer_as_they_do_alone(
     base_model_dir: Path, tmp_path: Path
 ) -> None:
+    model_dir = tmp_path / "base"
+    write_shallow_base(model_dir, model_dir=base_model_dir)
     adapters = {name: tmp_path / name for name in RANKS}
     for seed, (name, directory) in enumerate(adapters.items()):
         write_random_adapter(
             directory,
-            model_dir=base_model_dir,
+            model_dir=model_dir,
             rank=RANKS[name],
             seed=seed,
             with_lm_head=name == WITH_LM_HEAD,
@@ -73,7 +76,7 @@ async def test_base_and_adapters_asked_at_once_answer_as_they_do_alone(
     models = ("base", *adapters)
     async with (
         running_engine(
-            model_dir=base_model_dir,
+            model_dir=model_dir,
             adapters=adapters,
             max_loras=MAX_LORAS,
             socket_path=tmp_path / "engine.socket",
