@@ -82,8 +82,8 @@ def stack(
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve questions with their answers alone: enough to train on, few and short enough for seconds."""
+    """Eight short questions with their answers alone: enough to train on, few enough for seconds."""
     path = tmp_path_factory.mktemp("data") / "small.jsonl"
-    rows = [json.loads(line)["messages"][1:] for line in TRIAGE.read_text().splitlines()[:12]]
+    rows = [json.loads(line)["messages"][1:] for line in sorted(TRIAGE.read_text().splitlines(), key=len)[:8]]
     path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows))
     return path

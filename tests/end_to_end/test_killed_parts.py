@@ -18,12 +18,12 @@ from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.resources_pb2 import Message
 from hotlora.v1.tuning_service_pb2 import TECHNIQUE_QLORA, Hyperparameters, Milestone, TuningJob
 from service.engine.command import LAUNCHER
-from tests.end_to_end.conftest import ROOT, TRIAGE, Stack, environment
+from tests.end_to_end.conftest import ROOT, Stack, environment
 
 pytestmark = [pytest.mark.engine, pytest.mark.training, pytest.mark.timeout(900)]
 
 QUESTION = [Message(role="user", content="The parcel never came and nobody answers the phone.")]
-FEW_STEPS = Hyperparameters(max_steps=6, learning_rate=2e-3, checkpoint_every_steps=1, batch_size=4)
+FEW_STEPS = Hyperparameters(max_steps=4, learning_rate=2e-3, checkpoint_every_steps=1, batch_size=4)
 
 
 def train(client: Client, dataset: str, adapter_id: str) -> AdapterVersion:
@@ -103,10 +103,10 @@ def services(
 
 
 def test_a_job_whose_service_is_killed_goes_on_from_its_checkpoint_and_ends_once(
-    services: Callable[[], tuple[subprocess.Popen[bytes], Client]],
+    services: Callable[[], tuple[subprocess.Popen[bytes], Client]], small_dataset: Path
 ) -> None:
     service, client = services()
-    dataset = client.upload_dataset(TRIAGE)
+    dataset = client.upload_dataset(small_dataset)
     settings = Hyperparameters(max_steps=8, checkpoint_every_steps=1, batch_size=1, eval_every_steps=8)
     job = client.create_tuning_job(
         dataset=dataset.name, adapter_id="lasting", hyperparameters=settings, request_id="once"

@@ -25,7 +25,7 @@ QUESTION = "The parcel never came and nobody answers the phone."
 
 @pytest.fixture
 def preferences(tmp_path: Path) -> Path:
-    """Twelve pairs that want a department's name alone."""
+    """Eight pairs that want a department's name alone."""
     path = tmp_path / "preferences.jsonl"
     pairs = [
         {
@@ -33,7 +33,7 @@ def preferences(tmp_path: Path) -> Path:
             "chosen": "delivery",
             "rejected": "I am sorry to hear that.",
         }
-        for number in range(12)
+        for number in range(8)
     ]
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     return path
@@ -72,14 +72,14 @@ def answers(stack: Stack, client: Client, model: str) -> list[str]:
 
 
 def test_virtual_tokens_are_trained_proven_and_asked(stack: Stack, small_dataset: Path) -> None:
-    steps = Hyperparameters(max_steps=6, learning_rate=0.1, virtual_tokens=8, batch_size=4)
+    steps = Hyperparameters(max_steps=4, learning_rate=0.1, virtual_tokens=8, batch_size=4)
     with stack.client() as client:
         model = train(client, small_dataset, "virtual", TECHNIQUE_PROMPT_TUNING, steps)
         assert all(answers(stack, client, model))
 
 
 def test_an_adapter_is_trained_on_preferences_proven_and_asked(stack: Stack, preferences: Path) -> None:
-    steps = Hyperparameters(max_steps=6, learning_rate=2e-3, batch_size=4)
+    steps = Hyperparameters(max_steps=4, learning_rate=2e-3, batch_size=4)
     with stack.client() as client:
         model = train(client, preferences, "preferring", TECHNIQUE_LORA, steps)
         (job,) = (job for job in client.list_tuning_jobs().tuning_jobs if job.adapter.endswith("preferring"))
