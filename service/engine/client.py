@@ -100,6 +100,7 @@ class EngineClient:
         self._limits = limits or Limits()
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._reading: set[aiohttp.ClientResponse] = set()
         self._base = base
         self._slots = Slots(capacity.slots, clock=clock)
         self._cached = CachedAdapters(capacity.cached)
@@ -126,6 +127,8 @@ class EngineClient:
 
     async def close(self) -> None:
         """Close all connections; streams in flight end with Unavailable."""
+        for response in tuple(self._reading):
+            response.close()  # who reads it would never hear of a session that is closed under it
         if self._session is not None:
             await self._session.close()
 
@@ -339,6 +342,7 @@ class EngineClient:
             except _MISSED as error:
                 raise unavailable(f"the engine does not answer ({type(error).__name__})") from error
             span.set_attribute("http.response.status_code", response.status)
+            self._reading.add(response)
             try:
                 if response.status != HTTPStatus.OK:
                     raise EngineRefused(response.status, read_error(await response.content.read(65_536)))
@@ -346,6 +350,7 @@ class EngineClient:
             except _MISSED as error:
                 raise unavailable(f"the engine's answer broke off ({type(error).__name__})") from error
             finally:
+                self._reading.discard(response)
                 # Not release: an answer that was not read to its end must end at the engine too, at once.
                 response.close()
 

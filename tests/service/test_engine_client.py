@@ -114,6 +114,21 @@ async def test_closing_an_answer_ends_it_at_the_engine(double: EngineDouble, cli
     assert double.streams == 0
 
 
+async def test_an_answer_that_is_being_read_ends_when_its_engine_is_given_up(double: EngineDouble) -> None:
+    double.hold = asyncio.Event()
+    client = EngineClient(url=double.url, api_key="secret")
+    stream = client.stream(model="base", prompt=PROMPT, sampling=Sampling(max_tokens=16))
+    await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)  # until it reads
+
+    await client.close()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await waiting
+
+
 async def test_a_stream_without_a_sign_of_life_is_given_up(double: EngineDouble) -> None:
     double.hold = asyncio.Event()
     client = EngineClient(url=double.url, api_key="secret", limits=Limits(stream_idle_seconds=0.05))
