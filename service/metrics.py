@@ -23,6 +23,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WAIT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _JOB_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0)
+_ENGINE = ("engine", "base_model")
+"""Labels of what is told of an engine."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +46,7 @@ class EngineStanding:
     """How an engine of a base stands."""
 
     name: str
+    base_model: str
     is_ready: bool
     restarts: int
     adapters: Mapping[str, int]
@@ -102,20 +105,19 @@ class Metrics:
         self._jobs = Gauge("hotlora_jobs", "Jobs that have not ended.", ["state"], registry=registry)
         self._answers = Gauge("hotlora_answers_in_flight", "Answers being given now.", registry=registry)
         self._ready = Gauge(
-            "hotlora_engine_ready", "1 while an engine answers, else 0.", ["engine"], registry=registry
+            "hotlora_engine_ready", "1 while an engine answers, else 0.", _ENGINE, registry=registry
         )
         self._restarts = Gauge(
             "hotlora_engine_restarts",
             "Times that an engine was started again.",
-            ["engine"],
+            _ENGINE,
             registry=registry,
         )
-
         self._adapters = Gauge(
             "hotlora_engine_adapters",
             "Adapters of an engine: slots in one batch, cached in memory at most, and proven, which may be "
             "more.",
-            ["engine", "kind"],
+            [*_ENGINE, "kind"],
             registry=registry,
         )
 
@@ -157,10 +159,11 @@ class Metrics:
         for gauge in (self._ready, self._restarts, self._adapters):
             gauge.clear()  # engines behind a name come and go
         for engine in engines:
+            labels = (engine.name, engine.base_model)
             for kind, count in engine.adapters.items():
-                self._adapters.labels(engine.name, kind).set(count)
-            self._ready.labels(engine.name).set(engine.is_ready)
-            self._restarts.labels(engine.name).set(engine.restarts)
+                self._adapters.labels(*labels, kind).set(count)
+            self._ready.labels(*labels).set(engine.is_ready)
+            self._restarts.labels(*labels).set(engine.restarts)
         return generate_latest(self._registry)
 
     def _count(self, tally: Tally, outcome: str) -> None:

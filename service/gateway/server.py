@@ -185,6 +185,7 @@ class Gateway:
             engines=[
                 EngineStanding(
                     name=replica.name,
+                    base_model=replica.base_model,
                     is_ready=replica.state is EngineState.READY,
                     restarts=replica.restarts,
                     adapters=replica.adapters,

@@ -422,14 +422,16 @@ class Registry:
             version = await versions.request_unload(connection, adapter_id, number, self._clock())
         return self._version_changed(version)
 
-    async def resolve_model(self, name: str, place: float = 0.0) -> VersionRow:
+    async def resolve_model(
+        self, name: str, place: float = 0.0, *, is_able: Callable[[VersionRow], bool] = lambda _: True
+    ) -> VersionRow:
         """The ACTIVE version that a name means: `adapter@number`, `adapter@alias`, or `adapter` (its alias
         `default`, and without one its newest ACTIVE version). Where an alias has several, `place` (0 to 1, 1
-        excluded) among all requests decides.
+        excluded) among all requests decides, of those alone that are `is_able`, if any is.
 
         Raises NotFound, WrongState (VERSION_NOT_ACTIVE, NO_ACTIVE_VERSION). Base models are not known here.
         """
-        return await self._meanings.resolve(name, place)
+        return await self._meanings.resolve(name, place, is_able)
 
     def _job_changed(self, job: JobRow) -> JobRow:
         self._changes.notify("jobs")

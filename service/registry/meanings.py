@@ -3,6 +3,8 @@
 Every request for an adapter asks, and reading it takes longer than all else that a request costs here.
 """
 
+from collections.abc import Callable
+
 from service.registry import pointing
 from service.registry.database import Database
 from service.registry.rows import VersionRow
@@ -17,7 +19,9 @@ class Meanings:
         self._known: dict[str, tuple[tuple[VersionRow, int], ...]] = {}
         """As the database was at `_stamp`, or later. Names that mean nothing are not among them."""
 
-    async def resolve(self, name: str, place: float) -> VersionRow:
+    async def resolve(
+        self, name: str, place: float, is_able: Callable[[VersionRow], bool] = lambda _: True
+    ) -> VersionRow:
         """As `Registry.resolve_model`."""
         stamp = await self._database.stamp()
         if stamp is None or stamp != self._stamp:
@@ -27,4 +31,5 @@ class Meanings:
         if active is None:
             async with self._database.read() as connection:
                 active = known[name] = await pointing.meaning(connection, name)
-        return pointing.at(place, active)
+        able = [(row, percent) for row, percent in active if is_able(row)]
+        return pointing.at(place, able or active)

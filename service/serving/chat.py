@@ -156,15 +156,17 @@ class Chat:
         NotFound (no such model), WrongState (not ACTIVE, of a base that is not served), Unavailable (engine
         starting, version being proven again, a whole model that does not start in time).
         """
-        arrived = self._clock()
+        arrived, meant = self._clock(), Tally()
         try:
-            return await self._prepared(turn, arrived)
+            return await self._prepared(turn, arrived, meant)
         except BaseException:
-            with self._metrics.answer():  # which never begins
+            with self._metrics.answer() as tally:  # which never begins
+                tally.model = meant.model
                 raise
 
-    async def _prepared(self, turn: ChatTurn, arrived: float) -> Prepared:
+    async def _prepared(self, turn: ChatTurn, arrived: float, meant: Tally) -> Prepared:
         found = base, version = await self._find(turn.model, place_of(turn))
+        meant.model = base.name if version is None else version.model
         refuse_tools(turn, base.renderer.tools_refused)
         if turn.text is None:
             check_order(turn.messages)
@@ -172,7 +174,7 @@ class Chat:
         model = await self._awake(base, version)
         is_late = _is_long(turn) or (version is not None and version.technique is Technique.FULL)
         if is_late and await self._find(turn.model, place_of(turn)) != found:
-            return await self._prepared(turn, arrived)  # who was meant may be gone by now
+            return await self._prepared(turn, arrived, meant)  # who was meant may be gone by now
         base.replicas.check(model)
         return Prepared(
             base=base,
@@ -255,8 +257,12 @@ class Chat:
         """The model that is meant, and its base; None: the base itself."""
         if (base := self._bases.find(name)) is not None:
             return base, None
-        version = await self._registry.resolve_model(name, place)
+        version = await self._registry.resolve_model(name, place, is_able=self._is_able)
         return self._bases.of(version.base_model), version
+
+    def _is_able(self, row: VersionRow) -> bool:
+        """Whether it would answer now; an ACTIVE version would not while it is proven again."""
+        return row.technique is Technique.FULL or self._served.holds(row.model)
 
     async def _awake(self, base: Base, version: VersionRow | None) -> str:
         """The exact name of a model that was found, once its engine runs."""

@@ -39,6 +39,10 @@ class Rejection(StrEnum):
     QUARANTINED = "QUARANTINED"
 
 
+_OF_PROOFS = frozenset({Rejection.NO_EFFECT, Rejection.WRONG_WEIGHTS, Rejection.MIXED_UP})
+"""What only a proof finds."""
+
+
 class RejectedError(Exception):
     """The version cannot be served; trying again would end the same."""
 
@@ -192,10 +196,10 @@ def verification(comparison: Comparison, *, seconds: float, time: float) -> Veri
 
 def count_rejection(metrics: Metrics, model: str, error: RejectedError) -> None:
     """As a proof that failed where it came to one, else as a load."""
-    if error.comparison is None:
-        metrics.loaded(model, error.reason)
-    else:
+    if error.reason in _OF_PROOFS:
         metrics.verified(model, error.reason)
+    else:
+        metrics.loaded(model, error.reason)
 
 
 async def _insist_on_life(client: EngineClient, base_name: str) -> None:

@@ -38,7 +38,9 @@ class Served:
         self._answering: Counter[tuple[Engine, str]] = Counter()
         self._broken_off: dict[Engine, dict[str, tuple[EngineClient, float]]] = {}
         """Models whose answers broke off, by engine, with its client and when that had last seen a token."""
-        self._deaths: Counter[tuple[Engine, str]] = Counter()
+        self._suspects: dict[Engine, dict[str, int]] = {}
+        """Models that were answering at each of an engine's last deaths, and at how many of them. One that
+        answered well since is none."""
 
     def add(self, model: str, proven: Proven) -> None:
         """Let `model` answer on the engine that it was proven on."""
@@ -60,8 +62,7 @@ class Served:
         for model in list(self._proven):
             self.remove_from(engine, model)
         self._broken_off.pop(engine, None)
-        for model in self.deaths(engine):
-            self.acquit(engine, model)
+        self._suspects.pop(engine, None)
 
     def engines(self, model: str) -> tuple[Engine, ...]:
         """Where a request for `model` would be taken now."""
@@ -95,7 +96,7 @@ class Served:
             self._broken_off.setdefault(engine, {})[model] = client, client.last_token_time
             raise
         else:
-            self._deaths.pop(key, None)
+            self.acquit(engine, model)
         finally:
             self._answering[key] -= 1
             if not self._answering[key]:
@@ -104,27 +105,30 @@ class Served:
                     self._changes.notify("versions")
 
     def blame(self, engine: Engine) -> str | None:
-        """`engine` is a new process: gives the version that the old one died of, which is the one that alone
-        was answering then, as far as can be told. Of several that were, the base model among them, none is
-        suspected."""
+        """`engine` is a new process: gives the version that the old one died of, which is the only one that
+        was answering then and at the deaths before, as far as can be told. Of several, the base model among
+        them, none is to blame, until they are told apart by another death or a good answer."""
         broken_off = self._broken_off.pop(engine, {})
-        died_with = [
+        died_with = {
             model
             for model, (client, last_token_time) in broken_off.items()
             if client.last_token_time == last_token_time  # and so it did not live on
-        ]
-        if len(died_with) != 1 or not self._is_proven(engine, died_with[0]):
+        }
+        if not died_with:
             return None
-        self._deaths[engine, died_with[0]] += 1
-        return died_with[0]
+        before = self._suspects.get(engine, {})
+        again = before.keys() & died_with
+        self._suspects[engine] = {model: before.get(model, 0) + 1 for model in again or died_with}
+        return next(iter(self.deaths(engine)), None)
 
     def deaths(self, engine: Engine) -> dict[str, int]:
         """How often `engine` died of the answers of a version, without one that ended well in between."""
-        return {model: count for (where, model), count in self._deaths.items() if where is engine}
+        suspects = self._suspects.get(engine, {})
+        return {model: count for model, count in suspects.items() if suspects.keys() == {model}}
 
     def acquit(self, engine: Engine, model: str) -> None:
         """What happened is settled."""
-        self._deaths.pop((engine, model), None)
+        self._suspects.get(engine, {}).pop(model, None)
 
     def answers(self, model: str) -> int:
         """Answers that `model` is giving now."""

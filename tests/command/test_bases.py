@@ -101,5 +101,5 @@ def test_health_and_figures_tell_the_engines_of_each_base_apart(two: Stage) -> N
         OTHER: "READY",
     }
     figures = httpx.get(f"{root}/metrics").text
-    for engine in (two.engine, two.others[OTHER]):
-        assert f'hotlora_engine_ready{{engine="{engine.url}"}} 1.0' in figures
+    for base, engine in ((BASE, two.engine), (OTHER, two.others[OTHER])):
+        assert f'hotlora_engine_ready{{base_model="{base}",engine="{engine.url}"}} 1.0' in figures

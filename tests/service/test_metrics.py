@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.errors import HotloraError, NotFound
+from service.errors import HotloraError, InvalidRequest, NotFound
 from service.metrics import EngineStanding, Metrics
 from service.registry import JobState
 from service.serving import ChatMessage, ChatTurn
@@ -25,9 +25,13 @@ def read(metrics: Metrics) -> Figures:
     """Samples by name and labels."""
     engines = [
         EngineStanding(
-            name="one", is_ready=True, restarts=2, adapters={"slots": 4, "cached": 64, "proven": 200}
+            name="one",
+            base_model="small",
+            is_ready=True,
+            restarts=2,
+            adapters={"slots": 4, "cached": 64, "proven": 200},
         ),
-        EngineStanding(name="two", is_ready=False, restarts=0, adapters={}),
+        EngineStanding(name="two", base_model="large", is_ready=False, restarts=0, adapters={}),
     ]
     text = metrics.text(jobs={JobState.QUEUED: 3}, engines=engines).decode()
     return {
@@ -41,8 +45,9 @@ def value(figures: Figures, name: str, **labels: str) -> float:
     return figures.get((name, frozenset(labels.items())), 0.0)
 
 
-async def ask(on: Stage, model: str) -> None:
-    async with aclosing(on.chat.stream(ChatTurn(model=model, messages=HELLO))) as deltas:
+async def ask(on: Stage, model: str, content: str = "hello world") -> None:
+    messages = (ChatMessage(role="user", content=content),)
+    async with aclosing(on.chat.stream(ChatTurn(model=model, messages=messages))) as deltas:
         async for _ in deltas:
             pass
 
@@ -66,6 +71,8 @@ async def test_what_is_refused_broken_off_or_given_up_is_counted_by_its_reason(t
     async with stage(tmp_path) as on:
         with pytest.raises(NotFound):
             await ask(on, "nobody")
+        with pytest.raises(InvalidRequest):
+            await ask(on, "", 100_000 * "word ")
         on.double.faults.error_event_at = 2
         with pytest.raises(HotloraError):
             await ask(on, "")
@@ -84,6 +91,7 @@ async def test_what_is_refused_broken_off_or_given_up_is_counted_by_its_reason(t
     }
     assert ended == {
         ("", "model_not_found"): 1,
+        (MODEL.name, "invalid_request"): 1,
         (MODEL.name, "engine_unavailable"): 1,
         (MODEL.name, "cancelled"): 1,
     }
@@ -93,7 +101,8 @@ async def test_loads_and_proofs_are_counted_by_their_result(tmp_path: Path) -> N
     async with stage(tmp_path) as on:
         on.double.faults.as_base = {"silent@1"}
         on.double.faults.refused_loads = {"refused@1"}
-        for name in ("good", "silent", "refused"):
+        on.double.faults.broken_weights = {"broken@1"}
+        for name in ("good", "silent", "refused", "broken"):
             await on.outcome(await on.publish(name, name.encode()))
         figures = read(on.metrics)
     assert value(figures, "hotlora_loads_total", model="good@1", result="ok") == 1
@@ -101,6 +110,8 @@ async def test_loads_and_proofs_are_counted_by_their_result(tmp_path: Path) -> N
     assert value(figures, "hotlora_verifications_total", model="silent@1", result="no_effect") == 1
     assert value(figures, "hotlora_loads_total", model="refused@1", result="load_refused") == 1
     assert value(figures, "hotlora_verifications_total", model="refused@1", result="ok") == 0
+    assert value(figures, "hotlora_verifications_total", model="broken@1", result="wrong_weights") == 1
+    assert value(figures, "hotlora_loads_total", model="broken@1", result="wrong_weights") == 0
 
 
 async def test_jobs_are_timed_by_how_they_end_and_counted_while_they_have_not(tmp_path: Path) -> None:
@@ -121,11 +132,12 @@ async def test_jobs_are_timed_by_how_they_end_and_counted_while_they_have_not(tm
 def test_the_present_is_told_as_it_is_at_the_time_of_asking() -> None:
     figures = read(Metrics())
     assert value(figures, "hotlora_jobs", state="queued") == 3
-    for name, ready, restarts in (("one", 1, 2), ("two", 0, 0)):
-        assert figures["hotlora_engine_ready", frozenset({("engine", name)})] == ready
-        assert figures["hotlora_engine_restarts", frozenset({("engine", name)})] == restarts
+    for name, base, ready, restarts in (("one", "small", 1, 2), ("two", "large", 0, 0)):
+        of_engine = frozenset({("engine", name), ("base_model", base)})
+        assert figures["hotlora_engine_ready", of_engine] == ready
+        assert figures["hotlora_engine_restarts", of_engine] == restarts
     for kind, count in (("slots", 4), ("cached", 64), ("proven", 200)):
-        assert value(figures, "hotlora_engine_adapters", engine="one", kind=kind) == count
+        assert value(figures, "hotlora_engine_adapters", engine="one", base_model="small", kind=kind) == count
 
 
 def test_an_engine_that_is_gone_is_told_of_no_more() -> None:

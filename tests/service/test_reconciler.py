@@ -1,13 +1,15 @@
 """The reconciler brings versions into the engine, proves them there, and repairs what happens to it."""
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from service.engine.capacity import Capacity
 from service.errors import Unavailable
-from service.registry import VersionState
+from service.registry import AliasChangeKind, Share, VersionState, Wish
+from service.serving import ChatMessage, ChatTurn
 from service.serving.reconciler import MAX_ATTEMPTS_WITHOUT_OUTCOME
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_artifact
 from trainer.config import BaseModel
@@ -88,6 +90,42 @@ async def test_after_an_engine_restart_every_active_version_is_proven_again_befo
         assert sorted(on.double.adapters) == [row.model for row in rows]
         assert on.double.calls["/v1/completions"] >= before + 10
         assert {(await on.row(row)).state for row in rows} == {VersionState.ACTIVE}
+
+
+async def test_of_a_split_those_that_are_proven_answer_until_the_others_are_again(tmp_path: Path) -> None:
+    async def answering(on: Stage) -> set[str]:
+        models = set()
+        for caller in range(20):
+            turn = ChatTurn(
+                model="support@prod",
+                messages=(ChatMessage(role="user", content="hello world"),),
+                sticky_key=str(caller),
+            )
+            async with aclosing(on.chat.stream(turn)) as deltas:
+                models |= {delta.model async for delta in deltas}
+        return models
+
+    async with stage(tmp_path) as on:
+        first, second = [
+            await on.outcome(await on.publish("support", weights)) for weights in (b"one", b"two")
+        ]
+        await on.registry.aliases.point(
+            Wish(adapter_id="support", alias_id="prod"),
+            [Share(version=1, percent=50), Share(version=2, percent=50)],
+            kind=AliasChangeKind.SPLIT,
+            is_gated=None,
+            is_forced=False,
+        )
+        assert await answering(on) == {first.model, second.model}
+        on.double.holds[second.model] = held = asyncio.Event()
+        await on.engine.restart()
+        await on.is_served(first)
+
+        assert await answering(on) == {first.model}
+
+        held.set()
+        await on.is_served(second)
+        assert await answering(on) == {first.model, second.model}
 
 
 async def test_an_active_version_whose_files_rot_is_not_served_again(tmp_path: Path) -> None:
@@ -187,6 +225,18 @@ async def _kill(on: Stage, *models: str) -> None:
     await on.soon(lambda: on.engine.generation == generation + 1)
 
 
+async def _kill_together(on: Stage, *models: str) -> None:
+    """Have the engine die in the middle of one answer of each."""
+    on.double.hold = asyncio.Event()
+    asked = [asyncio.create_task(on.answer(model)) for model in models]
+    await on.soon(lambda: on.double.streams == len(models))
+    await on.engine.go()
+    ends = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(end, Unavailable) for end in ends), ends
+    on.double.hold = None
+    await on.engine.come_back()
+
+
 async def test_an_adapter_that_the_engine_dies_of_twice_while_answering_is_quarantined(
     tmp_path: Path,
 ) -> None:
@@ -205,17 +255,37 @@ async def test_an_adapter_that_the_engine_dies_of_twice_while_answering_is_quara
         assert (await on.outcome(killer, {VersionState.ACTIVE})).state == VersionState.ACTIVE
 
 
-async def test_an_adapter_that_answers_well_between_two_deaths_or_is_not_alone_is_not_to_blame(
+async def test_of_those_that_were_answering_the_one_that_was_at_every_death_is_quarantined(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as on:
+        killer, first, second = [
+            await on.outcome(await on.publish(name, name.encode())) for name in ("killer", "first", "second")
+        ]
+        await _kill_together(on, killer.model, first.model, MODEL.name)
+        for row in (killer, first, second):
+            await on.is_served(row)
+        await _kill_together(on, killer.model, second.model)
+
+        assert (await on.outcome(killer, {VersionState.FAILED})).failure_reason == "QUARANTINED"
+        for row in (first, second):
+            await on.is_served(row)
+
+
+async def test_an_adapter_that_answers_well_between_two_deaths_or_has_the_same_company_is_not_to_blame(
     tmp_path: Path,
 ) -> None:
     async with stage(tmp_path) as on:
         row = await on.outcome(await on.publish("support", b"good"))
         await _kill(on, row.model)
         await on.is_served(row)
-        assert "".join(delta.text for delta in await on.answer(row.model))
-        for models in ([row.model], [row.model, MODEL.name]):
-            await _kill(on, *models)
+        for _ in range(2):
+            assert "".join(delta.text for delta in await on.answer(row.model))
+            await _kill(on, row.model, MODEL.name)
             await on.is_served(row)
+
+        await _kill(on, row.model, MODEL.name)
+        await on.is_served(row)
 
         assert (await on.row(row)).state == VersionState.ACTIVE
 
