@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from service.errors import FieldViolation, InvalidRequest
-from service.jsonshape import Json, given, integer, mapping, number
+from service.jsonshape import Json, given, integer, is_unicode, mapping, number
 from service.serving.turn import ChatTurn
 
 DEFAULT_TEMPERATURE = 1.0
@@ -112,7 +112,7 @@ class Fields:
     def text(self, name: str, max_characters: int) -> str:
         """Empty where it is not given."""
         value = self.given.get(name, "")
-        if not isinstance(value, str) or len(value) > max_characters:
+        if not isinstance(value, str) or len(value) > max_characters or not is_unicode(value):
             self.wrong(name, f"must be a text of up to {max_characters} characters")
             return ""
         return value

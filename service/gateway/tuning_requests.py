@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation, InvalidRequest
-from service.jsonshape import Json, given, integer, mapping, number, text
+from service.jsonshape import Json, given, integer, is_unicode, mapping, number, text
 
 _METHODS = {"supervised": pb.OBJECTIVE_SUPERVISED, "dpo": pb.OBJECTIVE_PREFERENCE}
 _READ = frozenset(
@@ -153,10 +153,14 @@ class _Reader:
 
     def _text(self, name: str) -> str:
         try:
-            return text(self._fields.get(name, ""))[:257]
+            found = text(self._fields.get(name, ""))[:257]
         except TypeError as error:
             self._wrong(name, str(error))
             return ""
+        if not is_unicode(found):
+            self._wrong(name, "has half of a surrogate pair, which is no character")
+            return ""
+        return found
 
     def _integer(self, fields: Json, name: str, path: str) -> int | None:
         if name not in fields:

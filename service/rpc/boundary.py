@@ -253,7 +253,8 @@ def _unknown(method: str) -> "_Handler":
 
 
 async def _abort(context: Context, outcome: Outcome) -> None:
-    await context.abort(outcome.code, outcome.message, outcome.trailers)
+    said = tuple(context.trailing_metadata() or ())  # which abort would leave out
+    await context.abort(outcome.code, outcome.message, (*said, *outcome.trailers))
 
 
 def _parts(handler: "_Handler") -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -202,6 +202,14 @@ def test_what_is_wrong_with_a_job_is_told_by_the_names_of_that_api(
     assert refused.value.param == param
 
 
+def test_half_of_a_surrogate_pair_is_no_name(stage: Stage) -> None:
+    body = b'{"model": "any", "training_file": "\\ud800", "suffix": "\\udfff"}'
+    answer = httpx.post(
+        f"{stage.gateway_url}/fine_tuning/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "training_file")
+
+
 def test_what_is_not_there_is_not_found(ai: OpenAI, adapter: str) -> None:
     with pytest.raises(openai.NotFoundError):
         ai.fine_tuning.jobs.create(model=BASE, training_file="nobody", suffix=adapter)

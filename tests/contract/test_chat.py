@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 import grpc
+import pytest
 
 from hotlora.v1 import adapter_service_pb2 as adapters_pb
 from hotlora.v1 import chat_service_pb2 as pb
@@ -48,6 +49,18 @@ async def test_an_answer_comes_in_deltas_and_ends_with_reason_and_counts(stage: 
     assert (last.prompt_tokens, last.completion_tokens) == (PROMPT_TOKENS, 2)
     assert last.time_to_first_token_seconds == first.time_to_first_token_seconds < last.elapsed_seconds
     assert await call.code() is grpc.StatusCode.OK
+    assert dict(await call.trailing_metadata())["hotlora-model"] == BASE
+
+
+async def test_an_answer_that_breaks_off_names_its_model_too(stage: Stage) -> None:
+    stage.engine.faults.error_event_at = 1
+    stage.engine.hold = held = asyncio.Event()
+    call = stage.chat.Chat(pb.ChatRequest(messages=[HELLO]))
+    assert isinstance(await call.read(), pb.ChatResponse)
+    held.set()
+    with pytest.raises(grpc.aio.AioRpcError) as broken:
+        await call.read()
+    assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
     assert dict(await call.trailing_metadata())["hotlora-model"] == BASE
 
 

@@ -285,6 +285,8 @@ async def test_how_an_answer_is_to_be_drawn_arrives_at_the_engine(tmp_path: Path
         ({"messages": [7]}, "messages[0]"),
         ({"messages": [*HELLO, *HELLO]}, "messages[1].role"),
         ({"model": 7}, "model"),
+        ({"model": "\ud800"}, "model"),
+        ({"user": "\ud800"}, "user"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
         ({"max_completion_tokens": 10**9}, "max_completion_tokens"),
