@@ -120,6 +120,23 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(
     assert "Traceback" not in run.seen
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Does what it does to a process in the foreground, however the tests were started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_command_that_was_started_to_ignore_ctrl_c_goes_on_to(stage: Stage) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with connected(stage.address) as client:
+        signal.raise_signal(signal.SIGINT)
+        assert client.list_datasets() is not None
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_command_where_the_exception_is_swallowed_as_grpcs_callbacks_do(stage: Stage) -> None:
     with pytest.raises(KeyboardInterrupt), connected(stage.address) as client:
         with contextlib.suppress(KeyboardInterrupt):

@@ -34,7 +34,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.doubles.arithmetic import logprob, logprobs
-from tests.doubles.listening import accept_no_more
+from tests.doubles.listening import accept_no_more, listening
 
 BATCH_SECONDS = 0.02
 """Where batches count, requests that come within it share one."""
@@ -194,7 +194,7 @@ class EngineDouble:
         app.router.add_post("/v1/completions", self._completions)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        self._listening = socket.create_server((self._host, port))
+        self._listening = listening(self._host, port)
         self.port = self._listening.getsockname()[1]
         await web.SockSite(self._runner, self._listening).start()
 

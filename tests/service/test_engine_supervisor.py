@@ -355,8 +355,9 @@ def test_an_engine_is_one_process_behind_its_server_unless_its_threads_are_bound
 
 
 def test_what_an_engine_compiled_is_there_for_the_next_though_temporary_files_are_gone(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it where it compiles
     for packages in (
         Packages(is_cpu_build=True, cpu_plugin="hotlora_cpu_lora"),
         Packages(is_cpu_build=False, cpu_plugin=None),
