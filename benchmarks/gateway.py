@@ -18,8 +18,11 @@ from benchmarks.load import Load, Measured, Target
 from benchmarks.rounds import interleaved
 from benchmarks.stack import attached_stack
 
-ROUNDS = 5
+ROUNDS = 3
 CONCURRENCIES = (1, 8, 32, 64)
+WAVES = 3
+"""Requests of a burst for each that is answered at the same time: of a single wave, much of what is measured
+is how it begins and ends."""
 MAX_TOKENS = 32
 LEAST_PAIRS = 16
 
@@ -44,7 +47,7 @@ async def main() -> None:
 
 async def _throughput(load: Load, direct: Target, gateway: Target, concurrency: int) -> dict[str, object]:
     async def burst(target: Target) -> Measured:
-        return await load.burst([target], concurrency=concurrency, requests=max(2, concurrency))
+        return await load.burst([target], concurrency=concurrency, requests=WAVES * concurrency)
 
     for target in (direct, gateway):
         await burst(target)

@@ -11,7 +11,8 @@ import aiohttp
 QUESTION = "Write a long story about a lighthouse keeper and number {number}. Do not stop early."
 
 LENGTHS = (0.5, 1.25, 0.75, 1.5, 1.0)
-"""Of pairs, as parts of the tokens that are asked for."""
+"""Of answers, as parts of the tokens that are asked for: were all as long, they would begin and end together.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Load:
 
         async def one(index: int) -> tuple[int, float]:
             async with slots:
-                return await self._request(targets[index % len(targets)], self._max_tokens)
+                return await self._request(targets[index % len(targets)], self._length(index))
 
         began = time.perf_counter()
         answers = await asyncio.gather(*(one(index) for index in range(requests)))
@@ -62,13 +63,13 @@ class Load:
 
         The two of a pair are sent at the same moment, now the one first, now the other; one after the other
         where `concurrency` is 1. The first `concurrency // 2` pairs are sent all at once, and each of the
-        others as soon as one has ended; pairs are of several lengths, or they would go on all at once.
+        others as soon as one has ended.
         """
         slots = asyncio.Semaphore(max(1, concurrency // 2))
 
         async def one(index: int) -> tuple[float, float]:
             turn = 1 if index % 2 == 0 else -1
-            length = int(self._max_tokens * LENGTHS[index % len(LENGTHS)])
+            length = self._length(index)
             async with slots:
                 if concurrency == 1:
                     answers = [await self._request(target, length) for target in targets[::turn]]
@@ -80,6 +81,9 @@ class Load:
             return first, second
 
         return await asyncio.gather(*(one(index) for index in range(pairs)))
+
+    def _length(self, index: int) -> int:
+        return int(self._max_tokens * LENGTHS[index % len(LENGTHS)])
 
     async def _request(self, target: Target, max_tokens: int) -> tuple[int, float]:
         self._number += 1

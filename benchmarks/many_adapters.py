@@ -26,7 +26,8 @@ MEMORY = 40
 SLOTS = 4
 CONCURRENCY = 8
 REQUESTS = 50
-ROUNDS = 3
+ROUNDS = 4
+"""In which each is asked once."""
 MAX_TOKENS = 8
 CALLERS = 2
 """Of each hot adapter, so that it is never idle."""
