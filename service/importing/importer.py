@@ -146,7 +146,7 @@ class Importer:
         except HotloraError:
             await asyncio.to_thread(shutil.rmtree, published, ignore_errors=True)
             raise
-        _log.info("imported an adapter", version=version.model, digest=version.digest)
+        _log.info("imported an adapter", model=version.model, digest=version.digest)
         return version
 
 

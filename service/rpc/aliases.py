@@ -3,11 +3,13 @@
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
+import structlog
+
 from hotlora.v1 import alias_service_pb2 as pb
 from hotlora.v1 import alias_service_pb2_grpc as pb_grpc
 from service.errors import FieldViolation, InvalidRequest
 from service.evaluation import Gate
-from service.registry import AliasChangeKind, Registry, Share
+from service.registry import AliasChangeKind, AliasRow, Registry, Share
 from service.rpc import conversion
 from service.rpc.alias_conversion import (
     alias_message,
@@ -19,6 +21,8 @@ from service.rpc.alias_conversion import (
 )
 from service.rpc.boundary import Context
 from service.rpc.findings import Findings
+
+_log = structlog.get_logger(__name__)
 
 
 class AliasServicer(pb_grpc.AliasServiceServicer):
@@ -59,10 +63,12 @@ class AliasServicer(pb_grpc.AliasServiceServicer):
         return findings.violations
 
     async def RollBackAlias(self, request: pb.RollBackAliasRequest, context: Context) -> pb.Alias:
-        return alias_message(await self._aliases.roll_back(wish_of(request), request.steps or 1))
+        return _told(await self._aliases.roll_back(wish_of(request), request.steps or 1))
 
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Context) -> pb.DeleteAliasResponse:
-        await self._aliases.delete(wish_of(request))
+        wish = wish_of(request)
+        await self._aliases.delete(wish)
+        _log.info("alias deleted", model=f"{wish.adapter_id}@{wish.alias_id}")
         return pb.DeleteAliasResponse()
 
     async def ListAliasChanges(
@@ -100,4 +106,11 @@ class AliasServicer(pb_grpc.AliasServiceServicer):
         row = await self._aliases.point(
             wish, shares, kind=kind, is_gated=is_gated, is_forced=gated and request.force
         )
-        return alias_message(row)
+        return _told(row)
+
+
+def _told(row: AliasRow) -> pb.Alias:
+    """An alias that somebody pointed elsewhere, of which the log hears too."""
+    shares = {f"{row.adapter_id}@{share.version}": share.percent for share in row.shares}
+    _log.info("alias points", model=row.model, shares=shares, revision=row.revision)
+    return alias_message(row)

@@ -2,6 +2,8 @@
 
 import hashlib
 
+import structlog
+
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.disk import Disk
 from service.errors import InvalidRequest
@@ -9,6 +11,8 @@ from service.registry import JobRow, Registry
 from service.rpc import validation
 from service.rpc.intake import Intake
 from trainer.config import Hyperparameters
+
+_log = structlog.get_logger(__name__)
 
 
 class Creation:
@@ -27,7 +31,9 @@ class Creation:
             return known
         new = await self._intake.take(request, digest)
         self._disk.refuse_if_full()
-        return await self._registry.create_job(new)
+        job = await self._registry.create_job(new)
+        _log.info("job created", job=job.id, adapter=job.adapter_id)
+        return job
 
     async def settings(self, request: pb.CreateTuningJobRequest) -> Hyperparameters:
         """What a job would be trained with. Raises as `create`."""

@@ -12,11 +12,13 @@ import aiohttp
 import pytest
 import structlog
 
+from hotlora.v1 import alias_service_pb2 as aliases_pb
 from hotlora.v1 import chat_service_pb2 as pb
 from hotlora.v1 import resources_pb2
 from service import logs
 from service.gateway import Gateway
 from tests.contract.stage import running
+from tests.contract.test_adapters import a_version, proven
 from tests.service.serving_stage import stage
 
 ASKED = {"messages": [{"role": "user", "content": "hello world"}], "model": "support"}
@@ -82,6 +84,29 @@ async def test_a_call_over_grpc_is_logged_with_the_callers_id_and_hears_it(
     (answer,) = answers(said)
     assert answer["request"] == "mine-2"
     assert answer["outcome"] == "ok"
+
+
+async def test_jobs_and_aliases_are_followed_to_the_calls_that_changed_them(
+    tmp_path: Path, said: Path
+) -> None:
+    prod = "adapters/support/aliases/prod"
+    async with running(tmp_path) as on:
+        await proven(on, await a_version(on))
+        await on.aliases.PromoteVersion(
+            aliases_pb.PromoteVersionRequest(name=prod, version=1), metadata=((logs.REQUEST_ID, "mine-4"),)
+        )
+        await on.aliases.DeleteAlias(
+            aliases_pb.DeleteAliasRequest(name=prod), metadata=((logs.REQUEST_ID, "mine-5"),)
+        )
+        (job,) = (await on.registry.list_jobs()).rows
+    lines = {line["event"]: line for line in map(json.loads, said.read_text().splitlines())}
+    created, points, deleted = (lines[each] for each in ("job created", "alias points", "alias deleted"))
+    assert created["job"] == job.id and created["request"]
+    assert (points["request"], points["model"], points["shares"]) == (
+        *("mine-4", "support@prod"),
+        {"support@1": 100},
+    )
+    assert (deleted["request"], deleted["model"]) == ("mine-5", "support@prod")
 
 
 @pytest.mark.parametrize("given", [None, *NOT_KEPT])
