@@ -16,6 +16,7 @@ from hotlora.client import Client
 from hotlora.v1 import adapter_service_pb2 as pb
 from tests.contract.stage import BASE, GOOD_LINE, Stage, refused, running, until
 from tests.contract.test_adapters import VERSION, proven
+from tests.contract.test_aliases import accuracy, evaluated
 from tests.contract.training import HISTORY
 from tests.doubles.trainer import write_artifact
 from trainer.config import BaseModel, Hyperparameters, JobFile, Technique
@@ -61,6 +62,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 async def test_both_clients_write_the_published_files_and_a_card(stage: Stage, tmp_path: Path) -> None:
     directory = await kept(stage)
+    await evaluated(stage, 1, accuracy(0.84))
     address = f"127.0.0.1:{stage.server.port}"
     async with AsyncClient(address) as client:
         await client.export_adapter_version(VERSION, tmp_path / "out" / "one")
@@ -84,6 +86,7 @@ async def test_both_clients_write_the_published_files_and_a_card(stage: Stage, t
     for told in (
         *("support@1", "sha256:tiny", "cd" * 32, directory.name),
         *("| rank | 16 |", "| 2 | 2.5 | 2.25 |  |", "| adapter difference | 0.01 |"),
+        *("| learning rate | 0.0002 |", "| accuracy | 0.1 | 0.84 |"),
     ):
         assert told in text
 

@@ -297,7 +297,7 @@ def _manifest(job: JobFile, files: dict[str, bytes]) -> dict[str, object]:
         "base_model": {"name": job.base_model.name, "revision": job.base_model.revision},
         "rendering": _rendering(job.base_model.path),
         "dataset_sha256": job.dataset_sha256,
-        "hyperparameters": {},
+        "hyperparameters": dataclasses.asdict(job.hyperparameters),
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
             for name, content in files.items()
