@@ -10,7 +10,10 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST_FIRST = ("tests/end_to_end", "tests/plugin", "tests/service/test_engine_real.py", "tests/training")
+LONGEST_FIRST = (
+    *("tests/end_to_end", "tests/plugin", "tests/service/test_engine_real.py"),
+    *("tests/training", "tests/browser"),
+)
 SHARING_ONE_STAGE = {"tests/end_to_end", "tests/browser"}
 """Folders whose tests share a stack or a browser that takes long to start."""
 DEFAULT_MODEL = "smollm2-135m-instruct"

@@ -22,11 +22,10 @@ def ended_by_ctrl_c(client: Client) -> Iterator[None]:
     """Ctrl-C ends the block with KeyboardInterrupt, wherever it strikes.
 
     The exception alone is lost when the signal comes within one of gRPC's callbacks, which swallow it; so the
-    client is closed too, by a thread, since the signal may have come while gRPC held a lock. A process that
-    was started to ignore Ctrl-C, as shells start those in the background, goes on to.
+    client is closed too, by a thread, since the signal may have come while gRPC held a lock.
     """
-    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield  # no signal reaches another thread
+    if current_thread() is not main_thread():  # which no signal reaches
+        yield
         return
     interrupted = Event()
 

@@ -129,14 +129,6 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_command_that_was_started_to_ignore_ctrl_c_goes_on_to(stage: Stage) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with connected(stage.address) as client:
-        signal.raise_signal(signal.SIGINT)
-        assert client.list_datasets() is not None
-
-
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_command_where_the_exception_is_swallowed_as_grpcs_callbacks_do(stage: Stage) -> None:
     with pytest.raises(KeyboardInterrupt), connected(stage.address) as client:
         with contextlib.suppress(KeyboardInterrupt):
