@@ -19,9 +19,7 @@ class Meanings:
         self._known: dict[str, tuple[tuple[VersionRow, int], ...]] = {}
         """As the database was at `_stamp`, or later. Names that mean nothing are not among them."""
 
-    async def resolve(
-        self, name: str, place: float, is_able: Callable[[VersionRow], bool] = lambda _: True
-    ) -> VersionRow:
+    async def resolve(self, name: str, place: float, is_able: Callable[[VersionRow], bool]) -> VersionRow:
         """As `Registry.resolve_model`."""
         stamp = await self._database.stamp()
         if stamp is None or stamp != self._stamp:

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from hotlora import errors
@@ -25,6 +26,15 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     """A running service."""
     async with running(tmp_path / "home") as stage:
         yield stage
+
+
+@pytest.fixture(autouse=True)
+def log(tmp_path: Path) -> Iterator[None]:
+    """Where the service speaks: within this process, standard output is the command's."""
+    with (tmp_path / "log").open("w") as stream:
+        structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=stream))
+        yield
+        structlog.reset_defaults()
 
 
 async def hotlora(stage: Stage, *arguments: str) -> tuple[int, str]:
