@@ -58,6 +58,10 @@ def given(value: object) -> Json:
     return {name: each for name, each in mapping(value).items() if each is not None}
 
 
+NO_UNICODE = "has half a surrogate pair, which is no text"
+"""What is wrong with a text that is not `is_unicode`."""
+
+
 def is_unicode(found: str) -> bool:
     """Whether a text can be written anywhere; JSON also has halves of surrogate pairs."""
     try:

@@ -5,7 +5,7 @@ Their order is checked by `service.serving.turn`. Knows no HTTP and no engine.
 
 from service.gateway.fields import Fields
 from service.gateway.tools import read_calls, read_id
-from service.jsonshape import Json, array, given, is_unicode, mapping, text
+from service.jsonshape import NO_UNICODE, Json, array, given, is_unicode, mapping, text
 from service.serving.turn import ChatMessage
 from trainer.rendering import WrittenCall
 
@@ -49,7 +49,7 @@ def _message(reader: Fields, path: str, value: object) -> ChatMessage:
     if not fewest <= len(content) <= MAX_CONTENT_CHARACTERS:
         reader.wrong(f"{path}.content", f"must have {fewest} to {MAX_CONTENT_CHARACTERS} characters")
     elif not is_unicode(content):
-        reader.wrong(f"{path}.content", "has half a surrogate pair, which is no text")
+        reader.wrong(f"{path}.content", NO_UNICODE)
     return ChatMessage(
         role=_ROLES.get(role, "user"),
         content=content,

@@ -8,7 +8,7 @@ from service.gateway.formats import read_format
 from service.gateway.messages import MAX_CONTENT_CHARACTERS, read_messages
 from service.gateway.tools import FIELDS as TOOL_FIELDS
 from service.gateway.tools import read_tools
-from service.jsonshape import Json, is_unicode
+from service.jsonshape import NO_UNICODE, Json, is_unicode
 from service.serving.turn import ChatTurn
 
 MAX_TOKENS = 32_768
@@ -67,7 +67,7 @@ def _prompt(fields: Fields) -> str:
     if not isinstance(prompt, str) or not 1 <= len(prompt) <= MAX_CONTENT_CHARACTERS:
         fields.wrong("prompt", f"must be one text of 1 to {MAX_CONTENT_CHARACTERS} characters")
     elif not is_unicode(prompt):
-        fields.wrong("prompt", "has half a surrogate pair, which is no text")
+        fields.wrong("prompt", NO_UNICODE)
     else:
         return prompt
     return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from hotlora.v1 import tuning_service_pb2 as pb
 from service.errors import FieldViolation, InvalidRequest
-from service.jsonshape import Json, given, integer, is_unicode, mapping, number, text
+from service.jsonshape import NO_UNICODE, Json, given, integer, is_unicode, mapping, number, text
 
 _METHODS = {"supervised": pb.OBJECTIVE_SUPERVISED, "dpo": pb.OBJECTIVE_PREFERENCE}
 _READ = frozenset(
@@ -158,7 +158,7 @@ class _Reader:
             self._wrong(name, str(error))
             return ""
         if not is_unicode(found):
-            self._wrong(name, "has half of a surrogate pair, which is no character")
+            self._wrong(name, NO_UNICODE)
             return ""
         return found
 

@@ -38,6 +38,7 @@ from service.registry.rows import (
     Verification,
     VersionChange,
     VersionRow,
+    alias_model,
 )
 from service.registry.states import (
     EVALUATION_TRANSITIONS,
@@ -80,6 +81,7 @@ __all__ = [
     "VersionRow",
     "VersionState",
     "Wish",
+    "alias_model",
 ]
 
 

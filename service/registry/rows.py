@@ -252,12 +252,17 @@ class AliasRow:
     @property
     def model(self) -> str:
         """The name that it is asked by."""
-        return self.adapter_id if self.id == DEFAULT_ALIAS else f"{self.adapter_id}@{self.id}"
+        return alias_model(self.adapter_id, self.id)
 
     @property
     def main_version(self) -> int:
         """The one with the most requests; of equals the newest."""
         return max(self.shares, key=lambda share: (share.percent, share.version)).version
+
+
+def alias_model(adapter_id: str, alias_id: str) -> str:
+    """The name that an alias is asked by."""
+    return adapter_id if alias_id == DEFAULT_ALIAS else f"{adapter_id}@{alias_id}"
 
 
 class AliasChangeKind(StrEnum):

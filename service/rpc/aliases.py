@@ -9,7 +9,7 @@ from hotlora.v1 import alias_service_pb2 as pb
 from hotlora.v1 import alias_service_pb2_grpc as pb_grpc
 from service.errors import FieldViolation, InvalidRequest
 from service.evaluation import Gate
-from service.registry import AliasChangeKind, AliasRow, Registry, Share
+from service.registry import AliasChangeKind, AliasRow, Registry, Share, alias_model
 from service.rpc import conversion
 from service.rpc.alias_conversion import (
     alias_message,
@@ -68,7 +68,7 @@ class AliasServicer(pb_grpc.AliasServiceServicer):
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Context) -> pb.DeleteAliasResponse:
         wish = wish_of(request)
         await self._aliases.delete(wish)
-        _log.info("alias deleted", model=f"{wish.adapter_id}@{wish.alias_id}")
+        _log.info("alias deleted", model=alias_model(wish.adapter_id, wish.alias_id))
         return pb.DeleteAliasResponse()
 
     async def ListAliasChanges(

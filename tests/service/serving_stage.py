@@ -23,7 +23,15 @@ from service.engine import Abilities, EngineClient, EngineState, Fleet
 from service.engine.capacity import UNKNOWN, Capacity
 from service.engine.client import Limits
 from service.metrics import Metrics
-from service.registry import NewJob, Registry, VersionRow, VersionState
+from service.registry import (
+    AliasChangeKind,
+    NewJob,
+    Registry,
+    Share,
+    VersionRow,
+    VersionState,
+    Wish,
+)
 from service.serving import (
     Bases,
     Chat,
@@ -305,6 +313,12 @@ class Stage:
         """Publish and register the next version of an adapter."""
         digest = write_artifact(self.artifacts_dir, weights, canary_weights=canary_weights)
         return await register(self.registry, digest, adapter_id=adapter_id)
+
+    async def point(self, adapter_id: str, alias_id: str, *shares: Share) -> None:
+        """Have an alias share its requests so."""
+        kind = AliasChangeKind.PROMOTED if len(shares) == 1 else AliasChangeKind.SPLIT
+        wish = Wish(adapter_id=adapter_id, alias_id=alias_id)
+        await self.registry.aliases.point(wish, shares, kind=kind, is_gated=None, is_forced=False)
 
     async def row(self, row: VersionRow) -> VersionRow:
         """The present row, of deleted adapters too."""

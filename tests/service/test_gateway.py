@@ -15,7 +15,7 @@ import pytest
 
 from service.engine import EngineState
 from service.gateway import Gateway
-from service.registry import AliasChangeKind, Share, VersionState, Wish
+from service.registry import Share, VersionState
 from tests.doubles.engine import WORDS
 from tests.service.own_engines_stage import own_stage, publish_whole
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_artifact, write_prompt
@@ -124,13 +124,7 @@ async def test_aliases_are_listed_and_asked_and_every_answer_names_the_version_t
             ("default", [Share(version=1, percent=60), Share(version=2, percent=40)]),
             ("prod", [Share(version=2, percent=100)]),
         ):
-            await door.on.registry.aliases.point(
-                Wish(adapter_id="support", alias_id=alias),
-                shares,
-                kind=AliasChangeKind.SPLIT,
-                is_gated=None,
-                is_forced=False,
-            )
+            await door.on.point("support", alias, *shares)
         cards = {card.id: card.root async for card in door.ai.models.list()}  # type: ignore[attr-defined]
         assert cards == {
             MODEL.name: MODEL.name,

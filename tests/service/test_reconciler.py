@@ -8,7 +8,7 @@ import pytest
 
 from service.engine.capacity import Capacity
 from service.errors import Unavailable
-from service.registry import AliasChangeKind, Share, VersionState, Wish
+from service.registry import Share, VersionState
 from service.serving import ChatMessage, ChatTurn
 from service.serving.reconciler import MAX_ATTEMPTS_WITHOUT_OUTCOME
 from tests.service.serving_stage import MODEL, Stage, register, stage, write_artifact
@@ -109,13 +109,7 @@ async def test_of_a_split_those_that_are_proven_answer_until_the_others_are_agai
         first, second = [
             await on.outcome(await on.publish("support", weights)) for weights in (b"one", b"two")
         ]
-        await on.registry.aliases.point(
-            Wish(adapter_id="support", alias_id="prod"),
-            [Share(version=1, percent=50), Share(version=2, percent=50)],
-            kind=AliasChangeKind.SPLIT,
-            is_gated=None,
-            is_forced=False,
-        )
+        await on.point("support", "prod", Share(version=1, percent=50), Share(version=2, percent=50))
         assert await answering(on) == {first.model, second.model}
         on.double.holds[second.model] = held = asyncio.Event()
         await on.engine.restart()

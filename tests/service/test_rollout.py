@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from service.registry import AliasChangeKind, Share, VersionState, Wish
+from service.registry import Share, VersionState, Wish
 from service.serving import ChatMessage, ChatTurn
 from tests.service.serving_stage import Stage, stage
 
@@ -25,7 +25,7 @@ async def test_fifty_adapters_on_three_engines_are_rolled_out_split_rolled_back_
         for row in [await on.publish(name, name.encode()) for name in names]:
             await on.is_served_by(*on.engines, row=row)
         for name in names:
-            await _point(on, name, Share(version=1, percent=100))
+            await on.point(name, "prod", Share(version=1, percent=100))
         for engine in on.engines:  # so that texts tell who answered too
             engine.double.respond = lambda fields: ["I am ", str(fields["model"])]
         async with _asked(on, names) as given:
@@ -38,14 +38,14 @@ async def test_fifty_adapters_on_three_engines_are_rolled_out_split_rolled_back_
                     first = await anext(deltas)
                     row = await on.publish(name, f"{name}, better".encode())
                     await on.is_served_by(*on.engines, row=row)
-                    await _point(on, name, Share(version=2, percent=100))
+                    await on.point(name, "prod", Share(version=2, percent=100))
                     assert await _says(on, name) == {f"{name}@2"}
                     held.set()
                     rest = [delta async for delta in deltas]
                     assert {delta.model for delta in [first, *rest]} == {f"{name}@1"}
                     assert "".join(delta.text for delta in [first, *rest]) == f"I am {name}@1"
 
-                await _point(on, name, Share(version=1, percent=95), Share(version=2, percent=5))
+                await on.point(name, "prod", Share(version=1, percent=95), Share(version=2, percent=5))
                 await on.registry.aliases.roll_back(_wish(name), 1)
                 assert await _says(on, name) == {f"{name}@2"}
                 await on.registry.aliases.roll_back(_wish(name), 1)
@@ -85,11 +85,6 @@ async def _says(on: Stage, name: str) -> set[str]:
     deltas = await on.answer(f"{name}@prod")
     text = "".join(delta.text for delta in deltas)
     return {delta.model for delta in deltas} | {text.removeprefix("I am ")}
-
-
-async def _point(on: Stage, name: str, *shares: Share) -> None:
-    kind = AliasChangeKind.PROMOTED if len(shares) == 1 else AliasChangeKind.SPLIT
-    await on.registry.aliases.point(_wish(name), list(shares), kind=kind, is_gated=None, is_forced=False)
 
 
 def _wish(name: str) -> Wish:
