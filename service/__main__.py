@@ -43,6 +43,7 @@ from service.serving import (
     Chat,
     Disposal,
     Means,
+    Outcomes,
     OwnEngines,
     Prover,
     Reconcilers,
@@ -233,13 +234,16 @@ async def _base(
     """A base with its engines, which are not started yet."""
     model, length = resolved
     engines = fleet(settings, base=model, changes=changes, position=position)
-    routes = Routes(base=model)
+    routes, outcomes = Routes(base=model), Outcomes(engines)
     return Base(
         model=model,
         renderer=await asyncio.to_thread(Renderer.from_directory, model.path),
         context_length=min(length, settings.engine_max_model_len),
         routes=routes,
-        replicas=Replicas(fleet=engines, served=served, routes=routes, base=model, changes=changes),
+        outcomes=outcomes,
+        replicas=Replicas(
+            fleet=engines, served=served, outcomes=outcomes, routes=routes, base=model, changes=changes
+        ),
         linear_modules=await asyncio.to_thread(linear_module_names, model.path),
         unservable=partial(unservable_on, engines, await asyncio.to_thread(unservable, model, settings)),
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.changes import Changes
 from service.engine import Fleet
-from service.serving import Base, Replicas, Routes, Served
+from service.serving import Base, Outcomes, Replicas, Routes, Served
 from trainer.config import BaseModel, Technique
 from trainer.rendering import Renderer
 
@@ -22,14 +22,17 @@ def made_base(
 ) -> Base:
     """A base; with `changes` and `served` of its own where nothing is asked of it."""
     changes = changes or Changes()
-    routes = Routes(base=model)
+    routes, outcomes = Routes(base=model), Outcomes(fleet)
     served = served or Served(changes=changes)
     return Base(
         model=model,
         renderer=renderer,
         context_length=context_length,
         routes=routes,
-        replicas=Replicas(fleet=fleet, served=served, routes=routes, base=model, changes=changes),
+        outcomes=outcomes,
+        replicas=Replicas(
+            fleet=fleet, served=served, outcomes=outcomes, routes=routes, base=model, changes=changes
+        ),
         linear_modules=linear_modules,
         unservable=unservable,
     )

@@ -369,6 +369,14 @@ app.add_typer(aliases_app, name="aliases")
 
 
 @app.command()
+def engines(address: Address = None, as_json: AsJson = False) -> None:
+    """Lists engines, how they stand, and what they rejected."""
+    from hotlora.command import engines as commands
+
+    commands.list_engines(address, as_json=as_json)
+
+
+@app.command()
 def chat(
     model: Annotated[str, typer.Argument(help="Default: the default base model.", show_default=False)] = "",
     prompt: options.Prompt = None,

@@ -19,7 +19,9 @@ _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _STATE_STYLES: Final = {
     "SUCCEEDED": "green",
     "ACTIVE": "green",
+    "READY": "green",
     "FAILED": "red",
+    "DOWN": "red",
     "CANCELLED": "yellow",
     "CANCELLING": "yellow",
     "RETIRING": "yellow",

@@ -129,7 +129,7 @@ class Engine(_message.Message):
     def __init__(self, state: _Optional[_Union[Engine.State, str]] = ..., restarts: _Optional[int] = ..., message: _Optional[str] = ..., max_rank: _Optional[int] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "state", "message", "restarts", "generation", "models", "adapter_slots", "adapter_cache", "base_model")
+    __slots__ = ("name", "state", "message", "restarts", "generation", "models", "adapter_slots", "adapter_cache", "base_model", "rejections")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class Replica(_message.Message):
     ADAPTER_SLOTS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_CACHE_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    REJECTIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Engine.State
     message: str
@@ -148,4 +149,13 @@ class Replica(_message.Message):
     adapter_slots: int
     adapter_cache: int
     base_model: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., adapter_slots: _Optional[int] = ..., adapter_cache: _Optional[int] = ..., base_model: _Optional[str] = ...) -> None: ...
+    rejections: _containers.RepeatedCompositeFieldContainer[Rejection]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Engine.State, str]] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., adapter_slots: _Optional[int] = ..., adapter_cache: _Optional[int] = ..., base_model: _Optional[str] = ..., rejections: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ...) -> None: ...
+
+class Rejection(_message.Message):
+    __slots__ = ("model", "failure")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    failure: _resources_pb2.Failure
+    def __init__(self, model: _Optional[str] = ..., failure: _Optional[_Union[_resources_pb2.Failure, _Mapping]] = ...) -> None: ...

@@ -5,7 +5,8 @@ the engine's own template is never used. Knows nothing of versions, artifacts, o
 restarted.
 
 Two kinds of failure: `EngineRefused` (the engine answered, and said no) and `Unavailable` (no whole answer
-came, so what happened there is unknown). After an unknown outcome look again with `models`.
+came, so what happened there is unknown; `EngineLost` where it had the request). After an unknown outcome look
+again with `models`.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from service.engine.sse import SseError, SseParser
 from service.engine.wire import (
     Answer,
     Chunk,
+    EngineLost,
     EngineModel,
     EngineRefused,
     Prompt,
@@ -53,6 +55,7 @@ IDLE_SECONDS: Final = 2.0
 just as it is used again; such a call fails, since only a read may be repeated unasked."""
 _CHUNKS_AHEAD: Final = 2048
 """Of an answer that wait for a slow reader: all of most answers, and a few hundred KB."""
+_NOT_REACHED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _MISSED: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -339,8 +342,10 @@ class EngineClient:
                 response = await self._open().request(
                     method, self.url + path, json=request, timeout=timeout, headers=headers
                 )
-            except _MISSED as error:
+            except _NOT_REACHED as error:
                 raise unavailable(f"the engine does not answer ({type(error).__name__})") from error
+            except _MISSED as error:
+                raise EngineLost(f"the engine did not answer ({type(error).__name__})") from error
             span.set_attribute("http.response.status_code", response.status)
             self._reading.add(response)
             try:
@@ -348,7 +353,7 @@ class EngineClient:
                     raise EngineRefused(response.status, read_error(await response.content.read(65_536)))
                 yield response
             except _MISSED as error:
-                raise unavailable(f"the engine's answer broke off ({type(error).__name__})") from error
+                raise EngineLost(f"the engine's answer broke off ({type(error).__name__})") from error
             finally:
                 self._reading.discard(response)
                 # Not release: an answer that was not read to its end must end at the engine too, at once.

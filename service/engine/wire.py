@@ -96,6 +96,13 @@ class EngineRefused(Exception):  # noqa: N818 - named as its kin in service.erro
         self.message = message
 
 
+class EngineLost(Unavailable):
+    """The engine had the request when it went away, and may have died of it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ENGINE_UNAVAILABLE", message, retry_seconds=RETRY_SECONDS)
+
+
 def unavailable(what: str) -> Unavailable:
     """No whole answer came; what happened at the engine is unknown."""
     return Unavailable("ENGINE_UNAVAILABLE", what, retry_seconds=RETRY_SECONDS)

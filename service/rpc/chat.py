@@ -42,8 +42,9 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         models = await self._chat.models()
+        listed = {model.id for model in models}
         return pb.ListModelsResponse(
             models=map(conversion.model_message, models),
             engine=conversion.engine_message(self._bases.default.fleet),
-            replicas=map(conversion.replica_message, self._chat.replicas()),
+            replicas=[conversion.replica_message(replica, listed) for replica in self._chat.replicas()],
         )

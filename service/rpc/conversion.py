@@ -4,7 +4,7 @@ Decides nothing: requests arrive here checked, and defaults stand in the protos.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import assert_never
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -298,8 +298,8 @@ def engine_message(fleet: Fleet) -> chat_pb.Engine:
     )
 
 
-def replica_message(replica: Replica) -> chat_pb.Replica:
-    """One of them."""
+def replica_message(replica: Replica, listed: Container[str]) -> chat_pb.Replica:
+    """One of them, with what it rejected of the models that are `listed`."""
     return chat_pb.Replica(
         name=replica.name,
         base_model=replica.base_model,
@@ -310,6 +310,11 @@ def replica_message(replica: Replica) -> chat_pb.Replica:
         models=replica.models,
         adapter_slots=replica.capacity.slots,
         adapter_cache=replica.capacity.cached,
+        rejections=[
+            chat_pb.Rejection(model=model, failure=_failure(refusal.reason, refusal.message))
+            for model, refusal in replica.refusals.items()
+            if model in listed
+        ],
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from service.engine.fleet import Fleet
 from service.errors import AlreadyExists, FieldViolation, WrongState
+from service.serving.outcomes import Outcomes
 from service.serving.replicas import Replicas
 from service.serving.routes import Routes
 from trainer.config import BaseModel, Technique
@@ -25,6 +26,7 @@ class Base:
     context_length: int
     """Tokens of the longest row that can be trained on and served."""
     routes: Routes
+    outcomes: Outcomes
     replicas: Replicas
     linear_modules: Sequence[str] = ()
     """Names of its linear layers; empty: only the trainer checks target modules."""

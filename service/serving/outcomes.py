@@ -106,6 +106,11 @@ class Outcomes:
         found = self._found.get(model, {}).get(engine.name)
         return found if isinstance(found, Refusal) and found.holds_on(engine.generation) else None
 
+    def refusals(self, engine: Engine) -> dict[str, Refusal]:
+        """All that the present generation of `engine` does not serve, by model."""
+        found = ((model, self.refusal(model, engine)) for model in sorted(self._found))
+        return {model: refusal for model, refusal in found if refusal is not None}
+
     def refused(self, model: str) -> bool:
         """Whether it has FAILED."""
         return is_refused(self._found.get(model, {}), self._ready())

@@ -58,18 +58,17 @@ class Reconcilers:
         rest_seconds: float = 2.0,
     ) -> Self:
         """Those of a base; `Reconciler` says what the seconds are."""
-        outcomes = Outcomes(base.fleet)
         return cls(
             fleet=base.fleet,
             served=served,
-            outcomes=outcomes,
+            outcomes=base.outcomes,
             routes=base.routes,
             changes=changes,
             reconciler=lambda engine: Reconciler(
                 registry=registry,
                 engine=engine,
                 served=served,
-                outcomes=outcomes,
+                outcomes=base.outcomes,
                 disposal=disposal,
                 routes=base.routes,
                 artifacts_dir=artifacts_dir,

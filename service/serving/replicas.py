@@ -18,13 +18,18 @@ from service.changes import Changes
 from service.engine.capacity import Capacity
 from service.engine.face import Engine, EngineState
 from service.engine.fleet import Fleet
-from service.engine.wire import EngineRefused, unavailable
+from service.engine.wire import EngineLost, EngineRefused
 from service.errors import Unavailable
+from service.serving.outcomes import Outcomes, Refusal
 from service.serving.routes import Route, Routes
 from service.serving.served import Served
 from trainer.config import BaseModel
 
 PieceT = TypeVar("PieceT")
+
+MOST_LOST_BY_ONE_REQUEST = 2
+"""Engines that go away while they have a request. One may be chance; a third is not risked for a request that
+may be what they died of."""
 
 Ask = Callable[[Route], AsyncGenerator[PieceT, None]]
 """Asks one engine; nothing is said before the first piece."""
@@ -44,6 +49,8 @@ class Replica:
     """How many adapters it holds at a time."""
     models: tuple[str, ...]
     """Versions that are proven there, held or not."""
+    refusals: Mapping[str, Refusal]
+    """Versions that it does not serve, and why; also of adapters that are deleted by now."""
 
     @property
     def adapters(self) -> Mapping[str, int]:
@@ -60,6 +67,7 @@ class Replicas:
         *,
         fleet: Fleet,
         served: Served,
+        outcomes: Outcomes,
         routes: Routes,
         base: BaseModel,
         changes: Changes,
@@ -69,6 +77,7 @@ class Replicas:
         """`clock` is that of the engines' clients; `draw` decides between engines with equally much to do."""
         self._fleet = fleet
         self._served = served
+        self._outcomes = outcomes
         self._routes = routes
         self._base = base
         self._changes = changes
@@ -94,6 +103,7 @@ class Replicas:
                 generation=engine.generation,
                 capacity=engine.capacity,
                 models=tuple(sorted(self._served.proven(engine))),
+                refusals=self._outcomes.refusals(engine),
             )
             for engine in self._fleet.engines
         ]
@@ -118,10 +128,12 @@ class Replicas:
         """The pieces of the first engine that gives one. Nothing is awaited before the answer is counted as
         that engine's, so that nothing is unloaded under it.
 
-        Raises as `check` and `ask`; each engine is asked once at most, and none after the first piece.
+        Raises as `check` and `ask`; each engine is asked once at most, and none after the first piece, nor
+        after `MOST_LOST_BY_ONE_REQUEST`.
         """
         self.check(model)
         tried: list[Engine] = []
+        lost = 0
         while True:
             engine = self._choose(model, tried)
             tried.append(engine)
@@ -140,20 +152,21 @@ class Replicas:
                 if begun or _is_about_the_request(error):
                     raise
                 self._failed[engine] = self._clock()
-                if not self._left(model, tried):
+                lost += isinstance(error, EngineLost)
+                if lost == MOST_LOST_BY_ONE_REQUEST or not self._left(model, tried):
                     raise
 
     async def _first(
         self, pieces: AsyncGenerator[PieceT, None], engine: Engine, has_other: Callable[[], bool]
     ) -> PieceT:
-        """The first piece. Raises Unavailable as soon as `engine` is seen to be away and there is another
+        """The first piece. Raises EngineLost as soon as `engine` is seen to be away and there is another
         one: an engine that hangs keeps its connections open."""
         first = asyncio.ensure_future(anext(pieces))
         try:
             while not first.done():
                 seen = self._changes.seen("engine")
                 if engine.state is not EngineState.READY and has_other():
-                    raise unavailable(engine.message)
+                    raise EngineLost(engine.message)
                 told = asyncio.ensure_future(self._changes.wait("engine", seen))
                 try:
                     await asyncio.wait({first, told}, return_when=asyncio.FIRST_COMPLETED)

@@ -310,6 +310,24 @@ def test_adapters_and_versions_are_listed_and_shown(hotlora: Hotlora, support: T
     assert document["verification"]["adapterDifference"] == pytest.approx(0.003)  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("support")
+def test_engines_are_listed_with_what_they_rejected_and_why(
+    stage: Stage, hotlora: Hotlora, rows: Path, adapter: str
+) -> None:
+    stage.engine.faults.as_base.add(f"{adapter}@1")
+    hotlora("train", str(rows), "--adapter", adapter)
+
+    heads, engine, _, *rejected = [line.split() for line in hotlora("engines").out.splitlines()]
+
+    shown = dict(zip(["ENGINE", "BASE", *heads[3:]], engine, strict=True))
+    assert (shown["ENGINE"], shown["STATE"], shown["SLOTS"]) == (stage.engine.url, "READY", "4")
+    (reason,) = [line[2] for line in rejected if line[:2] == [f"{adapter}@1", stage.engine.url]]
+    assert reason == "NO_EFFECT"
+    (replica,) = json.loads(hotlora("engines", "--json").out)["replicas"]
+    assert "support@1" in replica["models"]
+    assert f"{adapter}@1" in [each["model"] for each in replica["rejections"]]
+
+
 def test_a_version_is_loaded_unloaded_and_its_adapter_deleted(
     stage: Stage, hotlora: Hotlora, adapter: str
 ) -> None:

@@ -56,6 +56,9 @@ async def test_a_version_that_one_replica_rejects_is_served_by_the_other_and_unl
         assert row.state == VersionState.ACTIVE
         await on.is_served_by(good, row=row)
         assert row.model not in bad.double.adapters
+        refused = {replica.name: replica.refusals for replica in on.chat.replicas()}
+        assert refused[good.name] == {}
+        assert refused[bad.name][row.model].reason == "NO_EFFECT"
         assert {delta.model for _ in range(4) for delta in await on.answer("support")} == {row.model}
         assert (await on.row(row)).state == VersionState.ACTIVE
         assert bad.double.calls["/v1/load_lora_adapter"] == 1
@@ -244,6 +247,20 @@ async def test_when_every_replica_fails_each_was_asked_once_and_the_caller_is_to
 
         after = [engine.double.calls["/v1/completions"] for engine in on.engines]
         assert after == [calls + 1 for calls in before]
+
+
+async def test_a_request_that_two_replicas_died_of_is_given_to_no_third(tmp_path: Path) -> None:
+    async with stage(tmp_path, replicas=3) as on:
+        row = await on.outcome(await on.publish("support", b"good"))
+        await on.is_served_by(*on.engines, row=row)
+        for engine in on.engines:
+            engine.double.faults.dies_at_answer = {row.model}
+
+        with pytest.raises(Unavailable):
+            await on.answer(row.model)
+
+        await on.is_served_by(*on.engines, row=row)
+        assert sorted(engine.generation for engine in on.engines) == [1, 2, 2]
 
 
 async def test_an_answer_that_breaks_off_after_its_first_token_is_an_error_and_the_next_goes_elsewhere(
