@@ -161,6 +161,7 @@ async def _serve(
                 settings.adapter_roots, setting="HOTLORA_ADAPTER_ROOTS", field="header.local_path"
             ),
             planner=planner,
+            metrics=metrics,
             local_files=LocalFiles(settings.dataset_roots),
             hub=Hub(directory=settings.hub_dir) if settings.hub_datasets else None,
         )

@@ -43,7 +43,7 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStanding:
-    """How an engine of a base stands."""
+    """How an engine stands."""
 
     name: str
     base_model: str
@@ -59,6 +59,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._calls = Counter(
+            "hotlora_calls",
+            "Calls at the doors, grpc and http, by how they ended: the code of gRPC or the status of HTTP; "
+            "cancelled where the caller went away. Calls of nothing that is there have no method.",
+            ["door", "method", "status"],
+            registry=registry,
+        )
         self._requests = Counter(
             "hotlora_requests",
             "Answers asked for, by how they ended: ok, cancelled, or the reason of an error. What was not "
@@ -86,13 +93,13 @@ class Metrics:
         self._loads = Counter(
             "hotlora_loads",
             "Versions brought into an engine, by result: ok, or the reason of a failure.",
-            ["model", "result"],
+            ["engine", "model", "result"],
             registry=registry,
         )
         self._verifications = Counter(
             "hotlora_verifications",
             "Proofs that what is served is what was trained, by result: ok, or the reason of a failure.",
-            ["model", "result"],
+            ["engine", "model", "result"],
             registry=registry,
         )
         self._job_seconds = Histogram(
@@ -105,7 +112,11 @@ class Metrics:
         self._jobs = Gauge("hotlora_jobs", "Jobs that have not ended.", ["state"], registry=registry)
         self._answers = Gauge("hotlora_answers_in_flight", "Answers being given now.", registry=registry)
         self._ready = Gauge(
-            "hotlora_engine_ready", "1 while an engine answers, else 0.", _ENGINE, registry=registry
+            "hotlora_engine_ready",
+            "1 while an engine answers, else 0. One that a whole model has for itself is told of while it "
+            "runs, under that model's name.",
+            _ENGINE,
+            registry=registry,
         )
         self._restarts = Gauge(
             "hotlora_engine_restarts",
@@ -139,21 +150,24 @@ class Metrics:
             self._answers.dec()
             self._count(tally, "ok" if tally.finished else outcome)
 
-    def loaded(self, model: str, result: str = "ok") -> None:
-        """A version is in its engine, or will not be."""
-        self._loads.labels(model, result.lower()).inc()
+    def called(self, door: str, method: str, status: str) -> None:
+        """A call has ended, however that came."""
+        self._calls.labels(door, method, status.lower()).inc()
 
-    def verified(self, model: str, result: str = "ok") -> None:
+    def loaded(self, engine: str, model: str, result: str = "ok") -> None:
+        """A version is in an engine, or will not be."""
+        self._loads.labels(engine, model, result.lower()).inc()
+
+    def verified(self, engine: str, model: str, result: str = "ok") -> None:
         """A version was measured."""
-        self._verifications.labels(model, result.lower()).inc()
+        self._verifications.labels(engine, model, result.lower()).inc()
 
     def job_ended(self, technique: str, state: str, seconds: float) -> None:
         """A job has ended, so long after it was first claimed."""
         self._job_seconds.labels(technique.lower(), state.lower()).observe(seconds)
 
     def text(self, *, jobs: Mapping[str, int], engines: Collection[EngineStanding]) -> bytes:
-        """Everything, with how things stand now: jobs that have not ended by state, and the bases'
-        engines."""
+        """Everything, with how things stand now: jobs that have not ended by state, and the engines."""
         for state, count in jobs.items():
             self._jobs.labels(state.lower()).set(count)
         for gauge in (self._ready, self._restarts, self._adapters):

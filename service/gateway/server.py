@@ -33,7 +33,7 @@ from service.gateway.errors import (
 )
 from service.gateway.fields import AnswersRequest
 from service.gateway.requests import read_chat_request, read_text_request
-from service.metrics import CONTENT_TYPE, EngineStanding, Metrics
+from service.metrics import CONTENT_TYPE, Metrics
 from service.registry import Registry, VersionState
 from service.serving import Bases, Chat, ChatDelta, ServedModel, Serving
 
@@ -113,7 +113,7 @@ class Gateway:
     def app(self) -> web.Application:
         """The application, for a server or a test."""
         app = web.Application(
-            middlewares=[_named, self._locals_only, self._errors], client_max_size=MAX_BODY_BYTES
+            middlewares=[self._named, self._locals_only, self._errors], client_max_size=MAX_BODY_BYTES
         )
         app.on_response_prepare.append(_tell_id)
         app.router.add_get("/healthz", self._healthz)
@@ -133,6 +133,29 @@ class Gateway:
         if self._port is None:
             self._port = asyncio.get_running_loop().create_future()
         return self._port
+
+    @web.middleware
+    async def _named(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Each call has an id, the client's own where it gave one: in the log, and in the answer."""
+        request_id = logs.request_id(request.headers.get(logs.REQUEST_ID))
+        request[_REQUEST_ID] = request_id
+        resource = request.match_info.route.resource
+        route = "" if resource is None else resource.canonical  # a path of nothing may be anything
+        method = f"{request.method} {route}" if route else ""
+        about = {"http.request.method": request.method, "http.route": route, logs.REQUEST_ID: request_id}
+        sent = {name.lower(): value for name, value in request.headers.items()}
+        status = "cancelled"
+        try:
+            with logs.of_request(request_id), traces.incoming(method or request.method, sent, about):
+                response = await handler(request)
+                status = str(response.status)
+                told = {"http.response.status_code": response.status}
+                if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    traces.failed(status, told)
+                traces.note(told)
+                return response
+        finally:
+            self._metrics.called("http", method, status)
 
     @web.middleware
     async def _locals_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -182,16 +205,7 @@ class Gateway:
         unfinished = await self._registry.unfinished_job_counts()
         text = self._metrics.text(
             jobs={state.value: count for state, count in unfinished.items()},
-            engines=[
-                EngineStanding(
-                    name=replica.name,
-                    base_model=replica.base_model,
-                    is_ready=replica.state is EngineState.READY,
-                    restarts=replica.restarts,
-                    adapters=replica.adapters,
-                )
-                for replica in self._chat.replicas()
-            ],
+            engines=self._chat.standings(),
         )
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
@@ -307,24 +321,6 @@ class Gateway:
             yield f"data: {internal_error_body(error_id)}\n\n".encode()
         else:
             yield (envelope.usage_chunk(list(last.values())) if usage else b"") + DONE
-
-
-@web.middleware
-async def _named(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Each call has an id, the client's own where it gave one: in the log, and in the answer."""
-    request_id = logs.request_id(request.headers.get(logs.REQUEST_ID))
-    request[_REQUEST_ID] = request_id
-    resource = request.match_info.route.resource
-    route = "" if resource is None else resource.canonical  # a path of nothing may be anything
-    about = {"http.request.method": request.method, "http.route": route, logs.REQUEST_ID: request_id}
-    sent = {name.lower(): value for name, value in request.headers.items()}
-    with logs.of_request(request_id), traces.incoming(f"{request.method} {route}".strip(), sent, about):
-        response = await handler(request)
-        told = {"http.response.status_code": response.status}
-        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            traces.failed(str(response.status), told)
-        traces.note(told)
-        return response
 
 
 async def _tell_id(request: web.Request, response: web.StreamResponse) -> None:

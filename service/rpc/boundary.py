@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 
 from service import logs, traces
 from service.errors import Exhausted, FieldViolation, HotloraError, InvalidRequest, Unavailable
+from service.metrics import Metrics
 from service.rpc import validation
 from service.rpc.errors import Outcome, internal_outcome, outcome_of, unknown_method_outcome
 
@@ -101,6 +102,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         drain: Drain,
         new_id: Callable[[], str],
         most_calls: int,
+        metrics: Metrics,
         further_checks: Mapping[str, FurtherCheck] | None = None,
     ) -> None:
         """`most_calls` may run at the same time; those to health and reflection do not count.
@@ -108,6 +110,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._drain = drain
         self._new_id = new_id
         self._most_calls = most_calls
+        self._metrics = metrics
         self._further_checks = further_checks or {}
 
     async def intercept_service(
@@ -180,6 +183,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         is_ours = not method.startswith("/grpc.")
         running = self._drain.enter() if is_ours else 0
+        code = grpc.StatusCode.CANCELLED
         try:
             if is_ours:
                 self._drain.refuse_if_begun()
@@ -190,17 +194,20 @@ class Boundary(grpc.aio.ServerInterceptor):
                     retry_seconds=BUSY_RETRY_SECONDS,
                 )
             yield
+            code = grpc.StatusCode.OK
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
             if context.done():  # the caller is gone, and nobody is left to tell
                 raise asyncio.CancelledError from error
             outcome = self._outcome(method, error)
+            code = outcome.code
             traces.failed(outcome.code.name, {"rpc.grpc.status_code": outcome.code.value[0]})
             await _abort(context, outcome)
         finally:
             if is_ours:
                 self._drain.leave()
+                self._metrics.called("grpc", method.strip("/"), code.name)
 
     def _outcome(self, method: str, error: Exception) -> Outcome:
         if isinstance(error, HotloraError):

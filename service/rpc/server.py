@@ -37,6 +37,7 @@ from service.datasets import DatasetStore, Hub, LocalFiles
 from service.disk import Disk
 from service.exporting import Exporter, ModelMaker
 from service.importing import Importer
+from service.metrics import Metrics
 from service.planning import Planner
 from service.registry import Registry
 from service.rpc.adapters import AdapterServicer
@@ -87,6 +88,7 @@ class Server:
         importer: Importer,
         model_maker: ModelMaker,
         planner: Planner,
+        metrics: Metrics,
         local_files: LocalFiles | None = None,
         hub: Hub | None = None,
         adapter_files: LocalFiles | None = None,
@@ -115,6 +117,7 @@ class Server:
                     drain=self._drain,
                     new_id=new_error_id,
                     most_calls=self._limits.concurrent_calls,
+                    metrics=metrics,
                     further_checks={
                         "/hotlora.v1.TuningService/CreateTuningJob": intake.problems,
                         "/hotlora.v1.DatasetService/ImportDataset": bringing_in.problems,

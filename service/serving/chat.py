@@ -17,7 +17,7 @@ from time import monotonic
 from service.engine.face import EngineState
 from service.engine.wire import EngineRefused, Sampling, unavailable
 from service.errors import FieldViolation, InvalidRequest, Unavailable
-from service.metrics import Metrics, Tally
+from service.metrics import EngineStanding, Metrics, Tally
 from service.registry import AliasRow, Registry, VersionRow, VersionState
 from service.serving.bases import Base, Bases
 from service.serving.own_engines import OwnEngines
@@ -112,6 +112,20 @@ class Chat:
     def replicas(self) -> list[Replica]:
         """The engines of the bases, as they stand."""
         return [replica for base in self._bases for replica in base.replicas.status()]
+
+    def standings(self) -> list[EngineStanding]:
+        """How the same engines stand, and those of whole models that run."""
+        of_bases = [
+            EngineStanding(
+                name=replica.name,
+                base_model=replica.base_model,
+                is_ready=replica.state is EngineState.READY,
+                restarts=replica.restarts,
+                adapters=replica.adapters,
+            )
+            for replica in self.replicas()
+        ]
+        return of_bases + self._own_engines.standings()
 
     async def aliases(self) -> list[AliasRow]:
         """Names of adapters that point at versions, by adapter and id."""

@@ -194,12 +194,12 @@ def verification(comparison: Comparison, *, seconds: float, time: float) -> Veri
     )
 
 
-def count_rejection(metrics: Metrics, model: str, error: RejectedError) -> None:
+def count_rejection(metrics: Metrics, engine: str, model: str, error: RejectedError) -> None:
     """As a proof that failed where it came to one, else as a load."""
     if error.reason in _OF_PROOFS:
-        metrics.verified(model, error.reason)
+        metrics.verified(engine, model, error.reason)
     else:
-        metrics.loaded(model, error.reason)
+        metrics.loaded(engine, model, error.reason)
 
 
 async def _insist_on_life(client: EngineClient, base_name: str) -> None:

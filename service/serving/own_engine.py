@@ -80,6 +80,8 @@ class OwnEngine:
         """As this life has moved it."""
         self.used = means.clock()
         """Monotonic seconds of its last use."""
+        self.engine: Engine | None = None
+        """While it runs."""
         self._means = means
         self._base = means.bases.of(row.base_model)
 
@@ -98,7 +100,7 @@ class OwnEngine:
         async with self._running(model) as engine:
             while True:
                 await self._ready(engine)
-                self._means.metrics.loaded(model.name)
+                self._means.metrics.loaded(engine.name, model.name)
                 if self.row.state == VersionState.PENDING:
                     self.row = await self._means.registry.move_version(self.row, VersionState.VERIFYING)
                 try:
@@ -140,9 +142,11 @@ class OwnEngine:
         """An engine for `model`; gone afterwards."""
         engine = (self._means.new_engine or self._supervisor)(model)
         task = asyncio.create_task(engine.run())
+        self.engine = engine
         try:
             yield engine
         finally:
+            self.engine = None
             task.cancel()
             await asyncio.wait([task])
 
@@ -176,7 +180,7 @@ class OwnEngine:
             raise unavailable("the engine was restarted during the proof")
         self._means.served.add(model, Proven(engine=engine, generation=generation, loads=0))
         self.used = self._means.clock()
-        self._means.metrics.verified(model)
+        self._means.metrics.verified(engine.name, model)
         _log.info("proven", model=model, message=comparison.message)
         if self.row.state == VersionState.VERIFYING:
             verification = onboarding.verification(
@@ -188,7 +192,7 @@ class OwnEngine:
         self._means.changes.notify(TOPIC)
 
     async def reject(self, error: RejectedError) -> None:
-        onboarding.count_rejection(self._means.metrics, self.row.model, error)
+        onboarding.count_rejection(self._means.metrics, self.row.model, self.row.model, error)
         _log.warning("rejected", model=self.row.model, reason=error.reason, message=error.message)
         comparison = error.comparison
         try:

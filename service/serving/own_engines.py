@@ -12,6 +12,7 @@ import structlog
 
 from service.engine.face import EngineState
 from service.errors import Conflict, HotloraError, Unavailable
+from service.metrics import EngineStanding
 from service.registry import VersionRow, VersionState
 from service.serving.housing import Housed, Observed, Retire, Start, Stop, plan
 from service.serving.onboarding import RejectedError, Rejection
@@ -91,6 +92,20 @@ class OwnEngines:
         if row.model in self._engines or row.state in {VersionState.PENDING, VersionState.VERIFYING}:
             return Serving.STARTING
         return Serving.ASLEEP if row.state == VersionState.ACTIVE else Serving.NONE
+
+    def standings(self) -> list[EngineStanding]:
+        """How the engines that run stand."""
+        return [
+            EngineStanding(
+                name=own.engine.name,
+                base_model=own.row.base_model,
+                is_ready=own.engine.state is EngineState.READY,
+                restarts=own.engine.restarts,
+                adapters={},
+            )
+            for own in self._engines.values()
+            if own.engine is not None
+        ]
 
     def _not_yet(self, row: VersionRow) -> Unavailable:
         model = row.model

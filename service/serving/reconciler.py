@@ -257,7 +257,7 @@ class Reconciler:
                 candidate = await self._examine(row)
                 self._at_risk[row.model] = generation
                 await self._load(candidate, client, generation)
-                self._metrics.loaded(row.model)
+                self._metrics.loaded(self._engine.name, row.model)
                 if row.state == VersionState.PENDING:
                     row = await self._verifying(row)
                 loads = self._loads
@@ -349,7 +349,7 @@ class Reconciler:
     def _serves(self, row: VersionRow, generation: int, loads: int) -> None:
         self._outcomes.add(row, self._engine, Proof())
         self._served.add(row.model, Proven(engine=self._engine, generation=generation, loads=loads))
-        self._metrics.verified(row.model)
+        self._metrics.verified(self._engine.name, row.model)
 
     async def _quarantine(self, row: VersionRow, deaths: int, generation: int) -> None:
         message = (
@@ -366,7 +366,7 @@ class Reconciler:
         self._served.remove_from(self._engine, row.model)
         self._served.acquit(self._engine, row.model)
         self._settle(row.model)
-        onboarding.count_rejection(self._metrics, row.model, error)
+        onboarding.count_rejection(self._metrics, self._engine.name, row.model, error)
         _log.warning(
             "rejected",
             engine=self._engine.name,

@@ -103,6 +103,7 @@ class Stage:
     home: Path
     clock: Clock
     engine: EngineDouble
+    metrics: Metrics
     tuning: tuning_grpc.TuningServiceStub = field(init=False)
     datasets: datasets_grpc.DatasetServiceStub = field(init=False)
     adapters: adapters_grpc.AdapterServiceStub = field(init=False)
@@ -263,11 +264,12 @@ async def running(
             look=lambda: device,
         )
         await planner.prepare()
+        metrics = Metrics()
         server = Server(
             address=address,
             registry=registry,
             datasets=store,
-            chat=_chat(registry, settings, bases, served, changes),
+            chat=_chat(registry, settings, bases, served, changes, metrics),
             bases=bases,
             changes=changes,
             disk=disk,
@@ -290,6 +292,7 @@ async def running(
             ),
             adapter_files=adapter_files,
             planner=planner,
+            metrics=metrics,
             local_files=local_files,
             hub=hub,
             limits=server_limits or ServerLimits(drain_seconds=5),
@@ -310,14 +313,16 @@ async def running(
                 home=home,
                 clock=clock,
                 engine=double,
+                metrics=metrics,
             )
         await server.drain()
         store.close()
 
 
-def _chat(registry: Registry, settings: Settings, bases: Bases, served: Served, changes: Changes) -> Chat:
+def _chat(
+    registry: Registry, settings: Settings, bases: Bases, served: Served, changes: Changes, metrics: Metrics
+) -> Chat:
     """As the service makes one; no engine of a whole model ever starts."""
-    metrics = Metrics()
     means = Means(
         registry=registry,
         served=served,

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from hotlora.v1 import (
 )
 from hotlora.v1 import resources_pb2 as resources_pb
 from service.errors import DataLoss, Exhausted, Unavailable
+from service.metrics import Metrics
 from service.rpc import ServerLimits
 from service.rpc.boundary import BUSY_RETRY_SECONDS, Boundary, Context, Drain
 from tests.contract.stage import GOOD_LINE, Stage, ids, refused, running
@@ -281,7 +283,9 @@ class Faulty(chat_service_pb2_grpc.ChatServiceServicer):
 @asynccontextmanager
 async def behind_the_boundary(servicer: Faulty) -> AsyncIterator[chat_service_pb2_grpc.ChatServiceStub]:
     """The servicer in a server whose every call passes the boundary."""
-    server = grpc.aio.server(interceptors=[Boundary(drain=Drain(), new_id=ids("error"), most_calls=9)])
+    server = grpc.aio.server(
+        interceptors=[Boundary(drain=Drain(), new_id=ids("error"), most_calls=9, metrics=Metrics())]
+    )
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -358,6 +362,31 @@ async def test_a_cancelled_answer_frees_the_engine_at_once(stage: Stage) -> None
     call.cancel()
     async with asyncio.timeout(2):
         await stage.engine.stream_ended.wait()
+
+
+async def test_calls_are_counted_by_method_and_code(stage: Stage) -> None:
+    await stage.chat.Chat(HI).read()
+    await refused(stage.chat.Chat(chat_service_pb2.ChatRequest(temperature=-1)).read())
+    watch = stage.tuning.WatchTuningJob(tuning_service_pb2.WatchTuningJobRequest(name="tuningJobs/job-1"))
+    await refused(watch.read())
+    stage.engine.hold = asyncio.Event()
+    given_up = stage.chat.Chat(HI)
+    await given_up.read()
+    given_up.cancel()
+    await stage.engine.stream_ended.wait()
+    for _ in range(2):
+        await stage.chat.ListModels(chat_service_pb2.ListModelsRequest())
+
+    told = stage.metrics.text(jobs={}, engines=[]).decode()
+
+    counts = re.findall(r'hotlora_calls_total{door="grpc",method="(.*?)",status="(.*?)"} (\d+)', told)
+    assert sorted(counts) == [
+        ("hotlora.v1.ChatService/Chat", "cancelled", "1"),
+        ("hotlora.v1.ChatService/Chat", "invalid_argument", "1"),
+        ("hotlora.v1.ChatService/Chat", "ok", "1"),
+        ("hotlora.v1.ChatService/ListModels", "ok", "2"),
+        ("hotlora.v1.TuningService/WatchTuningJob", "not_found", "1"),
+    ]
 
 
 async def test_a_caller_that_reads_nothing_and_leaves_frees_the_engine(stage: Stage) -> None:

@@ -26,7 +26,6 @@ class OwnDouble:
     """The face of an engine that is a double of its own, from `run` to its cancellation."""
 
     supervised = True
-    restarts = 0
     max_rank = 0
     abilities = Abilities()
     max_model_length = 1000
@@ -36,6 +35,7 @@ class OwnDouble:
         self.name = model.name
         self.state = EngineState.STARTING
         self.generation = 0
+        self.restarts = 0
         self.message = "a double of its own"
         self._row = row
         self._client: EngineClient | None = None
@@ -75,6 +75,7 @@ class OwnDouble:
         await self.double.restart()
         self._client = EngineClient(url=self.double.url)
         self.generation += 1
+        self.restarts += 1
         self._tell(EngineState.READY)
 
     def _tell(self, state: EngineState) -> None:

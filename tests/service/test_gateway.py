@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -230,6 +231,25 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_without_done(tmp_
         with pytest.raises(openai.APIError, match="failed while answering"):
             async for _ in stream:
                 pass
+
+
+async def test_calls_are_counted_by_route_and_status(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        await door.ai.chat.completions.create(model="", messages=HELLO)
+        with pytest.raises(openai.BadRequestError):
+            await door.ai.chat.completions.create(model="", messages=HELLO, extra_body={"documents": []})
+        for path in ("/v1/models/nobody", "/v1/models/nobody@1", "/nowhere"):
+            await (await door.http.get(door.url + path)).read()
+
+        told = await (await door.http.get(f"{door.url}/metrics")).text()
+
+    counts = re.findall(r'hotlora_calls_total{door="http",method="(.*?)",status="(.*?)"} (\d+)', told)
+    assert sorted(counts) == [
+        ("", "404", "1"),
+        ("GET /v1/models/{model}", "404", "2"),
+        ("POST /v1/chat/completions", "200", "1"),
+        ("POST /v1/chat/completions", "400", "1"),
+    ]
 
 
 async def test_a_client_that_goes_away_takes_its_answer_with_it(tmp_path: Path) -> None:

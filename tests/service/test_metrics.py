@@ -104,14 +104,18 @@ async def test_loads_and_proofs_are_counted_by_their_result(tmp_path: Path) -> N
         on.double.faults.broken_weights = {"broken@1"}
         for name in ("good", "silent", "refused", "broken"):
             await on.outcome(await on.publish(name, name.encode()))
-        figures = read(on.metrics)
-    assert value(figures, "hotlora_loads_total", model="good@1", result="ok") == 1
-    assert value(figures, "hotlora_verifications_total", model="good@1", result="ok") >= 1
-    assert value(figures, "hotlora_verifications_total", model="silent@1", result="no_effect") == 1
-    assert value(figures, "hotlora_loads_total", model="refused@1", result="load_refused") == 1
-    assert value(figures, "hotlora_verifications_total", model="refused@1", result="ok") == 0
-    assert value(figures, "hotlora_verifications_total", model="broken@1", result="wrong_weights") == 1
-    assert value(figures, "hotlora_loads_total", model="broken@1", result="wrong_weights") == 0
+        figures, engine = read(on.metrics), on.engine.name
+
+    def count(of: str, model: str, result: str) -> float:
+        return value(figures, f"hotlora_{of}_total", engine=engine, model=model, result=result)
+
+    assert count("loads", "good@1", "ok") == 1
+    assert count("verifications", "good@1", "ok") >= 1
+    assert count("verifications", "silent@1", "no_effect") == 1
+    assert count("loads", "refused@1", "load_refused") == 1
+    assert count("verifications", "refused@1", "ok") == 0
+    assert count("verifications", "broken@1", "wrong_weights") == 1
+    assert count("loads", "broken@1", "wrong_weights") == 0
 
 
 async def test_jobs_are_timed_by_how_they_end_and_counted_while_they_have_not(tmp_path: Path) -> None:
@@ -152,8 +156,9 @@ def test_every_metric_of_the_dashboard_is_one_of_ours_with_its_labels() -> None:
     with metrics.answer() as tally:
         tally.model, tally.prompt_tokens, tally.completion_tokens = "support@1", 3, 4
         tally.first_token_seconds = 0.1
-    metrics.loaded("support@1")
-    metrics.verified("support@1")
+    metrics.loaded("one", "support@1")
+    metrics.verified("one", "support@1")
+    metrics.called("http", "GET /healthz", "200")
     metrics.job_ended("lora", "succeeded", 5.0)
     ours: dict[str, set[str]] = {}
     for name, labels in read(metrics):

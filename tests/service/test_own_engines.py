@@ -11,7 +11,7 @@ from service.registry import VersionState
 from service.serving import ChatMessage, ChatTurn, Serving
 from tests.service.own_engines_stage import GIB, own_stage, publish_whole
 from tests.service.registry_stage import until
-from tests.service.serving_stage import Stage, register, write_artifact, write_model
+from tests.service.serving_stage import MODEL, Stage, register, write_artifact, write_model
 from trainer.config import Technique
 
 HELLO = (ChatMessage(role="user", content="hello world"),)
@@ -132,11 +132,15 @@ async def test_after_its_engine_died_it_is_proven_again_before_it_answers(tmp_pa
         await on.outcome(await publish_whole(on, "whole", b"w"))
         engine = row.engines[0]
         asked = engine.double.calls["/v1/completions"]
+        (before,) = [each for each in on.chat.standings() if each.name == "whole@1"]
         await engine.restart()
         assert not on.served.holds("whole@1")
 
         await _soon(on, lambda: on.served.holds("whole@1"))
 
+        (after,) = [each for each in on.chat.standings() if each.name == "whole@1"]
+        assert (before.base_model, before.is_ready, before.restarts) == (MODEL.name, True, 0)
+        assert (after.is_ready, after.restarts) == (True, 1)
         assert engine.double.calls["/v1/completions"] == asked + 2
         assert len(row.engines) == 1
 
