@@ -44,7 +44,7 @@ install_environment() {
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
       as_root_or "This Python lacks its venv module. On Debian: apt-get install python3-venv" python3-venv
     fi
-    "$python" -m venv .venv || fail "'$python -m venv .venv' did not work; its message is above."
+    "$python" -m venv .venv || fail "'$python -m venv .venv' did not work; its message is above. Remove .venv, and see that this folder may be written."
   fi
   step "Installing uv"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check uv ||

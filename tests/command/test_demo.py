@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from examples import demo
-from examples.report import Report, Timings
+from examples.report import Report
 from examples.triage.score import HELDOUT_PATH, TRAIN_PATH, read_rows
 from hotlora.aio import AsyncClient
 from hotlora.client import Client
@@ -99,17 +102,46 @@ async def test_a_job_that_fails_fails_the_demo_with_its_reason(succeeding: Stage
     assert report.questions == ()
 
 
-def test_the_report_is_written_whole_and_tells_everything(tmp_path: Path) -> None:
+async def test_the_report_is_written_whole_and_tells_everything(succeeding: Stage, tmp_path: Path) -> None:
     path = tmp_path / "runs" / "report.json"
 
-    Report(job="tuningJobs/j1", seconds=Timings(submit_to_first_step=4.5)).judged().write(path)
+    (await _run(succeeding)).write(path)
 
     written = json.loads(path.read_text())
-    assert written["passed"] is False
-    assert written["job"] == "tuningJobs/j1"
-    assert written["seconds"]["submit_to_first_step"] == 4.5
-    assert written["failure"].startswith("the job is unknown; the adapter is not there")
+    assert written["passed"] is True
+    assert written["job"].startswith("tuningJobs/")
+    assert (written["state"], written["adapter_state"]) == ("SUCCEEDED", "ACTIVE")
+    assert written["adapter_version"].startswith("triage@")
+    assert set(written["seconds"]) == {
+        "submit_to_first_forward",
+        "submit_to_first_step",
+        "submit_to_succeeded",
+        "succeeded_to_active",
+        "active_to_first_token",
+    }
+    assert all(seconds > 0 for seconds in written["seconds"].values())
+    assert written["verification"]["tolerance"] > written["verification"]["adapterDifference"] > 0
+    assert written["score"]["adapter"]["overall"] > written["score"]["base"]["overall"] == 0
+    assert [question["message"] for question in written["questions"]] == [row.message for row in HELD_OUT]
+    assert all(question["base"] and question["adapter"] for question in written["questions"])
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_demo_whose_service_does_not_start_ends_with_1_and_reports_why(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "examples.demo"],
+        cwd=tmp_path,
+        env={**os.environ, "HOTLORA_BASE_MODEL": "/nowhere"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    report = json.loads((tmp_path / "runs" / "demo" / "report.json").read_text())
+    assert ran.returncode == 1
+    assert report["passed"] is False
+    assert report["failure"].startswith("the service ended with exit code ")
+    assert "/nowhere" in ran.stdout
 
 
 async def test_the_terminal_shows_a_handful_of_answers_side_by_side_and_the_scores(

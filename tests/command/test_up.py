@@ -175,6 +175,23 @@ def test_a_wait_is_spoken_of_when_it_changes_and_every_ten_seconds() -> None:
     ]
 
 
+def test_a_person_reads_where_everything_is_and_how_to_end_it() -> None:
+    written = io.StringIO()
+    times = iter([0.0, 42.0])
+    voice = Voice(Console(file=written, width=40), clock=lambda: next(times))
+
+    voice.ready({"page": "http://127.0.0.1:7860", "gateway": "http://127.0.0.1:8080/v1"})
+    voice.stopping()
+
+    assert written.getvalue().splitlines()[:5] == [
+        "hotlora is up, after 42 s.",
+        "  page     http://127.0.0.1:7860",
+        "  gateway  http://127.0.0.1:8080/v1",
+        "Ctrl-C ends everything.",
+        "Ending everything; Ctrl-C again to do it",
+    ]
+
+
 def plan_at(address: str, home_directory: Path, page_address: str | None) -> starting.Plan:
     """What a start would have found to be where."""
     return starting.Plan(

@@ -1,8 +1,9 @@
 """The set-up script, with stand-ins for every tool that installs something."""
 
+import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,12 @@ TOOLS = ("bash", "dirname", "cat", "sha256sum", "grep", "mkdir", "cp", "chmod")
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "--version") echo Python 3.11.9 ;;
-  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ -z "${STOPPED:-}" ] && > .venv/pip ;;
+  *ensurepip*) [ -z "${WITHOUT_VENV:-}" ] ;;
+  "-m venv .venv")
+    [ -z "${VENV_FAILS:-}" ] &&
+      mkdir -p .venv/bin && cp "$0" .venv/bin/python && [ -z "${STOPPED:-}" ] && > .venv/pip ;;
   "-m pip --version") [ -e .venv/pip ] ;;
-  "-m pip install"*) cp "$STAND_INS/uv" .venv/bin/uv ;;
+  "-m pip install"*) [ -z "${WITHOUT_INDEX:-}" ] && cp "$STAND_INS/uv" .venv/bin/uv ;;
   "-m compileall"*) echo "$*" >> "$STAND_INS/calls"; exit "${COMPILED:-0}" ;;
   *Python.h*) [ -z "${WITHOUT_HEADERS:-}" ] ;;
 esac
@@ -80,8 +84,9 @@ def machine(tmp_path: Path) -> Machine:
 def test_without_a_gpu_the_environment_gets_the_cpu_lock_the_weights_and_both_of_our_packages_once(
     machine: Machine,
 ) -> None:
-    machine.sets_up(PIP_FIND_LINKS="/wheels https://example.org/more")
+    said = machine.sets_up(PIP_FIND_LINKS="/wheels https://example.org/more")
 
+    assert re.findall(r"==> (\w+ [\w.]+)", said) == ["Making the", "Installing uv", "Installing the"]
     sync, *own = machine.syncs()
     assert sync == (
         "pip sync --python .venv/bin/python --find-links /wheels --find-links https://example.org/more "
@@ -131,12 +136,27 @@ def test_another_stack_or_lock_takes_the_place_of_what_was_there(machine: Machin
     assert len(machine.syncs()) == 7
 
 
-def test_a_step_that_fails_says_what_to_do_and_is_done_again(machine: Machine) -> None:
-    ran = machine.run(UV_EXIT_CODE="2")
+@pytest.mark.parametrize(
+    ("failing", "advice"),
+    [
+        (
+            {"UV_EXIT_CODE": "2"},
+            "the packages could not be installed; uv says above which one",
+        ),
+        ({"WITHOUT_INDEX": "1"}, "pip could not install uv. Is the package index reachable?"),
+        ({"VENV_FAILS": "1"}, "Remove .venv, and see that this folder may be written."),
+        ({"WITHOUT_VENV": "1"}, "lacks its venv module. On Debian: apt-get install python3-venv"),
+    ],
+    ids=["packages", "uv", "venv", "ensurepip"],
+)
+def test_a_step_that_fails_says_what_to_do_and_is_done_again(
+    machine: Machine, failing: Mapping[str, str], advice: str
+) -> None:
+    ran = machine.run(**failing)
 
     assert ran.returncode == 1
-    assert "set-up failed: the packages could not be installed" in ran.stderr
-    assert "Free disk and the network" in ran.stderr
+    assert "set-up failed: " in ran.stderr
+    assert advice in ran.stderr
     machine.sets_up()
     assert machine.sets_up() == ""
 
@@ -170,16 +190,43 @@ def test_what_only_root_can_install_is_named_to_everybody_else(
     assert advice in ran.stderr
 
 
-def test_root_gets_a_compiler_and_headers_where_a_gpu_needs_them(machine: Machine) -> None:
-    machine.has("nvidia-smi", GPU)
-    machine.has("cc", "")
+@pytest.mark.parametrize(
+    ("options", "variables", "packages"),
+    [
+        (["--browser"], {}, "chromium"),
+        ([], {"HOTLORA_STACK": "cuda", "WITHOUT_HEADERS": "1"}, "gcc libc6-dev python3-dev"),
+        ([], {"WITHOUT_VENV": "1"}, "python3-venv"),
+    ],
+    ids=["chromium", "compiler", "venv"],
+)
+def test_root_gets_what_the_machine_lacks(
+    machine: Machine, options: Sequence[str], variables: Mapping[str, str], packages: str
+) -> None:
     machine.has("id", "#!/usr/bin/env bash\necho 0\n")
     machine.has("apt-get", '#!/usr/bin/env bash\necho "$@" >> "$STAND_INS/installed"\n')
 
-    machine.sets_up(WITHOUT_HEADERS="1")
+    machine.sets_up(*options, **variables)
 
     installed = (machine.commands / "installed").read_text().splitlines()
-    assert installed == ["update -qq", "install -y -qq --no-install-recommends gcc libc6-dev python3-dev"]
+    assert installed == ["update -qq", f"install -y -qq --no-install-recommends {packages}"]
+
+
+def test_root_is_told_where_a_package_of_the_system_could_not_be_installed(machine: Machine) -> None:
+    machine.has("id", "#!/usr/bin/env bash\necho 0\n")
+    machine.has("apt-get", "#!/usr/bin/env bash\nexit 100\n")
+
+    ran = machine.run("--browser")
+
+    assert ran.returncode == 1
+    assert "set-up failed: apt-get could not install chromium. The browser tests need Chromium." in ran.stderr
+
+
+@pytest.mark.parametrize("target", ["run", "demo", "examples", "test", "check", "bench"])
+def test_each_target_sets_up_what_it_needs_first(target: str) -> None:
+    make = ["make", "--dry-run", "--no-print-directory", target]
+    first, *_ = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert first == ("deploy/setup.sh --browser" if target == "test" else "deploy/setup.sh")
 
 
 def test_an_unknown_stack_is_refused_with_those_that_there_are(machine: Machine) -> None:
