@@ -125,7 +125,21 @@ def test_a_huge_file_is_refused_unread_or_by_its_first_line(
     assert by_grpc(lambda: upload(channel, path, "sparse")) == Refusal(
         code="InvalidArgument", places=("line 1",)
     )
-    assert by_command(hotlora, "datasets", "upload", str(path)) == Refusal(code=ResourceExhausted.__name__)
+    commanded = by_command(hotlora, "datasets", "upload", str(path))
+    assert commanded == Refusal(code=ResourceExhausted.__name__)
+    assert commanded.words.startswith(f"The file has {SPARSE_BYTES:,} bytes; a dataset may have ")
+
+
+def test_a_file_that_is_announced_as_too_large_is_refused_before_its_first_byte(
+    channel: grpc.Channel,
+) -> None:
+    header = datasets_pb.UploadHeader(dataset_id="announced", size_bytes=2 << 30)
+    announced = [datasets_pb.UploadDatasetRequest(header=header)]
+
+    refusal = by_grpc(lambda: datasets_grpc.DatasetServiceStub(channel).UploadDataset(iter(announced)))
+
+    assert refusal == Refusal(code=ResourceExhausted.__name__)
+    assert refusal.words.startswith("header.size_bytes: the file has 2,147,483,648 bytes, and a dataset ")
 
 
 def test_a_used_id_is_refused(channel: grpc.Channel, hotlora: Hotlora, rows: Path) -> None:
