@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 from tokenizers import Tokenizer
 
 from hotlora.client import Client
-from hotlora.errors import InvalidArgument
+from hotlora.errors import InvalidArgument, Unavailable
 from hotlora.v1.adapter_service_pb2 import AdapterVersion
 from hotlora.v1.resources_pb2 import Message
 from hotlora.v1.tuning_service_pb2 import (
@@ -108,8 +108,29 @@ def test_two_hundred_adapters_of_a_base_answer_as_themselves_with_memory_for_twe
             apart = (recorded[:, list(told)] - served).abs().mean(1)  # [recorded]
             # The nearest two that were drawn are 0.23 apart, and the engine is up to 0.08 off (measured).
             assert (int(apart.argmin()), float(apart.min()) < 0.15) == (number, True)
+        hot, *cold = names[: 1 + 2 * MEMORY]
+        for number, name in enumerate(cold):
+            tokens_of_answer(client, name)
+            if number % (MEMORY // 2) == 0:
+                tokens_of_answer(client, hot)
+        with without_files(stack, client, hot, cold[0]):
+            assert tokens_of_answer(client, hot), "the engine has kept it"
+            with pytest.raises(Unavailable, match=f"the files of {cold[0]}@1 cannot be read now"):
+                tokens_of_answer(client, cold[0])
         train_prove_and_ask(client, write_rows(tmp_path / "rows.jsonl"), TECHNIQUE_LORA, SETTINGS)
         assert client.list_models().engine.restarts == 0
+
+
+@contextmanager
+def without_files(stack: Stack, client: Client, *names: str) -> Iterator[None]:
+    """While what was published of their first versions is elsewhere."""
+    versions = [client.get_adapter_version(f"adapters/{name}/versions/1") for name in names]
+    directories = [stack.home / "artifacts" / version.digest for version in versions]
+    for directory in directories:
+        directory.rename(directory.with_suffix(".away"))
+    yield
+    for directory in directories:
+        directory.with_suffix(".away").rename(directory)
 
 
 def prepared_home(tmp_path: Path, names: list[str]) -> list[many_adapters.SmallAdapter]:
