@@ -15,6 +15,7 @@ from functools import partial
 
 import structlog
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from hotlora import home, lifeline
 from service import logs, traces
@@ -298,6 +299,15 @@ async def _main(
     )
 
 
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong with a setting, by its variable; what is wrong with several together says which."""
+    words = str(problem.get("ctx", {}).get("error", problem["msg"]))
+    if not problem["loc"]:
+        return words
+    name, *index = problem["loc"]
+    return f"HOTLORA_{str(name).upper()}{''.join(f'[{place}]' for place in index)}: {words}"
+
+
 def main(
     trainer_command: Sequence[str] = TRAINER_COMMAND,
     import_command: Sequence[str] = IMPORT_COMMAND,
@@ -310,8 +320,7 @@ def main(
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
-            field = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"HOTLORA_{field}: {problem['msg']}", file=sys.stderr)
+            print(_sentence(problem), file=sys.stderr)
         return 2
     engines = [
         f"{base_of(url) or settings.base_model}={without_credentials(url_of(url))}"

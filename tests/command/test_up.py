@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -306,6 +306,43 @@ def test_up_takes_a_base_model_after_the_other(tmp_path: Path) -> None:
     )
     assert ended.returncode != 0
     assert str(second) in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ("--engine-url", "http://127.0.0.1:1", "--engine-url", "nonsense"),
+            "HOTLORA_ENGINE_URLS[1]: ",
+        ),
+        (
+            ("--engine-url", "http://127.0.0.1:1", "--engine-replicas", "2"),
+            "HOTLORA_ENGINE_REPLICAS is of engines that are started here, and HOTLORA_ENGINE_URLS",
+        ),
+        (("--engine-port", "65535", "--engine-replicas", "2"), "HOTLORA_ENGINE_PORT 65535 leaves no ports"),
+    ],
+    ids=["url", "replicas", "port"],
+)
+def test_engines_of_flags_that_cannot_be_are_refused_by_the_settings_name(
+    tmp_path: Path, options: Sequence[str], told: str
+) -> None:
+    places = (
+        "--home",
+        tmp_path / "home",
+        "--grpc-address",
+        "127.0.0.1:0",
+        "--gateway-address",
+        "127.0.0.1:0",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "hotlora.command", "up", "--no-page", *places, *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert f"  {told}" in ended.stdout
 
 
 def test_without_a_page_only_the_service_runs() -> None:

@@ -343,10 +343,9 @@ async def test_a_wrong_field_is_refused_by_its_name(
 
 async def test_fields_without_meaning_for_the_answer_and_nulls_are_accepted(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
-        body = {"model": None, "messages": HELLO, "user": "me", "metadata": {"a": "b"}, "n": 1, "tools": None}
-        status, answer = await door.post(
-            {**body, "frequency_penalty": 0, "response_format": {"type": "text"}}
-        )
+        body = {"model": None, "messages": HELLO, "user": "me", "n": 1, "tools": None, "frequency_penalty": 0}
+        unused = {"metadata": {"a": "b"}, "store": False, "prompt_cache_key": "k"}
+        status, answer = await door.post({**body, **unused, "response_format": {"type": "text"}})
 
         assert (status, answer["choices"][0]["message"]["content"]) == (200, TEXT)
 
