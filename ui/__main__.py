@@ -10,7 +10,10 @@ import signal
 import sys
 import threading
 
+from starlette.middleware import Middleware
+
 from hotlora import addresses, lifeline
+from ui.uploads import BrokenUploads
 
 DEFAULT_UI_ADDRESS = "127.0.0.1:7860"
 # As the service's own limit on a dataset: what it would refuse need not be copied to it first.
@@ -44,6 +47,7 @@ def main() -> int:
         ssr_mode=False,
         max_file_size=MAX_UPLOAD,
         css=CSS,
+        app_kwargs={"middleware": [Middleware(BrokenUploads)]},
     )
     sys.stdout.write(f"{url}\n")
     sys.stdout.flush()

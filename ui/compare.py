@@ -17,7 +17,7 @@ import gradio as gr
 from hotlora.aio import AsyncClient
 from hotlora.errors import HotloraError
 from ui.answers import Sampling, Turn, answer, up_to_question
-from ui.listening import PRIVATE, toast
+from ui.listening import PRIVATE, WHATEVER_STANDS, standing, toast
 from ui.models import Offer
 from ui.typed import whole
 from ui.words import plain
@@ -145,7 +145,7 @@ def _wire(
     send, stop, retry, clear = buttons
 
     async def stream(
-        askings: int, begun: int, model: str | None, history: type_history, *sampling: str | float | None
+        askings: int, begun: int, model: object, history: type_history, *sampling: str | float | None
     ) -> AsyncIterator[tuple[Any, Any, Any]]:
         asked = up_to_question(history)
         if not asked or askings == begun:
@@ -154,7 +154,7 @@ def _wire(
             return
         yield asked, "waiting for the first token", askings
         try:
-            turns = answer(client(), model or "", asked, _sampling(*sampling))  # type: ignore[arg-type]
+            turns = answer(client(), standing(model) or "", asked, _sampling(*sampling))  # type: ignore[arg-type]
             async with aclosing(turns):
                 async for turn in turns:
                     yield *turn, askings
@@ -169,6 +169,7 @@ def _wire(
             [side.askings, side.begun, side.model, side.chat, *settings.parts()],
             [side.chat, side.figures, side.begun],
             show_progress="hidden",
+            preprocess=WHATEVER_STANDS,
             api_visibility=PRIVATE,
         )
         # The answer is an output too: Gradio may have marked one that was cancelled as an error.

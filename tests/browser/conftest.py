@@ -44,9 +44,16 @@ def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture(scope="package")
-def url(_stage: Stage) -> Iterator[str]:
+def kept_by_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page keeps files that were uploaded to it."""
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="package")
+def url(_stage: Stage, kept_by_page: Path) -> Iterator[str]:
     """Where the page is."""
-    environment = {**os.environ, "HOTLORA_ADDRESS": _stage.address, "HOTLORA_UI_ADDRESS": "127.0.0.1:0"}
+    addresses = {"HOTLORA_ADDRESS": _stage.address, "HOTLORA_UI_ADDRESS": "127.0.0.1:0"}
+    environment = {**os.environ, **addresses, "GRADIO_TEMP_DIR": str(kept_by_page)}
     page = subprocess.Popen(
         [sys.executable, "-m", "ui"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -118,6 +125,13 @@ def pick(page: Page, side: str, model: str) -> None:
         picker.click()
         page.get_by_role("option", name=f"{model} ").click()
         expect(picker).to_have_value(re.compile(re.escape(model)))
+        expect(page.get_by_role("listbox")).to_have_count(0)  # it fades
+
+
+def ask(page: Page, question: str) -> None:
+    """Ask both sides."""
+    page.fill("#question textarea", question)
+    page.press("#question textarea", "Enter")
 
 
 def choose(page: Page, examples: Path) -> None:

@@ -6,7 +6,7 @@ import threading
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.conftest import ADAPTER, BASE, pick
+from tests.browser.conftest import ADAPTER, BASE, ask, pick
 from tests.stage.folds import unfold
 from tests.stage.service import Stage
 from tests.stage.trained import train
@@ -21,11 +21,6 @@ def page(page: Page) -> Page:
     return page
 
 
-def ask(page: Page, question: str) -> None:
-    page.fill("#question textarea", question)
-    page.press("#question textarea", "Enter")
-
-
 def test_both_sides_answer_one_question_with_their_figures(page: Page, stage: Stage) -> None:
     ask(page, "Where is my parcel?")
     for side, name in (("left", BASE), ("right", ADAPTER)):
@@ -35,6 +30,15 @@ def test_both_sides_answer_one_question_with_their_figures(page: Page, stage: St
         expect(page.locator(f"#{side}-figures")).to_contain_text("3 tokens")
     expect(page.locator("#question textarea")).to_have_value("")
     assert sorted(question.model for question in stage.questions) == [ADAPTER, BASE]
+
+
+def test_each_side_answers_as_the_model_that_was_picked_for_it(page: Page) -> None:
+    pick(page, "left", ADAPTER)
+    pick(page, "right", BASE)
+    ask(page, "Who are you?")
+    for side, name in (("left", ADAPTER), ("right", BASE)):
+        expect(page.locator(f"#{side}-chat")).to_contain_text(f"It is {name}.")
+        expect(page.locator(f"#{side}-figures")).to_contain_text(name)
 
 
 @pytest.mark.parametrize(("slow", "fast"), [("left", "right"), ("right", "left")])
@@ -58,6 +62,15 @@ def half_answered(page: Page, stage: Stage) -> None:
     ask(page, "First?")
     for side in ("left", "right"):
         expect(page.locator(f"#{side}-chat")).to_contain_text("half")
+
+
+def test_each_side_shows_its_tokens_per_second_once_later_tokens_come(page: Page, stage: Stage) -> None:
+    half_answered(page, stage)
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-figures")).not_to_contain_text("tok/s")
+    stage.release()
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side}-figures")).to_contain_text(re.compile(r"\d+\.\d tok/s · 2 tokens"))
 
 
 def are_stopped(stage: Stage) -> bool:
@@ -168,6 +181,8 @@ def test_system_prompt_and_sampling_reach_both_models(page: Page, stage: Stage) 
     unfold(page, "Sampling and system prompt")
     page.fill("#system-prompt textarea", "Answer in French.")
     page.fill("#temperature input[type=number]", "0.7")
+    page.fill("#top-p input[type=number]", "0.85")
+    page.fill("#max-tokens input[type=number]", "77")
     page.fill("#seed textarea, #seed input", "11")
     page.press("#seed textarea, #seed input", "Tab")
     ask(page, "In which language?")
@@ -179,6 +194,8 @@ def test_system_prompt_and_sampling_reach_both_models(page: Page, stage: Stage) 
     for question in asked:
         assert question.messages == [("system", "Answer in French."), ("user", "In which language?")]
         assert question.fields["temperature"] == pytest.approx(0.7)
+        assert question.fields["top_p"] == pytest.approx(0.85)
+        assert question.fields["max_tokens"] == 77
         assert question.fields["seed"] == 11
 
 

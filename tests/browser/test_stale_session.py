@@ -20,19 +20,21 @@ def gradio(url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def listener(config: dict[str, Any], *, fills: str) -> dict[str, Any]:
-    """The listener that goes on by itself and fills the part of that id."""
+def listener(config: dict[str, Any], *, fills: str, at: str = "tick") -> dict[str, Any]:
+    """The listener that fills the part of that id at an event, which is that of a timer unless named."""
     ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
     return next(
         listener
         for listener in config["dependencies"]
-        if ids[fills] in listener["outputs"] and [event for _, event in listener["targets"]] == ["tick"]
+        if ids[fills] in listener["outputs"] and {event for _, event in listener["targets"]} == {at}
     )
 
 
-def ask(gradio: httpx.Client, listener: dict[str, Any], data: list[object]) -> dict[str, Any]:
-    """What the listener answers in a session that begins with this."""
-    session = uuid.uuid4().hex
+def ask(
+    gradio: httpx.Client, listener: dict[str, Any], data: list[object], session: str = ""
+) -> dict[str, Any]:
+    """What the listener answers, in a session that begins with this unless it is given."""
+    session = session or uuid.uuid4().hex
     asked = {"data": data, "fn_index": listener["id"], "session_hash": session, "event_data": None}
     gradio.post("/gradio_api/queue/join", json=asked).raise_for_status()
     with gradio.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as answers:
@@ -57,6 +59,22 @@ def test_the_pickers_of_a_forgotten_session_go_on_with_what_stands_in_them(
     left, right, *_ = answer["output"]["data"]
     assert left["value"] == BASE
     assert right["value"] in {model_id for _, model_id in right["choices"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "error"), [(BASE, None), ("gone@1", "there is no version 1 of adapter 'gone'")]
+)
+def test_a_question_of_a_forgotten_session_is_put_to_what_stands_in_its_picker(
+    stage: Stage, gradio: httpx.Client, model: str, error: str | None
+) -> None:
+    config = gradio.get("/config").json()
+    session = uuid.uuid4().hex
+    history = [{"role": "user", "content": [{"type": "text", "text": "Who are you?"}]}]
+    ask(gradio, listener(config, fills="left-chat", at="retry"), [history, None], session)
+    answering = listener(config, fills="left-chat", at="change")
+    answer = ask(gradio, answering, [None, None, model, history, "", 0, 1, 256, ""], session)
+    assert answer["output"].get("error") == error
+    assert [question.model for question in stage.questions] == ([] if error else [model])
 
 
 def test_a_picker_hands_on_no_more_than_text(gradio: httpx.Client) -> None:
