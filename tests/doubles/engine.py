@@ -39,6 +39,8 @@ from tests.doubles.listening import accept_no_more, listening
 BATCH_SECONDS = 0.02
 """Where batches count, requests that come within it share one."""
 WORDS = ("all ", "is ", "well ", "with ", "this ", "engine ", "today ", "and ")
+MOST_LOGPROBS = 20
+"""At a place of an answer; of more vLLM says within the stream that it would not."""
 EMPTY_MOVE = b""
 """Weights that move nothing: what a name that matches no module amounts to."""
 
@@ -238,9 +240,9 @@ class EngineDouble:
 
     async def _figures(self, _: web.Request) -> web.Response:
         labels = f'max_lora="{self.slots}",running_lora_adapters="",waiting_lora_adapters=""'
-        return web.Response(
-            text=f"# TYPE vllm:lora_requests_info gauge\nvllm:lora_requests_info{{{labels}}} 1\n"
-        )
+        name = "vllm:lora_requests_info"
+        about = f"# HELP {name} Running stats on lora requests.\n# TYPE {name} gauge\n"
+        return web.Response(text=f"{about}{name}{{{labels}}} {time.time()}\n")
 
     async def _models(self, _: web.Request) -> web.Response:
         base = _card(self.base_name, self._base_path, None, {"max_model_len": self._max_model_length})
@@ -273,14 +275,16 @@ class EngineDouble:
             return _error(500, "InternalServerError", "Call to add_lora method failed: unexpected modules")
         self.adapters[name] = Loaded(path=path, weights=weights.read_bytes())
         self._slots.append(self.adapters[name].weights)
-        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+        return web.Response(body=f"Success: LoRA adapter '{name}' added successfully.".encode())
 
     async def _unload(self, request: web.Request) -> web.Response:
-        name = (await request.json())["lora_name"]
+        name = (await request.json()).get("lora_name")
+        if name is None:
+            return _error(400, "Bad Request", "1 validation error: Field required", param="body.lora_name")
         if name not in self.adapters:
             return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
         del self.adapters[name]
-        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+        return web.Response(body=f"Success: LoRA adapter '{name}' removed successfully.".encode())
 
     def die(self, request: web.Request) -> None:
         """Be gone at once; a process ends, a server within a test stops listening."""
@@ -304,6 +308,11 @@ class EngineDouble:
         if model != self.base_name and model not in self.adapters:
             message = f"The model `{model}` does not exist. Valid aliases: {self.base_name}."
             return _error(404, "NotFoundError", message, param="model")
+        if limit < 1:
+            message = f"max_tokens must be at least 1, got {limit}."
+            return _error(400, "BadRequestError", message, param="max_tokens")
+        if fields.get("prompt") == []:
+            return _error(400, "BadRequestError", "You must pass at least one prompt")
         try:
             asked = self._read_prompt(fields)
         except ValueError as error:
@@ -428,8 +437,13 @@ class EngineDouble:
         return response
 
     async def _events(self, fields: Mapping[str, object], asked: Asked) -> AsyncIterator[str]:
-        limit, model = fields["max_tokens"], str(fields["model"])
+        limit, model, most = fields["max_tokens"], str(fields["model"]), fields.get("logprobs")
         assert isinstance(limit, int)
+        if isinstance(most, int) and most > MOST_LOGPROBS:
+            message = f"Requested sample logprobs of {most}, which is greater than max allowed"
+            yield json.dumps({"error": _error_body(400, "BadRequestError", message, "logprobs")})
+            yield "[DONE]"
+            return
         head = self._head(model)
         words = WORDS if self.respond is None else self.respond(fields)
         wanted = self._answer_tokens if self.respond is None else len(words)
@@ -439,12 +453,13 @@ class EngineDouble:
                 yield json.dumps(
                     {"error": _error_body(500, "InternalServerError", "Internal server error", None)}
                 )
-                break
+                yield "[DONE]"
+                return
             last = token == count - 1
             reason = ("length" if limit < wanted else self.faults.finish_reason) if last else None
             choice = {"index": 0, "text": words[token % len(words)], "finish_reason": reason}
             nothing = dict.fromkeys(("stop_reason", "prompt_token_ids", "token_ids"))
-            nothing["logprobs"] = _told(words[token % len(words)], token, fields.get("logprobs"))
+            nothing["logprobs"] = _told(words[token % len(words)], token, most)
             usage = _usage(asked.length, token + 1)
             yield json.dumps({**head, "choices": [{**choice, **nothing}], "usage": usage})
             if self._token_seconds:
@@ -516,7 +531,8 @@ def _card(name: str, root: str, parent: str | None, extra: Mapping[str, object])
         "group": None,
     }
     flags = ("create_engine", "sampling", "logprobs", "search_indices", "view", "fine_tuning")
-    permission |= {f"allow_{flag}": True for flag in flags} | {"is_blocking": False}
+    allowed = {"sampling", "logprobs", "view"}
+    permission |= {f"allow_{flag}": flag in allowed for flag in flags} | {"is_blocking": False}
     head = {"id": name, "object": "model", "created": 0, "owned_by": "vllm", "root": root, "parent": parent}
     return {**head, **extra, "permission": [permission]}
 

@@ -1,6 +1,7 @@
 """Stands in for `python -m trainer.importing`: the same artifact without torch. The canary fits
-`tests.doubles.engine`. An adapter whose configuration has `"task_type": "HANG"` is never finished, and one
-with "FAIL" ends badly. `tests/training/test_importing.py` shows what the real one makes."""
+`tests.doubles.engine`. It finds nothing wrong with any adapter: one whose configuration has
+`"task_type": "HANG"` is never finished, and one with "FAIL" ends badly. `tests/training/test_double.py`
+compares the two."""
 
 import argparse
 import hashlib
@@ -10,7 +11,9 @@ import time
 from pathlib import Path
 
 from tests.doubles.arithmetic import logprobs
+from trainer.importing import CONFIG_FILE, WEIGHTS_FILE
 from trainer.rendering import Renderer
+from trainer.tensor_headers import read_headers
 
 _TOKENS = (tuple(range(3, 40)), tuple(range(50, 70)))
 
@@ -19,11 +22,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("base", "source", "target"):
         parser.add_argument(name, type=Path)
-    for name in ("--name", "--revision", "--threads"):
+    for name in ("--name", "--revision"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
-    files = {file.name: file.read_bytes() for file in arguments.source.iterdir()}
-    config, weights = json.loads(files["adapter_config.json"]), files["adapter_model.safetensors"]
+    files = {name: (arguments.source / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    config, weights = json.loads(files[CONFIG_FILE]), files[WEIGHTS_FILE]
+    tensors = read_headers(arguments.source / WEIGHTS_FILE)
     match config.get("task_type"):
         case "HANG":
             (arguments.base / "importing").touch()
@@ -35,6 +40,7 @@ def main() -> None:
             "token_ids": tokens,
             "base_logprobs": logprobs(None, tokens),
             "adapter_logprobs": logprobs(weights, tokens),
+            "quantised_logprobs": None,
         }
         for tokens in _TOKENS
     ]
@@ -42,9 +48,9 @@ def main() -> None:
         "format": 1,
         "technique": "lora",
         "rank": config["r"],
-        "alpha": config["lora_alpha"],
-        "use_rslora": False,
-        "target_modules": config["target_modules"],
+        "alpha": float(config["lora_alpha"]),
+        "use_rslora": bool(config.get("use_rslora")),
+        "target_modules": sorted({name.split(".")[-3] for name in tensors}),
         "base_model": {"name": arguments.name, "revision": arguments.revision},
         "rendering": Renderer.from_directory(arguments.base).contract(),
         "files": {

@@ -1,7 +1,8 @@
 """Stands in for `python -m trainer.merging`, without torch: the base's files, with the adapter's weights.
 
-A file `merging` in the base's directory says "HANG" or "FAIL"; `merging.begun` appears beside it.
-`tests/training/test_exports.py` shows what the real one makes.
+Of the base's own files it knows config.json and tokenizer.json alone. A file `merging` in the base's
+directory says "HANG" or "FAIL"; `merging.begun` appears beside it. `tests/training/test_double.py` compares
+the two.
 """
 
 import shutil

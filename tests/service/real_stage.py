@@ -1,4 +1,4 @@
-"""Everything of serving on a real engine, whoever started that."""
+"""A real engine, and everything of serving on it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.changes import Changes
-from service.engine import Engine, EngineState, Fleet
+from service.engine import EngineState, Fleet, Supervisor
 from service.metrics import Metrics
 from service.registry import Registry, VersionRow, VersionState
 from service.serving import (
@@ -37,12 +37,39 @@ PROOF_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bare:
+    """A real engine that nothing serves with yet: what is loaded stays."""
+
+    settings: Settings
+    base: BaseModel
+    engine: Supervisor
+    changes: Changes
+
+
+@asynccontextmanager
+async def running(bare: Bare) -> AsyncIterator[None]:
+    """Run the engine, once it is ready."""
+    bare.settings.make_directories()
+    task = asyncio.create_task(bare.engine.run())
+    try:
+
+        async def reached() -> bool:
+            return bare.engine.state is EngineState.READY
+
+        await until_reached(bare.changes, "engine", reached, START_SECONDS)
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Real:
     """Everything of serving on a real engine."""
 
     base: BaseModel
     registry: Registry
-    engine: Engine
+    engine: Supervisor
     served: Served
     routes: Routes
     own_engines: OwnEngines
@@ -99,11 +126,9 @@ class Real:
 
 
 @asynccontextmanager
-async def serving(
-    settings: Settings, engine: Engine, *, base: BaseModel, changes: Changes
-) -> AsyncIterator[Real]:
-    """Everything, once the engine is ready."""
-    settings.make_directories()
+async def serving(bare: Bare) -> AsyncIterator[Real]:
+    """Everything, with an engine that runs."""
+    settings, base, engine, changes = bare.settings, bare.base, bare.engine, bare.changes
     async with open_registry(settings.home, changes=changes) as registry:
         served = Served(changes=changes)
         metrics = Metrics()
@@ -136,10 +161,10 @@ async def serving(
             )
         )
         chat = Chat(registry=registry, served=served, bases=bases, own_engines=own_engines, metrics=metrics)
-        parts = (engine.run(), reconcilers.run(), own_engines.run())
+        parts = (reconcilers.run(), own_engines.run())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
-            on = Real(
+            yield Real(
                 base=base,
                 registry=registry,
                 engine=engine,
@@ -151,8 +176,6 @@ async def serving(
                 artifacts_dir=settings.artifacts_dir,
                 workshop=Workshop(base),
             )
-            await on.ready(1)
-            yield on
         finally:
             for task in tasks:
                 task.cancel()

@@ -8,9 +8,10 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,15 +24,16 @@ from service.artifacts import Manifest
 from service.changes import Changes
 from service.engine import Abilities, AttachedEngine, EngineClient, EngineState, Supervisor
 from service.engine.supervisor import Health
-from service.engine.wire import next_logprob_request
+from service.engine.wire import Sampling, completion_request, next_logprob_request, read_slots
+from service.jsonshape import Json
 from service.registry import VersionState
 from service.serving import ChatMessage, ChatTurn, Prover, Routes
 from service.serving.proof import Verdict
 from service.serving.soft_prompts import EmbeddingTable, SoftPrompt
 from service.settings import Settings
 from tests.doubles.engine import EngineDouble
-from tests.service.real_adapters import TEXTS_TOKENS
-from tests.service.real_stage import START_SECONDS, Real, serving
+from tests.service.real_adapters import TEXTS_TOKENS, Workshop
+from tests.service.real_stage import START_SECONDS, Bare, Real, running, serving
 from tests.service.registry_stage import until
 from tests.service.serving_stage import register
 from trainer.config import BaseModel, Technique
@@ -42,9 +44,12 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
+STREAMED_TOKENS = 16
+"""So many that a busy machine does not send them all at once."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> AsyncIterator[Real]:
+async def bare(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> AsyncIterator[Bare]:
     settings = Settings(
         home=tmp_path_factory.mktemp("real"),
         engine_port=0,
@@ -60,90 +65,195 @@ async def real(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -
     changes = Changes()
     health = Health(probe_interval_seconds=2.0, probe_timeout_seconds=10.0, first_backoff_seconds=0.1)
     engine = Supervisor(settings=settings, base=base, changes=changes, health=health)
+    on = Bare(settings=settings, base=base, engine=engine, changes=changes)
     with pytest.MonkeyPatch.context() as machine:
         # One that has no compiler, nor anything that another engine had compiled.
         machine.setenv("CXX", str(settings.home / "no-compiler"))
         machine.setenv("TORCHINDUCTOR_CACHE_DIR", str(settings.home / "nothing-compiled"))
-        async with serving(settings, engine, base=base, changes=changes) as on:
+        async with running(on):
             yield on
 
 
-def _shape(value: object) -> object:
-    """Names and types of JSON, without the values; a list by its first element and its last."""
-    if isinstance(value, dict):
-        return {name: _shape(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_shape(each) for each in (value[:1] + value[-1:])]
-    return "number" if isinstance(value, int | float) else type(value).__name__
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def real(bare: Bare) -> AsyncIterator[Real]:
+    """From here on the engine has only what the registry wants: tests that load by themselves come before."""
+    async with serving(bare) as on:
+        yield on
+
+
+def _key(bare: Bare) -> str:
+    return bare.engine.client.headers["Authorization"].removeprefix("Bearer ")
+
+
+@asynccontextmanager
+async def _double_of(bare: Bare, embeddings: Sequence[bytes] = ()) -> AsyncIterator[EngineClient]:
+    """A client of a double that was started as the real engine was."""
+    double = EngineDouble(
+        base_name=bare.base.name,
+        max_model_length=512,
+        embeddings=embeddings,
+        api_key=_key(bare),
+        answer_tokens=2 * STREAMED_TOKENS,
+    )
+    double.slots = bare.settings.engine_max_loras
+    async with double:
+        client = EngineClient(url=double.url, api_key=_key(bare))
+        yield client
+        await client.close()
+
+
+def _streamed(model: str, logprobs: int | None = None) -> Json:
+    """Of an answer of `STREAMED_TOKENS`, whatever the model would say."""
+    sampling = Sampling(max_tokens=STREAMED_TOKENS, logprobs=logprobs)
+    return {**completion_request(model, [1, 5, 9], sampling), "ignore_eos": True}
+
+
+Call = tuple[str, object | None]
+"""Path and body; None: it is a GET."""
+
+
+async def _compare(double: EngineClient, real: EngineClient, calls: Sequence[Call]) -> None:
+    for path, body in calls:
+        assert await _ask(double, path, body) == await _ask(real, path, body), (path, body)
 
 
 async def _ask(client: EngineClient, path: str, body: object | None) -> tuple[int, object]:
-    """Status and shape of what a server answers, each event of a stream counted as one shape."""
+    """Status and shape of what a server answers. Of a stream the order of events, several of one shape in a
+    row as one (what comes at once is one event), and the usage that it ends with."""
     headers = dict(client.headers)
     async with aiohttp.ClientSession(headers=headers) as session:
         method = "GET" if body is None else "POST"
         async with session.request(method, client.url + path, json=body) as response:
             text = await response.text()
             if response.content_type == "text/event-stream":
-                events = [line[6:] for line in text.split("\n\n") if line]
-                assert events[-1] == "[DONE]"
-                shapes = [_shape(json.loads(event)) for event in events[:-1]]
-                return response.status, [shapes[0], shapes[-1]]
+                *told, end = [event.removeprefix("data: ") for event in text.split("\n\n") if event]
+                assert end == "[DONE]"
+                events = [json.loads(event) for event in told]
+                order = [shape for shape, _ in groupby(_shape(event) for event in events)]
+                return response.status, (order, events[-1].get("usage"))
             if response.content_type == "application/json":
-                return response.status, _without_numbers_as_names(_shape(json.loads(text)))
-            return response.status, ""
+                return response.status, _shape(json.loads(text))
+            if path == "/metrics":
+                return response.status, (read_slots(text.encode()), _figures_of_adapters(text))
+            return response.status, (response.content_type, text) if response.ok else ""
 
 
-def _without_numbers_as_names(shape: object) -> object:
-    """Token ids as names are data, not shape."""
-    if isinstance(shape, dict):
-        return {
-            "token" if name.removeprefix("token_id:").isdigit() else name: _without_numbers_as_names(each)
-            for name, each in shape.items()
-        }
-    if isinstance(shape, list):
-        return [_without_numbers_as_names(each) for each in shape]
-    return shape
+_TOLD = {"object", "parent", "type", "param", "code", "finish_reason"}
+"""Names of texts and numbers that are compared, not only their types."""
+_BY_TOKEN = {"prompt_logprobs", "top_logprobs"}
 
 
-async def test_the_double_answers_as_the_real_engine_does(real: Real, tmp_path: Path) -> None:
-    path = str(
-        real.artifacts_dir / (await asyncio.to_thread(real.workshop.draw, seed=9)).publish(real.artifacts_dir)
-    )
-    name = real.base.name
-    table = EmbeddingTable(real.base.path)
+def _shape(value: object, name: str = "") -> object:
+    """Names and types of JSON, without most of the values; a list by its first element and its last. Names
+    that are tokens are data."""
+    match value:
+        case dict() if name in _BY_TOKEN:
+            return [_shape(each) for each in value.values()]
+        case dict():
+            return {key: _shape(each, key) for key, each in value.items()}
+        case list():
+            return [_shape(each, name) for each in (value[:1] + value[-1:])]
+        case bool():
+            return value
+        case _ if name in _TOLD:
+            return value
+        case int() | float():
+            return "number"
+        case _:
+            return type(value).__name__
+
+
+def _figures_of_adapters(text: str) -> list[str]:
+    """What slots are read from, without times. Of the mixes that ran only that of no adapter: which others
+    are told depends on the moment."""
+    lines = [line.partition("} ")[0] for line in text.splitlines() if "vllm:lora_requests_info" in line]
+    return [line for line in lines if line.startswith("#") or line.count('_adapters=""') == 2]
+
+
+async def test_the_double_answers_as_the_real_engine_does(bare: Bare) -> None:
+    name = bare.base.name
+    table = EmbeddingTable(bare.base.path)
     nothing = SoftPrompt(rows=b"", tokens=0)
     rows = [table.compose(nothing, [token]).rows for token in range(10)]
     of_no_token = replace(table.compose(nothing, [1]), rows=bytes(len(rows[1])))
-    calls: list[tuple[str, object | None]] = [
-        ("/v1/models", None),
-        ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
-        ("/v1/load_lora_adapter", {}),
-        ("/v1/unload_lora_adapter", {"lora_name": "x@1"}),
-        ("/v1/completions", {"model": "nobody", "prompt": [1], "max_tokens": 1}),
-        ("/v1/completions", {"model": name, "prompt": [1, 2], "max_tokens": 4000}),
-        ("/v1/completions", {"model": name, "prompt": [1, 5, 9], "max_tokens": 1, "prompt_logprobs": 0}),
-        ("/v1/completions", next_logprob_request(name, table.compose(nothing, [1, 5, 9]), 7)),
-        ("/v1/completions", next_logprob_request(name, of_no_token, 7)),
-        (
-            "/v1/completions",
-            {
-                "model": name,
-                "prompt": [1, 5, 9],
-                "max_tokens": 4,
-                "stream": True,
-                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-            },
-        ),
-        ("/health", None),
-        ("/metrics", None),
-        ("/adapters", {"name": "x@1", "src": path}),
-        ("/invocations", {"model": name, "prompt": [1], "max_tokens": 1}),
-    ]
-    async with EngineDouble(base_name=name, max_model_length=512, embeddings=rows) as double:
-        fake = EngineClient(url=double.url)
-        for route, body in calls:
-            assert await _ask(fake, route, body) == await _ask(real.engine.client, route, body), (route, body)
+    async with _double_of(bare, rows) as double:
+        await _compare(
+            double,
+            bare.engine.client,
+            [
+                ("/v1/models", None),
+                ("/v1/completions", {"model": "nobody", "prompt": [1], "max_tokens": 1}),
+                ("/v1/completions", {"model": name, "prompt": [], "max_tokens": 1}),
+                ("/v1/completions", {"model": name, "prompt": [1, 2], "max_tokens": 0}),
+                ("/v1/completions", {"model": name, "prompt": [1, 2], "max_tokens": 4000}),
+                (
+                    "/v1/completions",
+                    {"model": name, "prompt": [1, 5, 9], "max_tokens": 1, "prompt_logprobs": 0},
+                ),
+                ("/v1/completions", next_logprob_request(name, table.compose(nothing, [1, 5, 9]), 7)),
+                ("/v1/completions", next_logprob_request(name, of_no_token, 7)),
+                ("/health", None),
+                ("/metrics", None),
+                ("/adapters", {"name": "x@1", "src": "/nowhere"}),
+                ("/invocations", {"model": name, "prompt": [1], "max_tokens": 1}),
+            ],
+        )
+        assert await double.adapter_slots() == await bare.engine.client.adapter_slots() == 2
+
+
+async def test_the_double_loads_and_unloads_as_the_real_engine_does(bare: Bare, tmp_path: Path) -> None:
+    adapter = await asyncio.to_thread(Workshop(bare.base).draw, seed=9)
+    path = str(tmp_path / adapter.publish(tmp_path))
+    load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+    async with _double_of(bare) as double:
+        await _compare(
+            double,
+            bare.engine.client,
+            [
+                (load, {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
+                (load, {}),
+                (unload, {}),
+                (unload, {"lora_name": "x@1"}),
+                (load, {"lora_name": "x@1", "lora_path": path}),
+                (load, {"lora_name": "x@1", "lora_path": path}),
+                (load, {"lora_name": "x@1", "lora_path": str(tmp_path / "missing")}),
+                ("/v1/models", None),
+                (
+                    "/v1/completions",
+                    {"model": "x@1", "prompt": [1, 5, 9], "max_tokens": 1, "prompt_logprobs": 0},
+                ),
+                ("/v1/completions", _streamed("x@1")),
+                ("/metrics", None),
+                (unload, {"lora_name": "x@1"}),
+                (unload, {"lora_name": "x@1"}),
+                ("/v1/models", None),
+                ("/v1/completions", _streamed("x@1")),
+            ],
+        )
+
+
+@pytest.mark.parametrize("logprobs", [None, 0, 3, 30])
+async def test_the_double_streams_in_the_order_of_the_real_engine(bare: Bare, logprobs: int | None) -> None:
+    request = _streamed(bare.base.name, logprobs)
+    async with _double_of(bare) as double:
+        await _compare(double, bare.engine.client, [("/v1/completions", request)])
+
+
+async def test_the_double_keeps_out_whom_the_real_engine_keeps_out(bare: Bare) -> None:
+    async with _double_of(bare) as double:
+        for key in (None, "another"):
+            await _compare(
+                EngineClient(url=double.url, api_key=key),
+                EngineClient(url=bare.engine.client.url, api_key=key),
+                [
+                    ("/v1/models", None),
+                    ("/v1/completions", {"model": bare.base.name, "prompt": [1], "max_tokens": 1}),
+                    ("/v1/load_lora_adapter", {"lora_name": "x@1", "lora_path": "/nowhere"}),
+                    ("/health", None),
+                    ("/metrics", None),
+                    ("/adapters", {"name": "x@1", "src": "/nowhere"}),
+                ],
+            )
 
 
 async def test_only_the_good_ones_of_seven_versions_become_active_and_the_engine_lives_on(real: Real) -> None:
@@ -207,10 +317,9 @@ async def test_base_adapter_and_prompt_asked_at_once_say_what_they_say_alone(rea
 
 
 async def test_an_engine_is_attached_to_by_its_url_and_proves_an_adapter_as_for_its_own_service(
-    real: Real, tmp_path: Path
+    bare: Bare, real: Real, tmp_path: Path
 ) -> None:
-    key = real.engine.client.headers["Authorization"].removeprefix("Bearer ")
-    settings = Settings.model_validate({"home": tmp_path, "engine_api_key": key})
+    settings = Settings.model_validate({"home": tmp_path, "engine_api_key": _key(bare)})
     changes = Changes()
     engine = AttachedEngine(url=real.engine.client.url, settings=settings, base=real.base, changes=changes)
     task = asyncio.create_task(engine.run())
@@ -306,7 +415,6 @@ async def test_a_whole_model_is_proven_and_answers_on_its_own_engine_which_ends_
 async def test_a_hung_engine_is_replaced_with_the_adapter_proven_and_nothing_left_of_the_old_one(
     real: Real,
 ) -> None:
-    assert isinstance(real.engine, Supervisor)
     generation = real.engine.generation
     before = [await real.say("good"), await real.say("prompt")]
     group = real.engine.pid

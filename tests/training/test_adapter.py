@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Params4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -116,6 +116,11 @@ def test_a_4_bit_base_is_near_the_16_bit_one_and_trains(tmp_path: Path, family: 
     kinds = {type(module).__name__ for module in small.model.modules()}
     assert "Linear4bit" in kinds
     assert "Conv1D" not in kinds
+    for layer in (module for module in small.model.modules() if isinstance(module, Linear4bit)):
+        scales = layer.weight.quant_state
+        assert (scales.quant_type, scales.blocksize, layer.weight.dtype) == ("nf4", 64, torch.uint8)
+        assert scales.nested, "the scales are not quantised in their turn"
+        assert (scales.absmax.dtype, scales.state2.blocksize) == (torch.uint8, 256)
     for base in (whole, small):
         base.model.set_attn_implementation("sdpa")
     expected = whole.model(input_ids=IDS).logits

@@ -1,8 +1,10 @@
-"""The doubles of trainer and probe against the real ones: the same orders, what each told, how it ended."""
+"""The doubles of trainer, probe, import and merge against the real ones: the same orders, what each told and
+wrote, how it ended."""
 
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ import pytest
 from service.artifacts import Form, Manifest, verify_files
 from tests.training.conftest import Bases, Jobs
 from tests.training.processes import ROOT, ForkServer, kill
+from tests.training.test_importing import saved
 from trainer import events
 from trainer.config import JobFile, Technique
 from trainer.planning import Calibration
@@ -182,17 +185,20 @@ WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """The double's machine has none."""
 
 
-def probed(module: str, base: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A probe as the service runs one."""
-    command = [sys.executable, "-m", module, str(base), "--technique", Technique.LORA, "--threads", "1"]
+def ran(module: str, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program as the service runs one."""
     return subprocess.run(
-        command,
+        [sys.executable, "-m", module, *map(str, words), "--threads", "1"],
         cwd=ROOT,
         env={**os.environ, **WITHOUT_GPU, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def probed(module: str, base: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return ran(module, base, "--technique", Technique.LORA, **environment)
 
 
 def test_the_double_of_a_probe_says_what_a_probe_says(base_of: Bases) -> None:
@@ -222,4 +228,65 @@ def test_the_double_of_a_probe_fails_as_one_does_that_finds_no_weights(tmp_path:
     ):
         assert run.returncode == 1
         assert run.stdout == ""
+        assert run.stderr
+
+
+def imported(module: str, base: Path, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    target.mkdir()
+    return ran(module, base, source, target, "--name", "tiny", "--revision", "sha256:0")
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_double_of_an_import_writes_and_says_what_an_import_does(
+    base_of: Bases, tmp_path: Path, *, rslora: bool
+) -> None:
+    source = saved(base_of("llama"), tmp_path / "source", rslora=rslora)
+    wrote, listed = [], []
+    for module in ("trainer.importing", "tests.doubles.importing"):
+        target = tmp_path / module
+        run = imported(module, base_of("llama"), source, target)
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout) == {"problems": []}
+        manifest = Manifest.read(target)
+        verify_files(target, manifest)
+        fields = json.loads((target / "MANIFEST.json").read_bytes())
+        assert fields.pop("create_time") > 0
+        sequences = fields.pop("canary")["sequences"]
+        assert len({tuple(sequence["token_ids"]) for sequence in sequences}) == len(sequences)
+        fields["files"] = {name: sorted(entry) for name, entry in fields["files"].items()}
+        wrote.append((fields, sorted(sequences[0])))
+        listed.append((manifest.form, sorted(file.name for file in target.iterdir())))
+
+    assert wrote[0] == wrote[1]
+    assert listed[0] == listed[1]
+
+
+def test_the_double_of_a_merge_writes_what_a_merge_does(base_of: Bases, tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", saved(base_of("llama"), tmp_path / "adapter", rslora=False)
+    base.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):  # all that the double knows
+        shutil.copyfile(base_of("llama") / name, base / name)
+    wrote = []
+    for module in ("trainer.merging", "tests.doubles.merging"):
+        target = tmp_path / module
+        target.mkdir()
+        run = ran(module, base, adapter, target)
+        assert (run.returncode, run.stdout) == (0, ""), run.stderr
+        config = json.loads((target / "config.json").read_bytes())
+        wrote.append((sorted(file.name for file in target.iterdir()), config))
+
+    assert wrote[0] == wrote[1]
+
+
+@pytest.mark.parametrize("program", ["importing", "merging"])
+def test_the_doubles_of_import_and_merge_fail_as_they_do_without_an_adapter(
+    base_of: Bases, tmp_path: Path, program: str
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    of_the_base = ("--name", "tiny", "--revision", "sha256:0") if program == "importing" else ()
+    for package in ("trainer", "tests.doubles"):
+        target = tmp_path / package
+        target.mkdir()
+        run = ran(f"{package}.{program}", base_of("llama"), tmp_path / "nothing", target, *of_the_base)
+        assert (run.returncode, run.stdout) == (1, "")
         assert run.stderr

@@ -1,4 +1,4 @@
-"""The learning rate of each step, and what clipping does."""
+"""The learning rate of each step, what clipping does, and what decays."""
 
 import math
 
@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config import Hyperparameters, Schedule
+from tests.training.conftest import Bases
+from trainer.config import Hyperparameters, Schedule, Technique
+from trainer.model import load_base
 from trainer.optimization import apply_step, learning_rate, make_optimizer
+from trainer.steps import Trainee
 
 
 def rates(schedule: Schedule, *, warmup_ratio: float, total_steps: int = 10) -> list[float]:
@@ -50,3 +53,28 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     weight.grad = torch.tensor([math.nan, 1.0])
     assert math.isnan(apply_step(optimizer, [weight], rate=1.0, max_grad_norm=1.0))
     assert weight.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("technique", [Technique.LORA, Technique.PROMPT_TUNING, Technique.FULL])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_matrices_decay_and_biases_and_the_gains_of_norms_do_not(
+    base_of: Bases, family: str, technique: Technique
+) -> None:
+    base = load_base(base_of(family), torch.float32)
+    trainee = Trainee.of(base, Hyperparameters(weight_decay=0.5), torch.device("cpu"), technique)
+    for weight in trainee.matrices.values():
+        weight.data.fill_(1.0)
+        weight.grad = torch.zeros_like(weight)
+
+    apply_step(trainee.optimizer, list(trainee.matrices.values()), rate=0.1, max_grad_norm=1.0)
+
+    vectors = [name for name in trainee.matrices if is_bias_or_gain(name)]
+    assert bool(vectors) == (technique is Technique.FULL)
+    for name, weight in trainee.matrices.items():
+        expected = torch.full_like(weight, 1.0 if name in vectors else 0.95)
+        assert torch.allclose(weight, expected), name
+
+
+def is_bias_or_gain(name: str) -> bool:
+    """By the names of transformers: norms are called norm, or ln and a number."""
+    return name.endswith(".bias") or "norm" in name or ".ln_" in name

@@ -36,7 +36,8 @@ def published(job: JobFile, recorder: Recorder) -> Path:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_learns_and_tells_its_story_in_order(make_job: Jobs, family: str) -> None:
     recorder = Recorder()
-    published(make_job(family, max_steps=12, warmup_ratio=0.0, learning_rate=2e-2), recorder)
+    job = make_job(family, max_steps=12, warmup_ratio=0.25, learning_rate=2e-2)
+    published(job, recorder)
     pulse = (events.Heartbeat, events.Working)  # which only a slow machine makes it say
     kinds = [event.kind for event in recorder.events if not isinstance(event, pulse)]
     assert kinds[:4] == ["loading", "first_forward", "first_step", "metrics"]
@@ -46,6 +47,13 @@ def test_a_run_learns_and_tells_its_story_in_order(make_job: Jobs, family: str) 
     assert [event.step for event in recorder.of(events.CheckpointSaved)] == [3, 6, 9]
     metrics = recorder.of(events.Metrics)
     assert recorder.of(events.Evaluation)[-1].eval_loss < 0.9 * metrics[0].loss
+    rates = [event.learning_rate for event in metrics]
+    assert rates[:4] == pytest.approx([5e-3, 1e-2, 1.5e-2, 2e-2]), "the warm-up, and the first step after it"
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[3:]))
+    assert all(event.tokens_per_second > 0 for event in metrics)
+    weights_bytes = (job.base_model.path / "model.safetensors").stat().st_size
+    assert all(event.peak_memory_bytes > weights_bytes for event in metrics)
+    assert all(event.eta_seconds > 0 for event in metrics[:-1])
     assert metrics[-1].eta_seconds == 0
     assert metrics[-1].tokens > metrics[0].tokens > 0
     assert recorder.of(events.Evaluation)[-1].rows == 2
