@@ -32,7 +32,7 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/lint-imports --no-cache
+	PYTHONPATH=deploy/vllm_plugin .venv/bin/lint-imports --no-cache
 	cd protos && ../.venv/bin/buf lint && ../.venv/bin/buf format --diff --exit-code --path hotlora
 	cd protos && ../.venv/bin/buf breaking --against released.binpb --path hotlora
 	$(PYTHON_BIN) protos/generate.py --check

@@ -23,6 +23,14 @@ from trainer.config import BaseModel, Hyperparameters, JobFile, Technique
 from trainer.events import Published
 
 Request = pb.ExportAdapterVersionRequest
+MERGED_FILES = [
+    "chat_template.jinja",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+"""Of the base of these tests."""
 
 
 async def kept(stage: Stage) -> Path:
@@ -145,7 +153,7 @@ async def test_both_clients_get_a_whole_model_of_base_and_adapter(stage: Stage, 
 
     files = contents(tmp_path / "one")
     assert files == contents(tmp_path / "two")
-    assert sorted(files) == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(files) == sorted(["README.md", *MERGED_FILES])
     assert files["model.safetensors"] == (directory / "adapter_model.safetensors").read_bytes()
     _, front, text = files["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "transformers"
@@ -170,7 +178,7 @@ async def test_a_gguf_file_is_what_the_configured_checkout_of_llama_cpp_makes_of
     assert sorted(files) == ["README.md", "support-1-q8_0.gguf"]
     told = json.loads(files["support-1-q8_0.gguf"])
     assert told["type"] == "q8_0"
-    assert told["files"] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert told["files"] == MERGED_FILES
     assert told["environment"]["HF_HUB_OFFLINE"] == "1"
     assert "precious" not in told["environment"].values()
     card = files["README.md"].decode()

@@ -1,6 +1,6 @@
 """Stands in for `python -m trainer.merging`, without torch: the base's files, with the adapter's weights.
 
-Of the base's own files it knows config.json and tokenizer.json alone. A file `merging` in the base's
+A file `merging` in the base's
 directory says "HANG" or "FAIL"; `merging.begun` appears beside it. `tests/training/test_double.py` compares
 the two.
 """
@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 
+from trainer.base_model import MODEL_FILES
 from trainer.merging import parser
 
 
@@ -21,8 +22,9 @@ def main() -> None:
             time.sleep(600)  # longer than a test may take: whoever is not killed is noticed
         case "FAIL":
             sys.exit("there is no memory for it")
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copyfile(arguments.base / name, arguments.target / name)
+    for pattern in set(MODEL_FILES) - {"*.safetensors", "model.safetensors.index.json"}:
+        for file in arguments.base.glob(pattern):
+            shutil.copyfile(file, arguments.target / file.name)
     shutil.copyfile(arguments.adapter / "adapter_model.safetensors", arguments.target / "model.safetensors")
 
 

@@ -4,7 +4,6 @@ wrote, how it ended."""
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -262,11 +261,8 @@ def test_the_double_of_an_import_writes_and_says_what_an_import_does(
 
 
 def test_the_double_of_a_merge_writes_what_a_merge_does(base_of: Bases, tmp_path: Path) -> None:
-    base, adapter = tmp_path / "base", saved(base_of("llama"), tmp_path / "adapter", rslora=False)
-    base.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):  # all that the double knows
-        shutil.copyfile(base_of("llama") / name, base / name)
-    wrote = []
+    base, wrote = base_of("llama"), []
+    adapter = saved(base, tmp_path / "adapter", rslora=False)
     for module in ("trainer.merging", "tests.doubles.merging"):
         target = tmp_path / module
         target.mkdir()
