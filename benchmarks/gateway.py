@@ -8,7 +8,7 @@ measured once more with the engine in the gateway's place: what is found there, 
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import truediv
 from statistics import median, quantiles
 
@@ -26,6 +26,9 @@ is how it begins and ends."""
 MAX_TOKENS = 32
 LEAST_PAIRS = 16
 
+Waits = dict[str, dict[str, float]]
+"""How long one waits for first tokens: of each figure, its median and quartiles."""
+
 
 async def main() -> None:
     """Measure and print."""
@@ -37,9 +40,9 @@ async def main() -> None:
         for concurrency in CONCURRENCIES:
             figures[f"concurrency {concurrency}"] = {
                 **await _throughput(load, direct, gateway, concurrency),
-                "milliseconds added to the first token": {
-                    "gateway": await _added(load, direct, gateway, concurrency),
-                    "noise: direct again": await _added(load, direct, direct, concurrency),
+                "time to first token": {
+                    "gateway": await _first_tokens(load, direct, gateway, concurrency),
+                    "noise: direct again": await _first_tokens(load, direct, direct, concurrency),
                 },
             }
     print(json.dumps({"gateway against direct vLLM": figures}))
@@ -68,15 +71,23 @@ async def _throughput(load: Load, direct: Target, gateway: Target, concurrency: 
     }
 
 
-async def _added(load: Load, direct: Target, other: Target, concurrency: int) -> dict[str, dict[str, float]]:
-    """How many milliseconds later the first token of `other` comes."""
+async def _first_tokens(load: Load, direct: Target, other: Target, concurrency: int) -> dict[str, Waits]:
+    """How long one waits for the first token of `other`, against `direct`."""
     at_once = max(1, concurrency // 2)
     pairs = await load.pairs(
         (direct, other), concurrency=concurrency, pairs=at_once + max(LEAST_PAIRS, concurrency)
     )
-    added = [1000 * (late - early) for early, late in pairs]
-    steady = {"in a steady load": _spread(added[at_once:])}
-    return steady if at_once == 1 else {**steady, "asked all at once": _spread(added[:at_once])}
+    steady = {"in a steady load": waits(pairs[at_once:])}
+    return steady if at_once == 1 else {**steady, "asked all at once": waits(pairs[:at_once])}
+
+
+def waits(pairs: Sequence[tuple[float, float]]) -> Waits:
+    """Of pairs of seconds, direct and other, how far the other is above: as a ratio, and in milliseconds."""
+    return {
+        "ratio": _spread(late / early for early, late in pairs),
+        "milliseconds added": _spread(1000 * (late - early) for early, late in pairs),
+        "direct milliseconds": {"median": 1000 * median(early for early, _ in pairs)},
+    }
 
 
 def _spread(values: Iterable[float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, set_peft_model_state_dict
 from torch import Tensor
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -34,8 +34,6 @@ from trainer.steps import Trainee
 
 TRAIN_PATH = Path(__file__).resolve().parent.parent / "examples" / "triage" / "train.jsonl"
 LEARNING_RATE = 2e-4
-PACKED_TOKENS_A_ROW = 132
-"""Of a packed sequence, for each row that it should hold; the longest row has 131 tokens."""
 
 
 def main() -> None:
@@ -46,9 +44,7 @@ def main() -> None:
     )
     parser.add_argument("base", type=Path)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument(
-        "--rows", type=int, required=True, help="rows of an optimizer step; at most, if packed"
-    )
+    parser.add_argument("--rows", type=int, required=True, help="rows of an optimizer step")
     arguments = parser.parse_args()
     settings = Hyperparameters(
         dropout=0.0,
@@ -131,14 +127,16 @@ def trained_by_us(
 
 
 def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path, report: Report) -> None:
-    """SFTTrainer on the same rows: by its defaults, packed, or in 32 bits from our first weights."""
-    from datasets import Dataset  # noqa: PLC0415  (our arms must not pay for the memory of either)
-    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # noqa: PLC0415
+    """SFTTrainer on the same rows from our first weights: by its defaults, packed, or in 32 bits."""
+    from datasets import Dataset, concatenate_datasets  # noqa: PLC0415  (our arms must not pay for either)
+    from trl import SFTConfig, SFTTrainer, pack_dataset  # type: ignore[attr-defined]  # noqa: PLC0415
 
+    # First, while nothing else is loaded: the base that they take for a moment must not raise the arm's peak.
+    first_weights = our_first_weights(base, settings)
     rows = load_rows(TRAIN_PATH, Renderer.from_directory(base), max_length=settings.max_sequence_length)
     order = StepOrder(rows=rows, batch_size=settings.batch_size, seed=settings.seed)
     steps = settings.max_steps or 0
-    ordered = [row for step in range(max(steps, order.steps_per_epoch)) for row in order.rows_of_step(step)]
+    batches = [Dataset.from_list(list(map(_trl_row, order.rows_of_step(step)))) for step in range(steps)]
     options: dict[str, Any] = {"per_device_train_batch_size": settings.batch_size}
     lora = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules="all-linear")
     # Given a path, TRL loads the weights by its own defaults: in 32 bits, computed with in 16.
@@ -147,17 +145,16 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
         dtype = torch.float32 if arm.endswith("fp32") else torch.bfloat16
         model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     if arm.startswith("trl_packed"):
+        # As TRL packs, but step by step: over all rows it would put other ones together than our steps have.
+        batches = [pack_dataset(batch, sum(map(len, batch["input_ids"]))) for batch in batches]
         options = {
             "per_device_train_batch_size": 1,
             "packing": True,
+            "dataset_kwargs": {"skip_prepare_dataset": True},
             "gradient_checkpointing": False,
-            "max_length": PACKED_TOKENS_A_ROW * settings.batch_size,
         }
     if arm.endswith("fp32"):
         options |= {"bf16": False, "gradient_checkpointing": False}
-    if arm == "trl_fp32":
-        model = get_peft_model(model, lora)
-        set_peft_model_state_dict(model, our_first_weights(base, settings))
 
     class Recorded(SFTTrainer):
         """Remembers each step's loss before it is rounded for the log."""
@@ -187,9 +184,10 @@ def train_with_trl(arm: str, base: Path, settings: Hyperparameters, folder: Path
             dataloader_pin_memory=False,
             **options,
         ),
-        train_dataset=Dataset.from_list([_trl_row(row) for row in ordered]),
-        peft_config=None if arm == "trl_fp32" else lora,
+        train_dataset=concatenate_datasets(batches),
+        peft_config=lora,
     )
+    set_peft_model_state_dict(trainer.model, first_weights)
     dataset: Any = trainer.train_dataset
     lengths = [len(token_ids) for token_ids in dataset["input_ids"]]
     rows_a_step = int(options["per_device_train_batch_size"])
