@@ -20,7 +20,7 @@ from benchmarks.stack import attached_stack
 
 ROUNDS = 3
 CONCURRENCIES = (1, 8, 32, 64)
-WAVES = 3
+WAVES = 2
 """Requests of a burst for each that is answered at the same time: of a single wave, much of what is measured
 is how it begins and ends."""
 MAX_TOKENS = 32
