@@ -88,11 +88,13 @@ def trained_by_trl(base: Path, settings: Hyperparameters, folder: Path, report: 
         ]
         prompt = list(pair.chosen.token_ids[:cut])
         rows.append({"prompt_ids": prompt, "chosen_ids": answers[0], "rejected_ids": answers[1]})
+    # First: the base that they take for a moment must not stand beside the arm's own, whose peak is told.
+    first_weights = our_first_weights(base, settings)
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules="all-linear"),
     )
-    set_peft_model_state_dict(model, our_first_weights(base, settings))
+    set_peft_model_state_dict(model, first_weights)
 
     class Recorded(DPOTrainer):
         """Takes tokens as they are, and remembers each step's loss before it is rounded for the log."""
